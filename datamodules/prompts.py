@@ -1,0 +1,78 @@
+"""Prompts for the frozen model: a task's samples in fixed batches."""
+
+from typing import Any
+
+import torch
+from lightning import LightningDataModule
+from torch.utils.data import DataLoader, Dataset
+
+from datamodules.share import Share
+from extract.errors import UserError
+from extract.llm import LLM
+from extract.module import PromptBatch
+from extract.task import Task
+
+
+class PromptBatches(Dataset[PromptBatch]):
+    """The batches that are left to run; the index past the last gives an empty batch."""
+
+    def __init__(self, task: Task, batches: dict[int, list[int]]) -> None:
+        self.task = task
+        self.batches = list(batches.items())
+
+    def __len__(self) -> int:
+        """Number of batches."""
+        return len(self.batches)
+
+    def __getitem__(self, index: int) -> PromptBatch:
+        """A batch by its place among those that are left."""
+        number, samples = self.batches[index] if index < len(self) else (-1, [])
+        return PromptBatch(number, [self.task.sample(sample) for sample in samples], self.task)
+
+
+class Prompts(LightningDataModule):
+    """Batches of a task's prompts, fixed by the task's order and the batch size alone.
+
+    Args:
+        task: The task.
+        llm: The frozen model (linked from the top-level `llm:`); its tokenizer makes the prompts.
+        batch_size: Prompts decoded together.
+    """
+
+    def __init__(self, task: Task, llm: LLM | None = None, batch_size: int = 16) -> None:
+        super().__init__()
+        self.task, self.llm, self.batch_size = task, llm, batch_size
+        self.skip: frozenset[int] = frozenset()
+        """Numbers of batches that an earlier run finished; a writer callback sets it."""
+
+    def setup(self, stage: str) -> None:
+        """Prepare the task, so that bad settings are found before the model runs."""
+        if stage != "predict":
+            raise UserError(f"datamodules.Prompts serves `lightning predict`, not `{stage}`")
+        if self.llm is None:
+            raise UserError("no `llm:` in the config; add one of configs/llm/*.yaml with a further -c")
+        if self.batch_size < 1:
+            raise UserError(f"data.batch_size: must be at least 1, not {self.batch_size}")
+        self.task.prepare(self.llm)
+
+    @property
+    def batches(self) -> int:
+        """Number of batches, finished ones included."""
+        return -(-len(self.task) // self.batch_size)
+
+    def describe(self) -> dict[str, Any]:
+        """What determines the samples and their batches, for the store's manifest."""
+        return {"task": self.task.describe(), "batch_size": self.batch_size}
+
+    def predict_dataloader(self) -> DataLoader[PromptBatch]:
+        """The batches not yet finished, shared out over processes."""
+        order, size = self.task.order(), self.batch_size
+        left = {n: order[n * size : (n + 1) * size] for n in range(self.batches) if n not in self.skip}
+        assert self.trainer is not None
+        share = Share(len(left), self.trainer.global_rank, self.trainer.world_size)
+        return DataLoader(PromptBatches(self.task, left), batch_size=None, sampler=share)
+
+    def transfer_batch_to_device(self, batch: PromptBatch, device: torch.device, dataloader_idx: int) -> PromptBatch:
+        """Prompts are lists: decoding pads and moves them."""
+        del device, dataloader_idx
+        return batch

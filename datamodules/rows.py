@@ -1,0 +1,226 @@
+"""Score rows for probes: (hidden state, scores of all heads) in shuffled batches from memory maps."""
+
+import functools
+from collections.abc import Sequence
+from typing import Any, Literal, NamedTuple
+
+import numpy as np
+import torch
+from jaxtyping import Float, Int
+from lightning import LightningDataModule
+from numpy.typing import NDArray
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset
+
+from datamodules.share import EpochShare
+from datamodules.splits import Split
+from extract.errors import UserError
+from extract.llm import LLMIdentity
+from extract.store import ScoreStore
+
+
+class Rows(NamedTuple):
+    """A batch of score rows.
+
+    Attributes:
+        hidden: Final hidden states.
+        scores: Target of each head: 0 or 1 (Eq. 1), or in [0, 1] with NaN for none (Eq. 2).
+        sample: The sample each row comes from.
+    """
+
+    hidden: Float[Tensor, "row hidden"]
+    scores: Float[Tensor, "row head"]
+    sample: Int[Tensor, "row"]
+
+
+class Shards:
+    """Rows of a column that lies in several memory-mapped arrays.
+
+    Args:
+        arrays: One [rows, width] array for each shard.
+    """
+
+    def __init__(self, arrays: Sequence[NDArray[Any]]) -> None:
+        self.arrays = list(arrays)
+        self.starts = np.cumsum([0, *(len(array) for array in arrays)])
+
+    def take(self, rows: NDArray[np.int64]) -> NDArray[Any]:
+        """The chosen rows in the given order: one gather for each shard that holds any."""
+        shard = np.searchsorted(self.starts, rows, side="right") - 1
+        order = np.argsort(shard, kind="stable")
+        cuts = np.searchsorted(shard[order], np.arange(len(self.arrays) + 1))
+        out = np.empty((len(rows), self.arrays[0].shape[1]), dtype=self.arrays[0].dtype)
+        for number in np.unique(shard):
+            where = order[cuts[number] : cuts[number + 1]]
+            out[where] = self.arrays[number][rows[where] - self.starts[number]]
+        return out
+
+
+class RowBatches(Dataset[Rows]):
+    """Batches of a split, by batch number; the number past the last is an empty batch.
+
+    Args:
+        hidden, scores: The two columns.
+        sample: Sample number of each row of the store.
+        rows: Store rows of this split, whose hidden states are read.
+        offset: The scores read are those of `offset` rows later.
+        batch_size: Rows a batch.
+        seed: Shuffle the rows anew each epoch; None keeps their order.
+    """
+
+    def __init__(
+        self,
+        hidden: Shards,
+        scores: Shards,
+        sample: NDArray[np.int64],
+        rows: NDArray[np.int64],
+        offset: int,
+        batch_size: int,
+        seed: int | None = None,
+    ) -> None:
+        self.hidden, self.scores, self.sample = hidden, scores, sample
+        self.rows, self.offset, self.batch_size, self.seed = rows, offset, batch_size, seed
+        self._shuffled: tuple[int, NDArray[np.int64]] | None = None
+
+    def __len__(self) -> int:
+        """Number of batches."""
+        return -(-len(self.rows) // self.batch_size)
+
+    def epoch_rows(self, epoch: int) -> NDArray[np.int64]:
+        """The split's rows in an epoch's order: fixed by seed and epoch alone, on every process."""
+        if self.seed is None:
+            return self.rows
+        if self._shuffled is None or self._shuffled[0] != epoch:
+            order = np.random.default_rng([self.seed, epoch]).permutation(len(self.rows))
+            self._shuffled = (epoch, self.rows[order])
+        return self._shuffled[1]
+
+    def batch(self, number: int, epoch: int = 0) -> Rows:
+        """One batch of an epoch."""
+        rows = self.epoch_rows(epoch)[number * self.batch_size : (number + 1) * self.batch_size]
+        hidden = torch.from_numpy(self.hidden.take(rows)).float()
+        scores = torch.from_numpy(self.scores.take(rows + self.offset)).float()
+        return Rows(hidden, scores, torch.from_numpy(self.sample[rows]))
+
+    def __getitem__(self, key: tuple[int, int]) -> Rows:
+        """The batch of a (number, epoch) pair, as `EpochShare` draws them."""
+        return self.batch(*key)
+
+
+class ScoreRows(LightningDataModule):
+    """Rows of a complete score store, split, shuffled and batched.
+
+    Args:
+        store: The store's folder (linked from the top-level `store:`).
+        target: The score to predict: `copy_paste` (Eq. 1) or `reasoning` (Eq. 2).
+        split: How rows are divided into training, validation and test.
+        batch_size: Rows a batch (A.5: 128).
+        offset: Predict the scores this many steps ahead in the same sample (k of A.4).
+        seed: Of the shuffling.
+        num_workers: Loader processes; 0 reads in the training process, which suffices for memory maps.
+        verify: Compare the store with its hashes before use.
+    """
+
+    def __init__(
+        self,
+        store: str = "stores/niah",
+        target: Literal["copy_paste", "reasoning"] = "copy_paste",
+        split: Split = Split(),  # noqa: B008 (frozen)
+        batch_size: int = 128,
+        offset: int = 0,
+        seed: int = 0,
+        num_workers: int = 0,
+        verify: bool = True,
+    ) -> None:
+        super().__init__()
+        self.store_path, self.target, self.split = store, target, split
+        self.batch_size, self.offset, self.seed = batch_size, offset, seed
+        self.num_workers, self.verify = num_workers, verify
+
+    @functools.cached_property
+    def store(self) -> ScoreStore:
+        """The opened store.
+
+        Raises:
+            UserError: there is none, or it cannot be trusted.
+        """
+        return ScoreStore(self.store_path, verify=self.verify)
+
+    @property
+    def hidden_size(self) -> int:
+        """Width of the hidden states; the CLI links it into the model."""
+        return self.store.hidden_size
+
+    @property
+    def num_heads(self) -> int:
+        """Number of heads, layers × heads a layer; the CLI links it into the model."""
+        return self.store.heads
+
+    @property
+    def identity(self) -> LLMIdentity:
+        """The LLM whose rows these are."""
+        return self.store.identity
+
+    def setup(self, stage: str) -> None:
+        """Open the columns and divide the rows."""
+        del stage
+        if self.batch_size < 1 or self.offset < 0:
+            raise UserError(f"data: batch_size {self.batch_size} and offset {self.offset} must be ≥ 1 and ≥ 0")
+        self._hidden = Shards(self.store.vectors("hidden"))
+        self._scores = Shards(self.store.vectors(self.target))
+        self._sample = self.store.scalars("sample")
+        self._rows = {name: self._with_future(rows) for name, rows in self.split.rows(self._sample).items()}
+        for name, rows in self._rows.items():
+            if not len(rows):
+                raise UserError(f"data.offset {self.offset}: no row of the {name} split has a step that far ahead")
+
+    def _with_future(self, rows: NDArray[np.int64]) -> NDArray[np.int64]:
+        """Rows whose sample goes on for `offset` steps more; rows of a sample lie together, in step order."""
+        later = rows + self.offset
+        inside = later < len(self._sample)
+        rows = rows[inside]
+        return rows[self._sample[rows] == self._sample[rows + self.offset]]
+
+    def split_record(self) -> dict[str, Any]:
+        """The division, for checkpoints."""
+        return {**self.split.record(self._sample), "offset": self.offset}
+
+    def batches(self, split: Literal["train", "val", "test"]) -> RowBatches:
+        """The batches of a split; training ones are shuffled anew each epoch."""
+        seed = self.seed if split == "train" else None
+        columns = (self._hidden, self._scores, self._sample)
+        return RowBatches(*columns, self._rows[split], self.offset, self.batch_size, seed)
+
+    def head_means(self) -> Float[Tensor, "head"]:
+        """Mean score of each head over the training rows, NaN left out: the static ranking."""
+        total, count = np.zeros(self.num_heads), np.zeros(self.num_heads)
+        rows = self._rows["train"] + self.offset
+        for chunk in np.array_split(rows, max(1, len(rows) // 65536)):
+            scores = self._scores.take(chunk).astype(np.float64)
+            total += np.nansum(scores, axis=0)
+            count += np.isfinite(scores).sum(axis=0)
+        return torch.from_numpy(total / np.maximum(count, 1)).float()
+
+    def _loader(self, split: Literal["train", "val", "test"]) -> DataLoader[Rows]:
+        batches = self.batches(split)
+        assert self.trainer is not None
+        share = EpochShare(len(batches), self.trainer.global_rank, self.trainer.world_size, even=split == "train")
+        return DataLoader(
+            batches,
+            batch_size=None,
+            sampler=share,
+            num_workers=self.num_workers,
+            persistent_workers=self.num_workers > 0,
+        )
+
+    def train_dataloader(self) -> DataLoader[Rows]:
+        """Shuffled batches of the training rows."""
+        return self._loader("train")
+
+    def val_dataloader(self) -> DataLoader[Rows]:
+        """Batches of the validation rows, in order."""
+        return self._loader("val")
+
+    def test_dataloader(self) -> DataLoader[Rows]:
+        """Batches of the test rows, in order."""
+        return self._loader("test")

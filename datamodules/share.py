@@ -1,0 +1,42 @@
+"""Fixed batches, shared out over processes by number."""
+
+from collections.abc import Iterator
+from typing import Any
+
+from torch.utils.data import DistributedSampler
+
+
+class Share(DistributedSampler[Any]):
+    """Every `world`-th batch number from `rank` on; a process without any gets the number past the last.
+
+    Lightning leaves a DistributedSampler alone. Its own would stride samples, so that batches would hold other
+    samples than on one process, and would repeat some to make shares equal.
+
+    Args:
+        count: Number of batches.
+        rank, world: This process and how many there are.
+        even: Give every process the same number of batches by leaving out the last few. Training needs it.
+    """
+
+    def __init__(self, count: int, rank: int, world: int, even: bool = False) -> None:
+        self.count, self.rank, self.num_replicas, self.epoch = count, rank, world, 0
+        self.even = even
+
+    def __iter__(self) -> Iterator[Any]:
+        """Batch numbers of this process."""
+        numbers = list(range(self.rank, self.count, self.num_replicas)) or [self.count]
+        return iter(numbers[: len(self)])
+
+    def __len__(self) -> int:
+        """Number of batches of this process."""
+        if self.even:
+            return self.count // self.num_replicas
+        return max(1, len(range(self.rank, self.count, self.num_replicas)))
+
+
+class EpochShare(Share):
+    """`Share` that names the epoch beside each batch number: loader workers know no epoch."""
+
+    def __iter__(self) -> Iterator[tuple[int, int]]:
+        """Pairs of batch number and epoch."""
+        return ((number, self.epoch) for number in super().__iter__())

@@ -1,0 +1,62 @@
+"""Training, validation and test: which rows of a store belong to which."""
+
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from extract.errors import UserError
+from extract.store import digest
+
+SPLITS = ("train", "val", "test")
+
+
+@dataclass(frozen=True)
+class Split:
+    """A seeded division of samples, or of rows.
+
+    Attributes:
+        by: `sample` keeps all rows of a sample together. `row` divides single rows, so that rows of one sample, which
+            share its context, stand on both sides: it reproduces what others may have done and leaks.
+        fractions: Shares of training, validation and test (A.5: 70/20/10).
+        seed: Of the division alone.
+    """
+
+    by: Literal["sample", "row"] = "sample"
+    fractions: tuple[float, float, float] = (0.7, 0.2, 0.1)
+    seed: int = 0
+
+    def units(self, samples: NDArray[np.int64]) -> dict[str, NDArray[np.int64]]:
+        """The sample (or row) numbers of each part.
+
+        Args:
+            samples: Sample number of each row.
+
+        Raises:
+            UserError: fractions that do not add up to 1, or a part without anything in it.
+        """
+        if min(self.fractions) <= 0 or abs(sum(self.fractions) - 1) > 1e-6:
+            raise UserError(f"data.split.fractions: three positive numbers that add up to 1, not {self.fractions}")
+        units = np.unique(samples) if self.by == "sample" else np.arange(len(samples))
+        shuffled = np.random.default_rng(self.seed).permutation(units)
+        cuts = np.round(np.cumsum(self.fractions)[:2] * len(units)).astype(int)
+        parts = dict(zip(SPLITS, np.split(shuffled, cuts), strict=True))
+        for name, part in parts.items():
+            if not len(part):
+                raise UserError(f"data.split: the {name} part of {len(units)} {self.by}s is empty; extract more prompts")
+        return {name: np.sort(part) for name, part in parts.items()}
+
+    def rows(self, samples: NDArray[np.int64]) -> dict[str, NDArray[np.int64]]:
+        """The row numbers of each part, ascending."""
+        units = self.units(samples)
+        if self.by == "row":
+            return units
+        return {name: np.flatnonzero(np.isin(samples, part)) for name, part in units.items()}
+
+    def record(self, samples: NDArray[np.int64]) -> dict[str, Any]:
+        """The division in plain values, with a hash of its parts, for checkpoints."""
+        units = self.units(samples)
+        hashed = digest({name: part.tolist() for name, part in units.items()})
+        sizes = {name: len(part) for name, part in units.items()}
+        return {"by": self.by, "fractions": list(self.fractions), "seed": self.seed, "sizes": sizes, "sha256": hashed}

@@ -1,0 +1,48 @@
+"""A KV cache that grows in place: a decode step writes one key instead of copying all of them."""
+
+from typing import TYPE_CHECKING, Any
+
+from torch import Tensor
+from transformers.cache_utils import DynamicCache, DynamicLayer
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
+
+
+class ReservedLayer(DynamicLayer):  # type: ignore[misc]
+    """A full-attention layer with room for `capacity` tokens, allocated on the first update."""
+
+    def __init__(self, capacity: int) -> None:
+        super().__init__()
+        self.capacity = capacity
+
+    def lazy_initialization(self, key_states: Tensor, value_states: Tensor) -> None:
+        """Reserve the room; `keys` and `values` are views of its filled part."""
+        super().lazy_initialization(key_states, value_states)
+        self._keys = self._room(key_states)
+        self._values = self._room(value_states)
+        self.keys, self.values = self._keys[:, :, :0], self._values[:, :, :0]
+
+    def _room(self, states: Tensor) -> Tensor:
+        batch, heads, _, size = states.shape
+        return states.new_empty((batch, heads, self.capacity, size))
+
+    def update(
+        self, key_states: Tensor, value_states: Tensor, *_: Any, **__: Any
+    ) -> tuple[Tensor, Tensor]:
+        """Write the new keys and values behind the filled part; returns all of it."""
+        if not self.is_initialized:
+            self.lazy_initialization(key_states, value_states)
+        start = self.keys.shape[2]
+        end = start + key_states.shape[2]
+        self._keys[:, :, start:end] = key_states
+        self._values[:, :, start:end] = value_states
+        self.keys, self.values = self._keys[:, :, :end], self._values[:, :, :end]
+        return self.keys, self.values
+
+
+def reserved_cache(model: "PreTrainedModel", capacity: int) -> DynamicCache:
+    """The model's own kind of cache, its full-attention layers with room for `capacity` tokens."""
+    cache = DynamicCache(config=model.config)
+    cache.layers = [ReservedLayer(capacity) if type(layer) is DynamicLayer else layer for layer in cache.layers]
+    return cache

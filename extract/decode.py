@@ -1,0 +1,132 @@
+"""Greedy batched decoding that scores every head at every step."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
+
+from extract.cache import reserved_cache
+from extract.instrument import Recorder, instrumented, recording
+from extract.llm import LLM
+from extract.scores import copy_paste_score, kept_keys, reasoning_score
+from extract.task import Sample
+
+
+@dataclass(frozen=True)
+class Decoded:
+    """A batch of generations. Row `t` of a sample belongs to the query that chose its token `t`.
+
+    Attributes:
+        lengths: Rows of each sample; the step that generates an end token is one.
+        tokens: Generated tokens.
+        hidden: Final hidden state, which the LM head reads.
+        copy_paste, reasoning: Eq. 1 and Eq. 2 of each head, layer-major.
+        argmax: Most attended prompt or answer position of each head, in the unpadded sequence.
+    """
+
+    lengths: list[int]
+    tokens: Int[Tensor, "batch step"]
+    hidden: Float[Tensor, "batch step hidden"]
+    copy_paste: Bool[Tensor, "batch step head"]
+    reasoning: Float[Tensor, "batch step head"]
+    argmax: Int[Tensor, "batch step head"]
+
+
+@dataclass(frozen=True)
+class _Batch:
+    """Left-padded prompts with room for the answers."""
+
+    tokens: Int[Tensor, "batch capacity"]
+    real: Bool[Tensor, "batch capacity"]
+    evidence: Bool[Tensor, "batch capacity"]
+    budgets: Int[Tensor, "batch"]
+    width: int
+
+    @property
+    def padding(self) -> Int[Tensor, "batch"]:
+        return (~self.real).sum(dim=1)
+
+
+def _pad(samples: Sequence[Sample], pad: int, device: torch.device) -> _Batch:
+    width = max(len(sample.ids) for sample in samples)
+    shape = (len(samples), width + max(sample.budget for sample in samples))
+    tokens = torch.full(shape, pad, dtype=torch.long)
+    real, evidence = torch.ones(shape, dtype=torch.bool), torch.zeros(shape, dtype=torch.bool)
+    for row, sample in enumerate(samples):
+        first = width - len(sample.ids)
+        tokens[row, first:width] = torch.tensor(sample.ids)
+        real[row, :first] = False
+        for start, end in sample.evidence:
+            evidence[row, first + start : first + end] = True
+    budgets = torch.tensor([sample.budget for sample in samples])
+    return _Batch(tokens.to(device), real.to(device), evidence.to(device), budgets.to(device), width)
+
+
+@torch.inference_mode()
+def decode(llm: LLM, samples: Sequence[Sample], sink: int = 4, local: int = 64) -> Decoded:
+    """Greedy generation of one batch, with the scores of all heads at each step.
+
+    The prompt up to its last token is prefilled by SDPA; from the last prompt token on, each step is recorded.
+
+    Args:
+        llm: The frozen model.
+        samples: Prompts; each is generated to an end token or to its own budget.
+        sink, local: Keys that Eq. 2 leaves out at the start and at the end.
+    """
+    model = llm.model
+    batch = _pad(samples, pad=llm.tokenizer.pad_token_id or 0, device=model.device)
+    with instrumented(model):
+        return _generate(llm, batch, sink, local)
+
+
+def _generate(llm: LLM, batch: _Batch, sink: int, local: int) -> Decoded:
+    model, tokens, width = llm.model, batch.tokens, batch.width
+    cache = reserved_cache(model, tokens.shape[1])
+    positions = (batch.real.cumsum(dim=1) - 1).clamp(min=0)
+    ends = torch.tensor(llm.end_tokens, device=tokens.device)
+    lengths = batch.budgets.clone()
+    recorder = Recorder(model)
+    rows: list[tuple[Tensor, ...]] = []
+
+    def forward(start: int, end: int) -> Tensor:
+        logits: Tensor = model(
+            input_ids=tokens[:, start:end],
+            attention_mask=batch.real[:, :end],
+            position_ids=positions[:, start:end],
+            past_key_values=cache,
+            use_cache=True,
+            logits_to_keep=1,
+        ).logits
+        return logits[:, -1]
+
+    if width > 1:
+        forward(0, width - 1)
+    with recording(recorder, model):
+        for step in range(int(batch.budgets.max())):
+            keys = width + step
+            kept = kept_keys(batch.real[:, :keys], sink, local)
+            recorder.columns = torch.stack([kept & batch.evidence[:, :keys], kept], dim=2).float()
+            generated = forward(keys - 1, keys).argmax(dim=-1)
+            rows.append(_row(recorder, batch, generated, keys))
+            if keys < tokens.shape[1]:
+                tokens[:, keys] = generated
+            ended = torch.isin(generated, ends) & (lengths > step)
+            lengths = torch.where(ended, step + 1, lengths)
+            if bool((lengths <= step + 1).all()):
+                break
+    return _collect(rows, lengths)
+
+
+def _row(recorder: Recorder, batch: _Batch, generated: Tensor, keys: int) -> tuple[Tensor, ...]:
+    argmax, mass = recorder.argmax.flatten(1), recorder.mass.flatten(1, 2)
+    copied = copy_paste_score(argmax, batch.tokens[:, :keys], batch.evidence[:, :keys], generated)
+    reasoning = reasoning_score(mass[..., 0], mass[..., 1])
+    return generated, recorder.hidden.float(), copied, reasoning, argmax - batch.padding[:, None]
+
+
+def _collect(rows: list[tuple[Tensor, ...]], lengths: Tensor) -> Decoded:
+    """Stack the steps on the device; one copy to the host at the end."""
+    columns = [torch.stack(column, dim=1).cpu() for column in zip(*rows, strict=True)]
+    return Decoded(lengths.tolist(), *columns)

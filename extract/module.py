@@ -1,0 +1,79 @@
+"""The extraction stage as a LightningModule: `lightning predict` runs it."""
+
+from dataclasses import dataclass
+from typing import Any
+
+from lightning import LightningModule
+
+from extract.decode import Decoded, decode
+from extract.errors import UserError
+from extract.llm import LLM
+from extract.task import Sample, Task
+
+
+@dataclass(frozen=True)
+class PromptBatch:
+    """Samples that run together. The batch's number names its shards, whichever process runs it.
+
+    Attributes:
+        number: Position in the run's fixed list of batches.
+        samples: None for the empty batch of a process without any work.
+        task: Grades the answers.
+    """
+
+    number: int
+    samples: list[Sample]
+    task: Task
+
+
+@dataclass(frozen=True)
+class Extracted:
+    """What one batch gives: generations with scores, answers as text, their metrics."""
+
+    decoded: Decoded
+    answers: list[str]
+    metrics: list[dict[str, float]]
+
+
+class Extraction(LightningModule):
+    """Generate greedily and score every head at every step; a `ScoreWriter` callback keeps the rows.
+
+    Args:
+        llm: The frozen model (linked from the top-level `llm:`).
+        sink: First tokens that Eq. 2 leaves out.
+        local: Last tokens that Eq. 2 leaves out, the query's own included.
+    """
+
+    def __init__(self, llm: LLM | None = None, sink: int = 4, local: int = 64) -> None:
+        super().__init__()
+        self.sink, self.local = sink, local
+        self._llm = llm
+
+    @property
+    def llm(self) -> LLM:
+        """The frozen model.
+
+        Raises:
+            UserError: none was configured.
+        """
+        if self._llm is None:
+            raise UserError("no `llm:` in the config; add one of configs/llm/*.yaml with a further -c")
+        return self._llm
+
+    def describe(self) -> dict[str, Any]:
+        """The settings that determine scores, for the store's manifest."""
+        return {"sink": self.sink, "local": self.local}
+
+    def on_predict_start(self) -> None:
+        """Put the model where the Trainer works."""
+        self.llm.to(self.device)
+
+    def predict_step(self, batch: PromptBatch) -> Extracted | None:
+        """Rows of one batch; None for an empty one."""
+        if not batch.samples:
+            return None
+        decoded = decode(self.llm, batch.samples, self.sink, self.local)
+        pairs = zip(decoded.tokens.tolist(), decoded.lengths, strict=True)
+        answers = [self.llm.tokenizer.decode(row[:n], skip_special_tokens=True).strip() for row, n in pairs]
+        graded = zip(batch.samples, answers, strict=True)
+        return Extracted(decoded, answers, [batch.task.grade(sample, answer) for sample, answer in graded])

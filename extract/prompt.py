@@ -1,0 +1,76 @@
+"""From texts to tokens: chat templates, and token spans found by character offsets."""
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from extract.errors import UserError
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+Span = tuple[int, int]
+"""Half-open interval of token positions, or of characters."""
+
+
+@dataclass(frozen=True)
+class Prompt:
+    """A rendered prompt: its text, its token ids, and each token's half-open character interval."""
+
+    text: str
+    ids: list[int]
+    offsets: list[Span]
+
+
+def encode(tokenizer: "PreTrainedTokenizerBase", text: str, special: bool) -> Prompt:
+    """Tokenize `text` with offsets; `special` adds the tokenizer's own special tokens (BOS)."""
+    encoded = tokenizer(text, add_special_tokens=special, return_offsets_mapping=True, verbose=False)
+    return Prompt(text, list(encoded["input_ids"]), [(int(a), int(b)) for a, b in encoded["offset_mapping"]])
+
+
+def render(tokenizer: "PreTrainedTokenizerBase", system: str, user: str) -> Prompt:
+    """The prompt of one system and one user message, ready for the assistant's first token.
+
+    A chat template brings its own BOS, so none is added to it. A template without a system role (it raises) gets
+    the system text at the head of the user's turn. Without a template the prompt is plain text.
+    """
+    if not tokenizer.chat_template:
+        return encode(tokenizer, f"{system}\n\n{user}\n\nAnswer:", special=True)
+    return encode(tokenizer, _chat(tokenizer, system, user), special=False)
+
+
+def _chat(tokenizer: "PreTrainedTokenizerBase", system: str, user: str) -> str:
+    from jinja2 import TemplateError
+
+    turns = [{"role": "system", "content": system}, {"role": "user", "content": user}]
+    joined = [{"role": "user", "content": f"{system}\n\n{user}"}]
+    try:
+        text = tokenizer.apply_chat_template(turns, tokenize=False, add_generation_prompt=True)
+    except TemplateError:
+        text = tokenizer.apply_chat_template(joined, tokenize=False, add_generation_prompt=True)
+    return str(text)
+
+
+def locate(prompt: Prompt, text: str) -> Span:
+    """Token span of `text`, which must stand in the prompt exactly once.
+
+    A token belongs to the span if it shares a character with it. Space around the text may share its tokens;
+    another character may not, since the span would then hold what is not part of the text.
+
+    Raises:
+        UserError: the text is missing, stands there more than once, or shares a token with its surroundings.
+    """
+    count = prompt.text.count(text)
+    if count != 1:
+        raise UserError(f"'{text}' stands {count} times in its prompt instead of once: its tokens are ambiguous")
+    start = prompt.text.index(text)
+    end = start + len(text)
+    inside = [i for i, (a, b) in enumerate(prompt.offsets) if a < end and b > start]
+    if not inside:
+        raise UserError(f"no token covers '{text}' in its prompt: the tokenizer's offsets cannot place it")
+    first, last = inside[0], inside[-1]
+    extra = prompt.text[prompt.offsets[first][0] : start] + prompt.text[end : prompt.offsets[last][1]]
+    if extra.strip():
+        raise UserError(
+            f"'{text}' shares a token with the characters '{extra.strip()}' next to it, so it has no exact span"
+        )
+    return first, last + 1

@@ -1,0 +1,60 @@
+"""What a task is: numbered samples with a prompt, evidence spans and a grader."""
+
+from abc import ABC, abstractmethod
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from extract.prompt import Span
+
+if TYPE_CHECKING:
+    from extract.llm import LLM
+
+
+@dataclass(frozen=True)
+class Sample:
+    """One prompt, ready for the model.
+
+    Attributes:
+        index: Number within the task; with the task's seed it determines everything else.
+        ids: Prompt tokens.
+        evidence: Half-open token spans of the needle or of the supporting facts.
+        budget: Most tokens to generate.
+        question, gold: What is asked and what a right answer holds.
+        fields: Further columns of the store's `samples` table: numbers and strings, the same keys in every sample.
+    """
+
+    index: int
+    ids: list[int]
+    evidence: list[Span]
+    budget: int
+    question: str
+    gold: str
+    fields: dict[str, int | float | str] = field(default_factory=dict)
+
+
+class Task(ABC):
+    """A set of samples fixed by its settings and seed alone: batch size, processes and resuming change nothing."""
+
+    @abstractmethod
+    def prepare(self, llm: "LLM") -> None:
+        """Load what samples need (texts, tokenizer). Bad settings raise a UserError here."""
+
+    @abstractmethod
+    def __len__(self) -> int:
+        """Number of samples."""
+
+    @abstractmethod
+    def sample(self, index: int) -> Sample:
+        """The sample of that number."""
+
+    @abstractmethod
+    def grade(self, sample: Sample, answer: str) -> dict[str, float]:
+        """Metrics of a generated answer."""
+
+    @abstractmethod
+    def describe(self) -> dict[str, Any]:
+        """Every setting that determines the samples, for the store's manifest."""
+
+    def order(self) -> list[int]:
+        """Sample numbers in the order to run them; neighbours share a batch, so similar lengths belong together."""
+        return list(range(len(self)))

@@ -1,0 +1,8 @@
+"""`python -m probe` is the `lightning` command."""
+
+import sys
+
+from probe.cli import main
+
+if __name__ == "__main__":
+    sys.exit(main())

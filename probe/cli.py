@@ -1,0 +1,90 @@
+"""The command line: `lightning {predict,fit,validate,test} -c config.yaml`."""
+
+import logging
+import os
+import sys
+import warnings
+from collections.abc import Sequence
+from unittest.mock import patch
+
+HELP = """\
+usage: lightning {predict,fit,validate,test} -c CONFIG [-c OVERLAY …] [--KEY VALUE …]
+
+See, test and predict which attention heads of a language model copy from its context, token by token.
+
+stages, each a config file:
+  predict -c configs/extract/niah.yaml    run the frozen LLM on needle-in-a-haystack prompts, keep
+                                          (hidden state, scores of all heads) of every generated token
+  fit     -c configs/probe.yaml           train the paper's probe on such a score store
+  test    -c configs/probe.yaml --ckpt_path CKPT
+                                          judge it on held-out samples, beside the static baseline
+
+useful keys:
+  -c FILE                a further config is merged over the former: configs/llm/*.yaml choose a model
+  --store FOLDER         the score store to write or to read
+  --llm.init_args.name   embedded:smollm2, a Hugging Face id, a folder, or a .gguf file
+  --trainer.devices N    and every other option of Lightning's Trainer
+  --print_config         what would run, every key with its value
+
+`lightning STAGE --help` lists every key. RETRIEVAL_HEADS_DEBUG=1 shows tracebacks of bad input too.
+"""
+
+
+def main(args: Sequence[str] | None = None) -> int:
+    """Run one stage. Bad input prints one line to stderr and gives exit code 2."""
+    argv = list(sys.argv[1:] if args is None else args)
+    if not argv or argv in (["-h"], ["--help"]):
+        print(HELP, end="")
+        return 0
+    # A user's own modules (tasks, probes) are found from where they work, as with `python -m`.
+    if "" not in sys.path:
+        sys.path.insert(0, "")
+    _quieten()
+    from probe.parser import StageCLI
+
+    try:
+        # Lightning restarts a command for further processes from sys.argv, and stores record it.
+        with patch.object(sys, "argv", [sys.argv[0], *argv]):
+            StageCLI.run_stage()
+    except KeyboardInterrupt:
+        print("interrupted; the same command goes on where it stopped", file=sys.stderr)
+        return 130
+    except Exception as error:
+        message = _one_line(error)
+        if message is None or os.environ.get("RETRIEVAL_HEADS_DEBUG"):
+            raise
+        print(f"error: {message}", file=sys.stderr)
+        return 2
+    return 0
+
+
+def _quieten() -> None:
+    """Silence what a user can do nothing about."""
+    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+    warnings.filterwarnings("ignore", message=".*does not have many workers.*")
+    warnings.filterwarnings("ignore", message=".*isinstance\\(treespec, LeafSpec\\).*")
+    logging.getLogger("lightning.pytorch.utilities.rank_zero").addFilter(
+        lambda record: "litlogger" not in record.getMessage()
+    )
+
+
+def _one_line(error: BaseException) -> str | None:
+    """The message of the user's mistake behind an exception; None if it is a bug of ours."""
+    from lightning.pytorch.utilities.exceptions import MisconfigurationException
+
+    from extract.errors import UserError
+
+    chain: list[BaseException] = []
+    link: BaseException | None = error
+    while link is not None and link not in chain:
+        chain.append(link)
+        link = link.__cause__ or link.__context__
+    for kind in (UserError, OSError, MisconfigurationException):
+        for link in chain:
+            if isinstance(link, kind):
+                return " ".join(str(link).split())
+    return None
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,30 @@
+"""The probe's network: hidden state in, one output for each head."""
+
+from collections.abc import Sequence
+
+from jaxtyping import Float
+from torch import Tensor, nn
+
+
+class MLP(nn.Module):
+    """Hidden layers with ReLU and dropout, then a linear output (A.5).
+
+    Args:
+        in_features: Hidden size of the LLM.
+        hidden: Widths of the hidden layers.
+        out_features: Number of heads.
+        dropout: After each hidden layer.
+    """
+
+    def __init__(self, in_features: int, hidden: Sequence[int], out_features: int, dropout: float) -> None:
+        super().__init__()
+        widths = [in_features, *hidden]
+        blocks: list[nn.Module] = []
+        for before, after in zip(widths[:-1], widths[1:], strict=True):
+            blocks += [nn.Linear(before, after), nn.ReLU(), nn.Dropout(dropout)]
+        self.layers = nn.Sequential(*blocks, nn.Linear(widths[-1], out_features))
+
+    def forward(self, hidden: Float[Tensor, "row hidden"]) -> Float[Tensor, "row head"]:
+        """Logits, or predicted scores, of all heads."""
+        output: Tensor = self.layers(hidden)
+        return output

@@ -1,0 +1,89 @@
+"""LightningCLI with this project's links, checks and one-line errors."""
+
+import difflib
+import re
+from pathlib import Path
+from typing import Any, NoReturn
+
+from lightning import LightningDataModule, LightningModule
+from lightning.pytorch.cli import LightningArgumentParser, LightningCLI, SaveConfigCallback
+
+import datamodules  # noqa: F401 (so that its classes are known by name)
+import extract  # noqa: F401
+from extract.errors import UserError
+from extract.llm import LLM
+from probe.checkpoint import read_checkpoint
+
+
+class Parser(LightningArgumentParser):
+    """Raises what a user got wrong as one line."""
+
+    def error(self, message: str, ex: Exception | None = None) -> NoReturn:
+        """The innermost cause, with a suggestion for a mistyped key."""
+        raise UserError(self._brief(message)) from ex
+
+    def _brief(self, message: str) -> str:
+        lines = [line.strip() for line in message.splitlines() if line.strip()]
+        text = " ".join(lines)
+        unknown = re.search(r"(?:[Kk]ey|[Uu]nrecognized arguments?:?|Option) '?(?:--)?([\w.]+)'?", text)
+        hint = self._suggest(unknown.group(1)) if unknown else ""
+        return (text[:400] + " …" if len(text) > 400 else text) + hint
+
+    def _suggest(self, key: str) -> str:
+        known = {action.dest for action in self._actions if action.dest}
+        close = difflib.get_close_matches(key, sorted(known), n=1, cutoff=0.6)
+        return f" (did you mean '{close[0]}'?)" if close else ""
+
+
+class StageCLI(LightningCLI):
+    """One command for every stage: a model, a data module, callbacks, and one shared LLM and store."""
+
+    @classmethod
+    def run_stage(cls) -> "StageCLI":
+        """Parse `sys.argv` and run the stage."""
+        return cls(
+            LightningModule,
+            LightningDataModule,
+            subclass_mode_model=True,
+            subclass_mode_data=True,
+            seed_everything_default=0,
+            save_config_callback=SaveConfigCallback,
+            save_config_kwargs={"overwrite": True},
+            parser_class=Parser,
+            auto_configure_optimizers=False,
+        )
+
+    def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
+        """Top-level `llm:` and `store:`, linked to whatever takes them; sizes go from data to model."""
+        parser.add_subclass_arguments(LLM, "llm", required=False, help="The frozen LLM: configs/llm/*.yaml.")
+        parser.add_argument("--store", type=str, default="stores/niah", help="Folder of the score store.")
+        for target in ("model", "data", "trainer.callbacks"):
+            parser.link_arguments("llm", f"{target}.init_args.llm", apply_on="instantiate")
+            parser.link_arguments("store", f"{target}.init_args.store")
+        parser.link_arguments("data.hidden_size", "model.init_args.in_features", apply_on="instantiate")
+        parser.link_arguments("data.num_heads", "model.init_args.num_heads", apply_on="instantiate")
+
+    def predict(self, **arguments: Any) -> None:
+        """Lightning's predict, without keeping every prediction in memory."""
+        self.trainer.predict(**{**arguments, "return_predictions": False})
+
+    def _parse_ckpt_path(self) -> None:
+        """Check the checkpoint first, and that it holds the model that the config asks for."""
+        if self.subcommand_config is None:
+            return
+        config = self.subcommand_config
+        path = config.get("ckpt_path")
+        if not path or path in ("last", "best", "hpc", "registry"):
+            return
+        read_checkpoint(Path(path))
+        asked = config["model"]["class_path"]
+        super()._parse_ckpt_path()
+        held = self.subcommand_config["model"]["class_path"]
+        if asked.rpartition(".")[2] != held.rpartition(".")[2]:
+            raise UserError(f"--ckpt_path {path} holds a {held}, but model.class_path is {asked}")
+
+    @property
+    def subcommand_config(self) -> Any:
+        """The parsed config of the chosen stage."""
+        name = self.config.get("subcommand")
+        return self.config[name] if name else None
