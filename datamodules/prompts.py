@@ -37,6 +37,7 @@ class Prompts(LightningDataModule):
         task: The task.
         llm: The frozen model (linked from the top-level `llm:`); its tokenizer makes the prompts.
         batch_size: Prompts decoded together.
+
     """
 
     def __init__(self, task: Task, llm: LLM | None = None, batch_size: int = 16) -> None:

@@ -1,6 +1,7 @@
 """Score rows for probes: (hidden state, scores of all heads) in shuffled batches from memory maps."""
 
 import functools
+import math
 from collections.abc import Sequence
 from typing import Any, Literal, NamedTuple
 
@@ -26,6 +27,7 @@ class Rows(NamedTuple):
         hidden: Final hidden states.
         scores: Target of each head: 0 or 1 (Eq. 1), or in [0, 1] with NaN for none (Eq. 2).
         sample: The sample each row comes from.
+
     """
 
     hidden: Float[Tensor, "row hidden"]
@@ -38,6 +40,7 @@ class Shards:
 
     Args:
         arrays: One [rows, width] array for each shard.
+
     """
 
     def __init__(self, arrays: Sequence[NDArray[Any]]) -> None:
@@ -66,6 +69,7 @@ class RowBatches(Dataset[Rows]):
         offset: The scores read are those of `offset` rows later.
         batch_size: Rows a batch.
         seed: Shuffle the rows anew each epoch; None keeps their order.
+
     """
 
     def __init__(
@@ -84,7 +88,7 @@ class RowBatches(Dataset[Rows]):
 
     def __len__(self) -> int:
         """Number of batches."""
-        return -(-len(self.rows) // self.batch_size)
+        return math.ceil(len(self.rows) / self.batch_size)
 
     def epoch_rows(self, epoch: int) -> NDArray[np.int64]:
         """The split's rows in an epoch's order: fixed by seed and epoch alone, on every process."""
@@ -119,6 +123,7 @@ class ScoreRows(LightningDataModule):
         seed: Of the shuffling.
         num_workers: Loader processes; 0 reads in the training process, which suffices for memory maps.
         verify: Compare the store with its hashes before use.
+
     """
 
     def __init__(
@@ -143,6 +148,7 @@ class ScoreRows(LightningDataModule):
 
         Raises:
             UserError: there is none, or it cannot be trusted.
+
         """
         return ScoreStore(self.store_path, verify=self.verify)
 
@@ -179,7 +185,8 @@ class ScoreRows(LightningDataModule):
         later = rows + self.offset
         inside = later < len(self._sample)
         rows = rows[inside]
-        return rows[self._sample[rows] == self._sample[rows + self.offset]]
+        same: NDArray[np.bool_] = self._sample[rows] == self._sample[rows + self.offset]
+        return rows[same]
 
     def split_record(self) -> dict[str, Any]:
         """The division, for checkpoints."""

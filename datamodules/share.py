@@ -16,6 +16,7 @@ class Share(DistributedSampler[Any]):
         count: Number of batches.
         rank, world: This process and how many there are.
         even: Give every process the same number of batches by leaving out the last few. Training needs it.
+
     """
 
     def __init__(self, count: int, rank: int, world: int, even: bool = False) -> None:

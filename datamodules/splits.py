@@ -21,6 +21,7 @@ class Split:
             share its context, stand on both sides: it reproduces what others may have done and leaks.
         fractions: Shares of training, validation and test (A.5: 70/20/10).
         seed: Of the division alone.
+
     """
 
     by: Literal["sample", "row"] = "sample"
@@ -35,6 +36,7 @@ class Split:
 
         Raises:
             UserError: fractions that do not add up to 1, or a part without anything in it.
+
         """
         if min(self.fractions) <= 0 or abs(sum(self.fractions) - 1) > 1e-6:
             raise UserError(f"data.split.fractions: three positive numbers that add up to 1, not {self.fractions}")
@@ -44,7 +46,9 @@ class Split:
         parts = dict(zip(SPLITS, np.split(shuffled, cuts), strict=True))
         for name, part in parts.items():
             if not len(part):
-                raise UserError(f"data.split: the {name} part of {len(units)} {self.by}s is empty; extract more prompts")
+                raise UserError(
+                    f"data.split: the {name} part of {len(units)} {self.by}s is empty; extract more prompts"
+                )
         return {name: np.sort(part) for name, part in parts.items()}
 
     def rows(self, samples: NDArray[np.int64]) -> dict[str, NDArray[np.int64]]:

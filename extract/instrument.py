@@ -30,12 +30,12 @@ class Recorder:
         model: The model to instrument (see `recording`).
 
     Attributes:
-        columns: Weights of keys, to sum attention over chosen keys; None records no masses. Float, [batch, key, column].
-        silence: Heads whose output is zeroed before the output projection; None silences none. Bool, [batch,
-            layer, head].
-        argmax: Most attended key of each head. Int, [batch, layer, head].
-        mass: Attention on the keys of each column. Float32, [batch, layer, head, column].
+        columns: Weights of keys, to sum attention over chosen keys; None records no masses. [batch, key, column].
+        silence: Heads whose output is zeroed before the output projection; None silences none. [batch, layer, head].
+        argmax: Most attended key of each head. [batch, layer, head].
+        mass: Attention on the keys of each column, in float32. [batch, layer, head, column].
         hidden: What the LM head reads at the last position: the final hidden state. [batch, hidden].
+
     """
 
     def __init__(self, model: "PreTrainedModel") -> None:

@@ -24,6 +24,7 @@ class LLMIdentity:
         layers, heads: Number of layers and of query heads in each.
         hidden_size: Width of the final hidden state.
         dtype: Computing precision of the run.
+
     """
 
     name: str
@@ -59,6 +60,7 @@ class LLM:
         revision: Branch, tag or commit of a hub model.
         trust_remote_code: Run Python code that comes with the model. Only for code that you have read.
         allow_pickle: Load `.bin` weights when there are no safetensors. A pickle can run code.
+
     """
 
     def __init__(
@@ -114,6 +116,7 @@ class LLM:
 
         Raises:
             UserError: the model cannot be found, or its tokenizer has no offsets.
+
         """
         if self._tokenizer is None:
             from transformers import AutoTokenizer

@@ -17,8 +17,9 @@ class PromptBatch:
 
     Attributes:
         number: Position in the run's fixed list of batches.
-        samples: None for the empty batch of a process without any work.
+        samples: Empty for a process without any work.
         task: Grades the answers.
+
     """
 
     number: int
@@ -28,9 +29,9 @@ class PromptBatch:
 
 @dataclass(frozen=True)
 class Extracted:
-    """What one batch gives: generations with scores, answers as text, their metrics."""
+    """What one batch gives: generations with scores (None for an empty batch), answers as text, their metrics."""
 
-    decoded: Decoded
+    decoded: Decoded | None
     answers: list[str]
     metrics: list[dict[str, float]]
 
@@ -42,6 +43,7 @@ class Extraction(LightningModule):
         llm: The frozen model (linked from the top-level `llm:`).
         sink: First tokens that Eq. 2 leaves out.
         local: Last tokens that Eq. 2 leaves out, the query's own included.
+
     """
 
     def __init__(self, llm: LLM | None = None, sink: int = 4, local: int = 64) -> None:
@@ -55,6 +57,7 @@ class Extraction(LightningModule):
 
         Raises:
             UserError: none was configured.
+
         """
         if self._llm is None:
             raise UserError("no `llm:` in the config; add one of configs/llm/*.yaml with a further -c")
@@ -68,12 +71,12 @@ class Extraction(LightningModule):
         """Put the model where the Trainer works."""
         self.llm.to(self.device)
 
-    def predict_step(self, batch: PromptBatch) -> Extracted | None:
-        """Rows of one batch; None for an empty one."""
+    def predict_step(self, batch: PromptBatch) -> Extracted:
+        """Rows of one batch."""
         if not batch.samples:
-            return None
+            return Extracted(None, [], [])
         decoded = decode(self.llm, batch.samples, self.sink, self.local)
         pairs = zip(decoded.tokens.tolist(), decoded.lengths, strict=True)
-        answers = [self.llm.tokenizer.decode(row[:n], skip_special_tokens=True).strip() for row, n in pairs]
+        answers = [str(self.llm.tokenizer.decode(row[:n], skip_special_tokens=True)).strip() for row, n in pairs]
         graded = zip(batch.samples, answers, strict=True)
         return Extracted(decoded, answers, [batch.task.grade(sample, answer) for sample, answer in graded])

@@ -16,9 +16,7 @@ from extract.task import Sample, Task
 if TYPE_CHECKING:
     from extract.llm import LLM
 
-SYSTEM = (
-    "You are a helpful AI bot that answers questions for a user. Keep your response short and direct."
-)
+SYSTEM = "You are a helpful AI bot that answers questions for a user. Keep your response short and direct."
 TEMPLATE = (
     "Context:\n{context}\n\nQuestion:\n{question}\n\nInstruction:\n"
     "Don't give information outside the document or repeat your findings."
@@ -69,12 +67,13 @@ class NIAH(Task):
         evidence: The tokens that count as needle: the whole `needle` sentence, or the `uuid` alone.
         margin: Tokens an answer may have beyond the needle's own: an opening phrase, a UUID cut into other tokens.
         reference: ROUGE-L compares the answer with the `needle` sentence or with the `uuid`.
+
     """
 
     def __init__(
         self,
         lengths: list[int] | Steps | Uniform,
-        depths: list[float] | Steps | Uniform = Uniform(0, 100),  # noqa: B008 (frozen)
+        depths: list[float] | Steps | Uniform = Uniform(0, 100),
         runs: int = 1,
         seed: int = 0,
         haystack: str = "pydoc",
@@ -99,7 +98,19 @@ class NIAH(Task):
 
     def describe(self) -> dict[str, Any]:
         """Settings, with the haystack named by its hash."""
-        names = "runs seed haystack haystack_start needle question system template evidence margin reference".split()
+        names = [
+            "runs",
+            "seed",
+            "haystack",
+            "haystack_start",
+            "needle",
+            "question",
+            "system",
+            "template",
+            "evidence",
+            "margin",
+            "reference",
+        ]
         axes = {"lengths": _plain(self.lengths), "depths": _plain(self.depths)}
         digest = hashlib.sha256(self._text.encode()).hexdigest()
         return {"class": "NIAH", **axes, **{n: getattr(self, n) for n in names}, "haystack_sha256": digest}
@@ -150,7 +161,7 @@ class NIAH(Task):
             raise UserError(f"task: low {axis.low} is above high {axis.high}")
         return [axis.low, axis.high]
 
-    @functools.lru_cache(maxsize=None)  # noqa: B019 (a task lives as long as its run)
+    @functools.cache  # noqa: B019 (a task lives as long as its run)
     def _draw(self, index: int) -> Draw:
         # A string seeds through SHA-512: the same on every platform and Python.
         rng = random.Random(f"{self.seed}:{index}")
@@ -175,6 +186,7 @@ class NIAH(Task):
 
         Raises:
             UserError: the needle's tokens cannot be told exactly.
+
         """
         draw = self._draw(index)
         haystack = self._context(draw.start, draw.length)

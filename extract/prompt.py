@@ -58,6 +58,7 @@ def locate(prompt: Prompt, text: str) -> Span:
 
     Raises:
         UserError: the text is missing, stands there more than once, or shares a token with its surroundings.
+
     """
     count = prompt.text.count(text)
     if count != 1:

@@ -18,6 +18,7 @@ def copy_paste_score(
         tokens: Token of each key.
         evidence: Whether a key is a needle token.
         generated: The token generated at this step.
+
     """
     flat = argmax.flatten(1)
     hit = evidence.gather(1, flat) & (tokens.gather(1, flat) == generated[:, None])

@@ -27,7 +27,9 @@ def write_bytes(path: Path, data: bytes) -> None:
         _sync_folder(path.parent)
     except OSError as error:
         temporary.unlink(missing_ok=True)
-        raise UserError(f"cannot write {path}: {error.strerror or error}; free space or choose another --store") from error
+        raise UserError(
+            f"cannot write {path}: {error.strerror or error}; free space or choose another --store"
+        ) from error
 
 
 def _sync_folder(folder: Path) -> None:

@@ -30,6 +30,7 @@ def read_manifest(path: Path) -> dict[str, Any]:
 
     Raises:
         UserError: it is no JSON, of another format, or was edited.
+
     """
     file = path / "manifest.json"
     try:
@@ -85,14 +86,14 @@ class ScoreStore:
 
     Raises:
         UserError: no store there, an unfinished one, or one that was damaged or edited.
+
     """
 
     def __init__(self, path: str | Path, verify: bool = True) -> None:
         self.path = Path(path)
         if not (self.path / "manifest.json").is_file():
             raise UserError(
-                f"no score store at {path}; make it with: "
-                f"lightning predict -c configs/extract/niah.yaml --store {path}"
+                f"no score store at {path}; make it with: lightning predict -c configs/extract/niah.yaml --store {path}"
             )
         self.manifest = read_manifest(self.path)
         if not self.manifest["complete"]:

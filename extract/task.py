@@ -21,6 +21,7 @@ class Sample:
         budget: Most tokens to generate.
         question, gold: What is asked and what a right answer holds.
         fields: Further columns of the store's `samples` table: numbers and strings, the same keys in every sample.
+
     """
 
     index: int

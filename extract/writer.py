@@ -14,6 +14,7 @@ import pyarrow as pa
 from lightning import Callback, LightningModule, Trainer
 from lightning.pytorch.utilities import rank_zero_info
 
+from extract.decode import Decoded
 from extract.errors import UserError
 from extract.module import Extracted, Extraction, PromptBatch
 from extract.shards import vectors, write_bytes, write_shard
@@ -41,6 +42,7 @@ class ScoreWriter(Callback):
         store: The folder (linked from the top-level `store:`).
         argmax: Keep each head's most attended position, so that a step can be drawn again.
         hidden_dtype: Precision of the stored hidden states; float16 halves the store and rounds them.
+
     """
 
     def __init__(
@@ -73,9 +75,7 @@ class ScoreWriter(Callback):
             for folder in ("samples", "steps", "parts"):
                 (self.store / folder).mkdir(parents=True, exist_ok=True)
         except OSError as error:
-            raise UserError(
-                f"cannot write the store {self.store}: {error.strerror}; choose another --store"
-            ) from error
+            raise UserError(f"cannot write the store {self.store}: {error.strerror}; choose another --store") from error
         if not (self.store / "manifest.json").exists():
             header = {"format": FORMAT, "complete": False, "command": command(), "versions": versions()}
             write_manifest(self.store, {**header, **config})
@@ -101,19 +101,20 @@ class ScoreWriter(Callback):
     ) -> None:
         """Two shards, then the record that the batch is whole."""
         del trainer, pl_module, batch_idx, dataloader_idx
-        if outputs is None:
+        extracted: Extracted = outputs
+        if extracted.decoded is None:
             return
-        prediction: Extracted = outputs
         name = f"{batch.number:06d}.arrow"
         part = {
             "batch": batch.number,
-            "samples": write_shard(self.store / "samples" / name, samples_table(batch, prediction)),
-            "steps": write_shard(self.store / "steps" / name, self._steps_table(batch, prediction)),
+            "samples": write_shard(
+                self.store / "samples" / name, samples_table(batch, extracted, extracted.decoded.lengths)
+            ),
+            "steps": write_shard(self.store / "steps" / name, self._steps_table(batch, extracted.decoded)),
         }
         write_bytes(part_file(self.store, batch.number), json.dumps(part).encode())
 
-    def _steps_table(self, batch: PromptBatch, extracted: Extracted) -> pa.Table:
-        rows = extracted.decoded
+    def _steps_table(self, batch: PromptBatch, rows: Decoded) -> pa.Table:
         lengths = np.asarray(rows.lengths)
         real = np.arange(rows.tokens.shape[1])[None] < lengths[:, None]
         index = np.asarray([sample.index for sample in batch.samples])
@@ -131,6 +132,7 @@ class ScoreWriter(Callback):
 
     def on_predict_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Wait for all processes, then count the batches and sign the manifest."""
+        del pl_module
         try:
             trainer.strategy.barrier("score store")
         except RuntimeError as error:
@@ -157,9 +159,9 @@ class ScoreWriter(Callback):
         rank_zero_info(f"{self.store}: {counts['steps']} rows of {counts['samples']} samples")
 
 
-def samples_table(batch: PromptBatch, extracted: Extracted) -> pa.Table:
+def samples_table(batch: PromptBatch, extracted: Extracted, lengths: list[int]) -> pa.Table:
     """One row a sample: prompt, evidence, task fields, answer, metrics."""
-    rows = zip(batch.samples, extracted.answers, extracted.metrics, extracted.decoded.lengths, strict=True)
+    rows = zip(batch.samples, extracted.answers, extracted.metrics, lengths, strict=True)
     return pa.Table.from_pylist(
         [
             {

@@ -24,6 +24,7 @@ def read_checkpoint(path: str | Path) -> dict[str, Any]:
 
     Raises:
         UserError: no such file, not a checkpoint, or not a probe's.
+
     """
     file = Path(path)
     if not file.is_file():
@@ -43,7 +44,7 @@ def probe_class(name: str) -> type[Probe]:
     module, _, symbol = name.rpartition(".")
     if module.split(".")[0] == "probe":
         importlib.import_module(module)
-    known = {f"{kind.__module__}.{kind.__qualname__}": kind for kind in _subclasses(Probe)}
+    known = {f"{kind.__module__}.{kind.__qualname__}": kind for kind in _subclasses(Probe)}  # type: ignore[type-abstract]
     if name not in known:
         raise UserError(f"checkpoint of class {name}, which is not a known probe; import {module} ({symbol}) first")
     return known[name]
@@ -53,9 +54,7 @@ def _subclasses(kind: type[Probe]) -> list[type[Probe]]:
     return [kind, *(deeper for child in kind.__subclasses__() for deeper in _subclasses(child))]
 
 
-def load(
-    path: str | Path, device: str | torch.device = "cpu", llm: LLMIdentity | None = None
-) -> Probe:
+def load(path: str | Path, device: str | torch.device = "cpu", llm: LLMIdentity | None = None) -> Probe:
     """Restore a trained probe, ready to predict.
 
     Args:
@@ -65,6 +64,7 @@ def load(
 
     Raises:
         UserError: nothing readable there, or it was trained for another LLM (both are named).
+
     """
     probe = _from_folder(Path(path)) if Path(path).is_dir() else _from_checkpoint(path)
     if llm is not None:
@@ -75,9 +75,7 @@ def load(
 def _from_checkpoint(path: str | Path) -> Probe:
     checkpoint = read_checkpoint(path)
     settings = {k: v for k, v in checkpoint["hyper_parameters"].items() if not k.startswith("_")}
-    return _build(
-        checkpoint["probe"]["class"], settings, checkpoint["state_dict"], checkpoint["probe"]["origin"]
-    )
+    return _build(checkpoint["probe"]["class"], settings, checkpoint["state_dict"], checkpoint["probe"]["origin"])
 
 
 def _build(name: str, settings: dict[str, Any], weights: dict[str, Any], origin: dict[str, Any]) -> Probe:

@@ -19,6 +19,7 @@ class ProbeClassifier(Probe):
         gamma_neg, gamma_pos, clip: Of the asymmetric loss (its authors' defaults).
         resamples: Bootstrap resamples of the test samples for 95 % intervals.
         seed: Of the bootstrap.
+
     """
 
     target = "copy_paste"
@@ -39,7 +40,7 @@ class ProbeClassifier(Probe):
         seed: int = 0,
     ) -> None:
         super().__init__(in_features, num_heads, hidden, dropout, lr, patience, factor)
-        self.save_hyperparameters()
+        self.save_hyperparameters(ignore=["llm", "store"])  # the CLI links them to every model
         self.gammas = {"gamma_neg": gamma_neg, "gamma_pos": gamma_pos, "clip": clip}
         self.resamples, self.bootstrap_seed = resamples, seed
         self.register_buffer("threshold", torch.tensor(0.5))

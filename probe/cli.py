@@ -61,6 +61,8 @@ def main(args: Sequence[str] | None = None) -> int:
 def _quieten() -> None:
     """Silence what a user can do nothing about."""
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+    os.environ.setdefault("JSONARGPARSE_DEPRECATION_WARNINGS", "off")  # Lightning's calls, not ours
+    warnings.filterwarnings("ignore", message=".*Checkpoint directory .* exists and is not empty.*")
     warnings.filterwarnings("ignore", message=".*does not have many workers.*")
     warnings.filterwarnings("ignore", message=".*isinstance\\(treespec, LeafSpec\\).*")
     logging.getLogger("lightning.pytorch.utilities.rank_zero").addFilter(
@@ -70,7 +72,7 @@ def _quieten() -> None:
 
 def _one_line(error: BaseException) -> str | None:
     """The message of the user's mistake behind an exception; None if it is a bug of ours."""
-    from lightning.pytorch.utilities.exceptions import MisconfigurationException
+    from lightning.fabric.utilities.exceptions import MisconfigurationException
 
     from extract.errors import UserError
 

@@ -43,11 +43,10 @@ class Ranked:
     Args:
         scores, labels: Of every (row, head).
         sample: Sample number of each row.
+
     """
 
-    def __init__(
-        self, scores: Float[Tensor, "row head"], labels: Bool[Tensor, "row head"], sample: Tensor
-    ) -> None:
+    def __init__(self, scores: Float[Tensor, "row head"], labels: Bool[Tensor, "row head"], sample: Tensor) -> None:
         flat = scores.flatten()
         order = torch.argsort(flat, descending=True)
         self.scores = flat[order].numpy()

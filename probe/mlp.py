@@ -1,6 +1,7 @@
 """The probe's network: hidden state in, one output for each head."""
 
 from collections.abc import Sequence
+from itertools import pairwise
 
 from jaxtyping import Float
 from torch import Tensor, nn
@@ -14,13 +15,14 @@ class MLP(nn.Module):
         hidden: Widths of the hidden layers.
         out_features: Number of heads.
         dropout: After each hidden layer.
+
     """
 
     def __init__(self, in_features: int, hidden: Sequence[int], out_features: int, dropout: float) -> None:
         super().__init__()
         widths = [in_features, *hidden]
         blocks: list[nn.Module] = []
-        for before, after in zip(widths[:-1], widths[1:], strict=True):
+        for before, after in pairwise(widths):
             blocks += [nn.Linear(before, after), nn.ReLU(), nn.Dropout(dropout)]
         self.layers = nn.Sequential(*blocks, nn.Linear(widths[-1], out_features))
 

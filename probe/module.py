@@ -24,6 +24,7 @@ class Probe(LightningModule):
         lr: Adam's learning rate (A.5: 3e-4).
         patience: Epochs without a better validation loss before the rate drops (A.5: 3).
         factor: By which it drops (PyTorch's default; the paper gives none).
+
     """
 
     target: str
@@ -46,7 +47,7 @@ class Probe(LightningModule):
         self.head_means: Tensor
         self.kept = KeptRows()
         self.origin: dict[str, Any] = {}
-        """What it was trained on: `llm`, `store` (fingerprint), `target`, `split`. Set by `fit`, kept in checkpoints."""
+        """What it was trained on (`llm`, `store`, `target`, `split`): set by `fit`, kept in checkpoints."""
 
     @abstractmethod
     def loss(self, outputs: Tensor, scores: Tensor) -> Tensor:
@@ -71,6 +72,7 @@ class Probe(LightningModule):
 
         Raises:
             UserError: the weights differ; the message names both.
+
         """
         if self.origin and not self.llm.same_model(identity):
             raise UserError(
@@ -78,12 +80,11 @@ class Probe(LightningModule):
             )
 
     def setup(self, stage: str) -> None:
-        """Check that the data is what this probe can learn from or be judged on."""
+        """Check that the data holds what this probe predicts."""
+        del stage
         rows = self._rows()
         if rows.target != self.target:
             raise UserError(f"data.target is {rows.target}, but {type(self).__name__} predicts {self.target}")
-        if stage != "fit" and not self.origin:
-            raise UserError(f"`{stage}` needs a trained probe: add --ckpt_path, or run `lightning fit` first")
 
     def _rows(self) -> ScoreRows:
         rows = getattr(self.trainer, "datamodule", None)
@@ -106,6 +107,7 @@ class Probe(LightningModule):
 
         Raises:
             UserError: naming both sides.
+
         """
         rows, here = self._rows(), self.current_origin()
         self.check_llm(rows.identity)
@@ -123,7 +125,9 @@ class Probe(LightningModule):
         self.head_means.copy_(self._rows().head_means())
 
     def on_test_start(self) -> None:
-        """See `check_origin`."""
+        """Only a trained probe is judged, and only on rows that it has not seen."""
+        if not self.origin:
+            raise UserError("this probe is untrained: add --ckpt_path with a checkpoint of `lightning fit`")
         self.check_origin()
 
     on_validation_start = on_test_start
@@ -158,9 +162,7 @@ class Probe(LightningModule):
     def configure_optimizers(self) -> Any:
         """Adam, and a rate that drops on a plateau of the validation loss (A.5)."""
         optimizer = torch.optim.Adam(self.parameters(), lr=self.lr)
-        scheduler = torch.optim.lr_scheduler.ReduceLROnPlateau(
-            optimizer, patience=self.patience, factor=self.factor
-        )
+        scheduler = torch.optim.lr_scheduler.ReduceLROnPlateau(optimizer, patience=self.patience, factor=self.factor)
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "monitor": "val/loss"}}
 
 

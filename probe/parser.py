@@ -13,6 +13,7 @@ import extract  # noqa: F401
 from extract.errors import UserError
 from extract.llm import LLM
 from probe.checkpoint import read_checkpoint
+from probe.results import Results
 
 
 class Parser(LightningArgumentParser):
@@ -67,6 +68,11 @@ class StageCLI(LightningCLI):
         """Lightning's predict, without keeping every prediction in memory."""
         self.trainer.predict(**{**arguments, "return_predictions": False})
 
+    def test(self, **arguments: Any) -> None:
+        """Lightning's test; a Results callback prints the table, so Lightning's own would repeat it."""
+        reported = any(isinstance(callback, Results) for callback in self.trainer.callbacks)  # type: ignore[attr-defined]
+        self.trainer.test(**{**arguments, "verbose": arguments["verbose"] and not reported})
+
     def _parse_ckpt_path(self) -> None:
         """Check the checkpoint first, and that it holds the model that the config asks for."""
         if self.subcommand_config is None:
@@ -79,7 +85,7 @@ class StageCLI(LightningCLI):
         asked = config["model"]["class_path"]
         super()._parse_ckpt_path()
         held = self.subcommand_config["model"]["class_path"]
-        if asked.rpartition(".")[2] != held.rpartition(".")[2]:
+        if asked != held:
             raise UserError(f"--ckpt_path {path} holds a {held}, but model.class_path is {asked}")
 
     @property

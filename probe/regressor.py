@@ -10,14 +10,12 @@ from probe.losses import masked_mse
 from probe.module import Probe
 
 
-def regression_figures(
-    predicted: Float[Tensor, "row head"], scores: Float[Tensor, "row head"]
-) -> dict[str, float]:
+def regression_figures(predicted: Float[Tensor, "row head"], scores: Float[Tensor, "row head"]) -> dict[str, float]:
     """MSE, MAE and R² in two readings, over the pairs that have a score.
 
-    `r2_variance_weighted` weighs each head's R² by its variance; `r2_flattened` takes all pairs as one variable, so that
-    differences between heads count as variance to explain. A uniform mean over heads is not given: heads that never
-    move make it explode.
+    `r2_variance_weighted` weighs each head's R² by its variance; `r2_flattened` takes all pairs as one variable, so
+    that differences between heads count as variance to explain. A uniform mean over heads is not given: heads that
+    never move make it explode.
     """
     known = scores.isfinite()
     truth = torch.where(known, scores, 0.0).double()
@@ -40,6 +38,7 @@ class ProbeRegressor(Probe):
 
     Args:
         in_features, num_heads, hidden, dropout, lr, patience, factor: See `Probe`.
+
     """
 
     target = "reasoning"
@@ -55,7 +54,7 @@ class ProbeRegressor(Probe):
         factor: float = 0.1,
     ) -> None:
         super().__init__(in_features, num_heads, hidden, dropout, lr, patience, factor)
-        self.save_hyperparameters()
+        self.save_hyperparameters(ignore=["llm", "store"])  # the CLI links them to every model
 
     def loss(self, outputs: Tensor, scores: Tensor) -> Tensor:
         """Mean squared error over heads that have a score."""

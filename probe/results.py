@@ -24,6 +24,7 @@ class Results(Callback):
 
     Args:
         file: Where the JSON goes; by default into the run's log folder.
+
     """
 
     def __init__(self, file: str | None = None) -> None:
@@ -65,9 +66,13 @@ def table(results: dict[str, Any], probe: Any, rows: Any) -> Table:
         caption=f"split by {split.by}, seed {split.seed}; [95 % bootstrap interval over samples]; "
         "threshold: best F1 on the validation split",
     )
-    for header, justify in (("", "left"), ("probe", "right"), ("static baseline", "right")):
+    for header, justify in (
+        ("", "left"),
+        ("probe", "right"),
+        ("static baseline", "right"),
+        ("paper, llama3.1-8b", "right"),
+    ):
         out.add_column(header, justify=justify)  # type: ignore[arg-type]
-    out.add_column("paper, llama3.1-8b", justify="right")
     paper = PAPER[probe.target]
     names = [name for name in results["probe"] if name != "intervals"]
     for name in names:
@@ -80,4 +85,7 @@ def table(results: dict[str, Any], probe: Any, rows: Any) -> Table:
 def _cell(figures: dict[str, Any], name: str) -> str:
     bounds = figures.get("intervals", {}).get(name)
     value = f"{figures[name]:.4f}"
-    return f"{value} [{bounds[0]:.3f}, {bounds[1]:.3f}]" if bounds else value
+    if not bounds:
+        return value
+    low, high = (f"{bound:.3f}".removeprefix("0") for bound in bounds)
+    return f"{value} [{low}, {high}]"

@@ -1,0 +1,80 @@
+"""Fixtures: the embedded LLM, a tiny random one, and the command line in this process."""
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+os.environ["HF_HUB_OFFLINE"] = "1"  # no test reaches a network
+
+import torch
+
+from extract.llm import LLM
+from probe.cli import main
+
+ROOT = Path(__file__).parent.parent
+Run = Callable[..., tuple[int, str]]
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _from_root() -> None:
+    """Configs name each other and their stores relative to the project's root."""
+    os.chdir(ROOT)
+
+
+@pytest.fixture(scope="session")
+def llm() -> LLM:
+    """SmolLM2-135M-Instruct, float32."""
+    return LLM()
+
+
+@pytest.fixture(scope="session")
+def tiny_llm_folder(llm: LLM, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A random 3-layer Llama with grouped heads and the embedded tokenizer."""
+    from transformers import LlamaConfig, LlamaForCausalLM
+
+    torch.manual_seed(0)
+    config = LlamaConfig(
+        vocab_size=len(llm.tokenizer),
+        hidden_size=32,
+        intermediate_size=64,
+        num_hidden_layers=3,
+        num_attention_heads=4,
+        num_key_value_heads=2,
+        max_position_embeddings=512,
+        bos_token_id=1,
+        eos_token_id=2,
+        pad_token_id=2,
+    )
+    folder = tmp_path_factory.mktemp("tiny-llm")
+    LlamaForCausalLM(config).save_pretrained(folder)
+    llm.tokenizer.save_pretrained(folder)
+    return folder
+
+
+@pytest.fixture
+def run(capsys: pytest.CaptureFixture[str]) -> Run:
+    """`lightning …` in this process: its exit code and what it wrote to stderr."""
+
+    def call(*args: object) -> tuple[int, str]:
+        capsys.readouterr()
+        code = main([str(arg) for arg in args])
+        return code, capsys.readouterr().err
+
+    return call
+
+
+@pytest.fixture
+def extract_tiny(run: Run, tiny_llm_folder: Path, tmp_path: Path) -> Callable[..., tuple[int, str]]:
+    """`lightning predict` of 5 short prompts with the tiny LLM."""
+
+    def call(store: Path, *args: object) -> tuple[int, str]:
+        return run(
+            "predict",
+            *("-c", "configs/extract/niah.yaml", "-c", "tests/configs/tiny_niah.yaml"),
+            *("--llm.init_args.name", tiny_llm_folder, "--store", store),
+            *("--trainer.default_root_dir", tmp_path / "runs", *args),
+        )
+
+    return call

@@ -1,0 +1,58 @@
+"""Small synthetic score stores, written by the project's own shard functions."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+
+from extract.llm import LLMIdentity
+from extract.shards import vectors, write_shard
+from extract.store import FORMAT, TABLES, digest, write_manifest
+
+IDENTITY = LLMIdentity("toy", "sha256:" + "0" * 64, layers=2, heads=3, hidden_size=8, dtype="float32")
+
+
+def make_store(path: Path, samples: int = 40, shards: int = 4, seed: int = 0, identity: LLMIdentity = IDENTITY) -> Path:
+    """A complete store whose scores are a fixed function of the hidden state, with a little noise."""
+    rng = np.random.default_rng(seed)
+    heads = identity.layers * identity.heads
+    weights = np.random.default_rng(1).normal(size=(identity.hidden_size, heads))
+    for table in TABLES:
+        (path / table).mkdir(parents=True)
+    entries = []
+    for number, members in enumerate(np.array_split(np.arange(samples), shards)):
+        tables = _tables(rng, members, weights)
+        entry: dict[str, Any] = {"batch": number}
+        for name in TABLES:
+            entry[name] = write_shard(path / name / f"{number:06d}.arrow", tables[name])
+        entries.append(entry)
+    manifest = {
+        "format": FORMAT,
+        "complete": True,
+        "command": "lightning predict -c configs/extract/niah.yaml",
+        "llm": identity.as_dict(),
+        "shards": entries,
+        "fingerprint": digest(entries),
+    }
+    write_manifest(path, manifest)
+    return path
+
+
+def _tables(rng: np.random.Generator, members: Any, weights: Any) -> dict[str, pa.Table]:
+    lengths = rng.integers(3, 9, size=len(members))
+    rows = int(lengths.sum())
+    hidden = rng.normal(size=(rows, len(weights))).astype(np.float32)
+    logits = hidden @ weights + rng.normal(scale=0.3, size=(rows, weights.shape[1]))
+    reasoning = (1 / (1 + np.exp(-logits))).astype(np.float32)
+    steps = pa.table(
+        {
+            "sample": pa.array(np.repeat(members, lengths)),
+            "step": pa.array(np.concatenate([np.arange(n) for n in lengths]).astype(np.int32)),
+            "token": pa.array(rng.integers(0, 9, size=rows).astype(np.int32)),
+            "hidden": vectors(hidden),
+            "copy_paste": vectors((logits > 1).astype(np.uint8)),
+            "reasoning": vectors(reasoning),
+        }
+    )
+    return {"samples": pa.table({"sample": pa.array(members)}), "steps": steps}

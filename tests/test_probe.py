@@ -1,0 +1,207 @@
+"""Probes through the command line: trained, judged, saved, loaded, refused."""
+
+import json
+import pickle
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from sklearn.metrics import average_precision_score, mean_absolute_error, mean_squared_error, r2_score
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+import probe
+from datamodules.rows import ScoreRows
+from extract.errors import UserError
+from probe.regressor import regression_figures
+from tests.conftest import Run
+from tests.stores import IDENTITY, make_store
+
+Stage = Callable[..., tuple[int, str]]
+REGRESSOR = ("-c", "tests/configs/regressor.yaml")
+
+
+@pytest.fixture(scope="module")
+def store(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return make_store(tmp_path_factory.mktemp("stores") / "toy", samples=100)
+
+
+@pytest.fixture
+def stage(run: Run, store: Path, tmp_path: Path) -> Stage:
+    """`lightning fit` or `test` of the shipped probe config, made small, writing below `tmp_path`."""
+
+    def call(name: str, *args: object, folder: str = "a") -> tuple[int, str]:
+        out = tmp_path / folder
+        callbacks = json.dumps(
+            [
+                {
+                    "class_path": "lightning.pytorch.callbacks.ModelCheckpoint",
+                    "init_args": {"dirpath": str(out), "filename": "best", "monitor": "val/loss"},
+                },
+                {"class_path": "lightning.pytorch.callbacks.LearningRateMonitor"},
+                {"class_path": "probe.Results", "init_args": {"file": str(out / "results.json")}},
+            ]
+        )
+        return run(
+            name,
+            *("-c", "configs/probe.yaml", "-c", "tests/configs/tiny_probe.yaml", "--store", store),
+            *("--trainer.callbacks", callbacks, "--trainer.default_root_dir", out),
+            *("--trainer.logger.init_args.save_dir", out, *args),
+        )
+
+    return call
+
+
+def results(tmp_path: Path, folder: str = "a") -> dict[str, Any]:
+    found: dict[str, Any] = json.loads((tmp_path / folder / "results.json").read_text())
+    return found
+
+
+def test_fit_and_test_twice_give_the_same_figures(stage: Stage, tmp_path: Path, store: Path) -> None:
+    for folder in ("a", "b"):
+        assert stage("fit", folder=folder)[0] == 0
+        assert stage("test", "--ckpt_path", tmp_path / folder / "best.ckpt", folder=folder)[0] == 0
+    first, second = results(tmp_path, "a"), results(tmp_path, "b")
+    assert first["probe"] == second["probe"]
+    assert first["probe"]["f1"] > first["static"]["f1"]
+    low, high = first["probe"]["intervals"]["f1"]
+    assert low <= first["probe"]["f1"] <= high
+    assert first["samples"] == 10
+    assert first["llm"] == IDENTITY.as_dict()
+
+    # the same figures from the loaded checkpoint, by scikit-learn
+    restored = probe.load(tmp_path / "a" / "best.ckpt")
+    rows = ScoreRows(str(store))
+    rows.setup("test")
+    batches = rows.batches("test")
+    batch = [batches.batch(i) for i in range(len(batches))]
+    hidden, scores = torch.cat([b.hidden for b in batch]), torch.cat([b.scores for b in batch])
+    with torch.inference_mode():
+        predicted = restored.predict_scores(hidden)
+        chosen = restored.predict_heads(hidden)  # type: ignore[operator]
+    assert average_precision_score(scores.flatten(), predicted.flatten()) == pytest.approx(first["probe"]["auprc"])
+    precision = float(scores[chosen].mean())
+    assert precision == pytest.approx(first["probe"]["precision"])
+    static = rows.head_means().expand(scores.shape)
+    assert average_precision_score(scores.flatten(), static.flatten()) == pytest.approx(first["static"]["auprc"])
+
+
+def test_tensorboard_shows_losses_metrics_rate_curve_and_settings(stage: Stage, tmp_path: Path) -> None:
+    assert stage("fit")[0] == 0
+    (folder,) = (tmp_path / "a" / "probe").iterdir()
+    events = EventAccumulator(str(folder))
+    events.Reload()
+    tags = events.Tags()
+    wanted = {"train/loss_step", "train/loss_epoch", "val/loss", "val/f1", "val/auprc", "val/threshold", "lr-Adam"}
+    assert wanted <= set(tags["scalars"])
+    assert "val/precision_recall" in tags["tensors"]
+    assert "gamma_neg: 4.0" in (folder / "hparams.yaml").read_text()
+    losses = [event.value for event in events.Scalars("train/loss_epoch")]
+    assert losses[-1] < losses[0]
+
+
+def test_export_restores_the_same_probe(stage: Stage, tmp_path: Path) -> None:
+    assert stage("fit")[0] == 0
+    restored = probe.load(tmp_path / "a" / "best.ckpt")
+    probe.save_pretrained(restored, tmp_path / "export")
+    assert sorted(p.name for p in (tmp_path / "export").iterdir()) == ["probe.json", "probe.safetensors"]
+    again = probe.load(tmp_path / "export")
+    assert type(again) is probe.ProbeClassifier
+    hidden = torch.randn(3, 8)
+    torch.testing.assert_close(again.predict_scores(hidden), restored.predict_scores(hidden), atol=0, rtol=0)
+    assert torch.equal(again.threshold, restored.threshold)  # type: ignore[arg-type]
+    assert again.origin == json.loads(json.dumps(restored.origin))
+
+
+def test_another_llm_is_refused_naming_both(stage: Stage, tmp_path: Path) -> None:
+    assert stage("fit")[0] == 0
+    other = replace(IDENTITY, name="other-llm", weights="sha256:" + "1" * 64)
+    checkpoint = tmp_path / "a" / "best.ckpt"
+    with pytest.raises(UserError, match=r"trained on toy .* about other-llm"):
+        probe.load(checkpoint, llm=other)
+    assert probe.load(checkpoint, llm=replace(IDENTITY, name="same weights", dtype="bfloat16"))
+    foreign = make_store(tmp_path / "foreign", identity=other)
+    code, error = stage("test", "--ckpt_path", checkpoint, "--store", foreign)
+    assert code == 2
+    assert "trained on toy" in error
+    assert "other-llm" in error
+
+
+def test_another_split_of_the_same_store_is_refused(stage: Stage, tmp_path: Path) -> None:
+    assert stage("fit")[0] == 0
+    checkpoint = tmp_path / "a" / "best.ckpt"
+    code, error = stage("test", "--ckpt_path", checkpoint, "--data.init_args.split.seed", 1)
+    assert code == 2
+    assert "test rows would be training rows" in error
+
+
+def test_offset_and_row_split_train_too(stage: Stage, tmp_path: Path) -> None:
+    options = ("--data.init_args.offset", 1, "--data.init_args.split.by", "row")
+    assert stage("fit", *options)[0] == 0
+    assert stage("test", "--ckpt_path", tmp_path / "a" / "best.ckpt", *options)[0] == 0
+    assert results(tmp_path)["split"]["by"] == "row"
+    assert results(tmp_path)["split"]["offset"] == 1
+
+
+def test_regressor(stage: Stage, tmp_path: Path) -> None:
+    assert stage("fit", *REGRESSOR)[0] == 0
+    assert stage("test", *REGRESSOR, "--ckpt_path", tmp_path / "a" / "best.ckpt")[0] == 0
+    found = results(tmp_path)
+    assert found["probe"]["mse"] < found["static"]["mse"]
+    assert type(probe.load(tmp_path / "a" / "best.ckpt")) is probe.ProbeRegressor
+    code, error = stage("test", "--ckpt_path", tmp_path / "a" / "best.ckpt")
+    assert code == 2
+    assert "holds a probe.ProbeRegressor, but model.class_path is probe.ProbeClassifier" in error
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_regression_figures_equal_scikit_learn(seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    truth, predicted = rng.random((20, 4)), rng.random((20, 4))
+    mine = regression_figures(torch.from_numpy(predicted), torch.from_numpy(truth))
+    assert mine["mse"] == pytest.approx(mean_squared_error(truth, predicted))
+    assert mine["mae"] == pytest.approx(mean_absolute_error(truth, predicted))
+    weighted = r2_score(truth, predicted, multioutput="variance_weighted")
+    assert mine["r2_variance_weighted"] == pytest.approx(weighted)
+    assert mine["r2_flattened"] == pytest.approx(r2_score(truth.flatten(), predicted.flatten()))
+    truth[0, 0] = np.nan  # one missing score: that pair is left out
+    with_hole = regression_figures(torch.from_numpy(predicted), torch.from_numpy(truth))
+    known = np.isfinite(truth)
+    assert with_hole["mse"] == pytest.approx(mean_squared_error(truth[known], predicted[known]))
+
+
+class Bomb:
+    """Unpickling it would leave a file behind."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def __reduce__(self) -> Any:
+        return (Path.touch, (self.path,))
+
+
+def test_no_pickled_code_is_executed(tmp_path: Path) -> None:
+    torch.save({"probe": Bomb(tmp_path / "boom")}, tmp_path / "evil.ckpt")
+    with pytest.raises(UserError, match="not a readable checkpoint"):
+        probe.load(tmp_path / "evil.ckpt")
+    (tmp_path / "raw.ckpt").write_bytes(pickle.dumps(Bomb(tmp_path / "boom"), protocol=2))
+    with pytest.raises(UserError, match="not a readable checkpoint"):
+        probe.load(tmp_path / "raw.ckpt")
+    assert not (tmp_path / "boom").exists()
+
+
+@pytest.mark.slow
+def test_two_processes_test_to_the_same_figures(stage: Stage, tmp_path: Path) -> None:
+    assert stage("fit")[0] == 0
+    checkpoint = tmp_path / "a" / "best.ckpt"
+    assert stage("test", "--ckpt_path", checkpoint)[0] == 0
+    one = results(tmp_path)
+    ddp = ("--trainer.devices", 2, "--trainer.strategy", "ddp_spawn")
+    assert stage("test", "--ckpt_path", checkpoint, *ddp)[0] == 0
+    two = results(tmp_path)
+    assert {k: two[k] for k in ("rows", "samples", "probe", "static")} == {
+        k: one[k] for k in ("rows", "samples", "probe", "static")
+    }
