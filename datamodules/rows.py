@@ -48,14 +48,14 @@ class Shards:
         self.starts = np.cumsum([0, *(len(array) for array in arrays)])
 
     def take(self, rows: NDArray[np.int64]) -> NDArray[Any]:
-        """The chosen rows in the given order: one gather for each shard that holds any."""
-        shard = np.searchsorted(self.starts, rows, side="right") - 1
-        order = np.argsort(shard, kind="stable")
-        cuts = np.searchsorted(shard[order], np.arange(len(self.arrays) + 1))
+        """The chosen rows, given in ascending order: one gather for each shard that holds any."""
         out = np.empty((len(rows), self.arrays[0].shape[1]), dtype=self.arrays[0].dtype)
-        for number in np.unique(shard):
-            where = order[cuts[number] : cuts[number + 1]]
-            out[where] = self.arrays[number][rows[where] - self.starts[number]]
+        cuts = np.searchsorted(rows, self.starts)
+        for number in np.flatnonzero(np.diff(cuts)):
+            first, last = cuts[number], cuts[number + 1]
+            # mode="clip" writes straight into `out`; numpy buffers the result in its checking mode.
+            chosen = rows[first:last] - self.starts[number]
+            np.take(self.arrays[number], chosen, axis=0, out=out[first:last], mode="clip")
         return out
 
 
@@ -100,8 +100,8 @@ class RowBatches(Dataset[Rows]):
         return self._shuffled[1]
 
     def batch(self, number: int, epoch: int = 0) -> Rows:
-        """One batch of an epoch."""
-        rows = self.epoch_rows(epoch)[number * self.batch_size : (number + 1) * self.batch_size]
+        """One batch of an epoch, its rows in the store's order: which rows share a batch is what is shuffled."""
+        rows = np.sort(self.epoch_rows(epoch)[number * self.batch_size : (number + 1) * self.batch_size])
         hidden = torch.from_numpy(self.hidden.take(rows)).float()
         scores = torch.from_numpy(self.scores.take(rows + self.offset)).float()
         return Rows(hidden, scores, torch.from_numpy(self.sample[rows]))

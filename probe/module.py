@@ -46,6 +46,7 @@ class Probe(LightningModule):
         self.register_buffer("head_means", torch.zeros(num_heads))
         self.head_means: Tensor
         self.kept = KeptRows()
+        self.epoch_loss, self.epoch_count = torch.zeros(()), 0
         self.origin: dict[str, Any] = {}
         """What it was trained on (`llm`, `store`, `target`, `split`): set by `fit`, kept in checkpoints."""
 
@@ -142,10 +143,21 @@ class Probe(LightningModule):
         self.origin = checkpoint.get("probe", {}).get("origin", {})
 
     def training_step(self, batch: Rows) -> Tensor:
-        """Loss of one batch."""
+        """Loss of one batch. Lightning's bookkeeping is asked only for the steps that it shows."""
         loss = self.loss(self(batch.hidden), batch.scores)
-        self.log("train/loss", loss, on_step=True, on_epoch=True, prog_bar=True, batch_size=len(batch.hidden))
+        self.epoch_loss += loss.detach() * len(batch.hidden)
+        self.epoch_count += len(batch.hidden)
+        if (self.global_step + 1) % self.trainer.log_every_n_steps == 0:  # type: ignore[attr-defined]
+            self.log("train/loss_step", loss, prog_bar=True)
         return loss
+
+    def on_train_epoch_start(self) -> None:
+        """Begin the epoch's mean loss."""
+        self.epoch_loss, self.epoch_count = torch.zeros((), device=self.device), 0
+
+    def on_train_epoch_end(self) -> None:
+        """The epoch's mean loss, over all processes."""
+        self.log("train/loss_epoch", self.epoch_loss / self.epoch_count, prog_bar=True, sync_dist=True)
 
     def validation_step(self, batch: Rows) -> None:
         """Keep the outputs of one batch; a process without any keeps an empty one."""
@@ -161,7 +173,9 @@ class Probe(LightningModule):
 
     def configure_optimizers(self) -> Any:
         """Adam, and a rate that drops on a plateau of the validation loss (A.5)."""
-        optimizer = torch.optim.Adam(self.parameters(), lr=self.lr)
+        # Fused: the same update in one pass over memory. Lightning cannot clip it under a gradient scaler.
+        fused = self.device.type in ("cpu", "cuda") and self.trainer.precision != "16-mixed"
+        optimizer = torch.optim.Adam(self.parameters(), lr=self.lr, fused=fused)
         scheduler = torch.optim.lr_scheduler.ReduceLROnPlateau(optimizer, patience=self.patience, factor=self.factor)
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "monitor": "val/loss"}}
 

@@ -15,7 +15,6 @@ from extract.llm import LLM
 from probe.checkpoint import read_checkpoint
 from probe.results import Results
 
-
 _NOISE = re.compile(
     r"Does not validate against any of the Union subtypes|^- Expected a <class 'NoneType'>|"
     r"^(- )?(Subtypes|Errors|Given value|Given value type):.*"

@@ -82,7 +82,7 @@ class Stepper:
         self.ids = torch.randint(10, 40_000, (batch, keys), generator=torch.Generator().manual_seed(0))
         self.cache = reserved_cache(self.model, keys)
         self.mask = torch.ones_like(self.ids)
-        self.mask[:: 2, :5] = 0  # some padding, as in real batches
+        self.mask[::2, :5] = 0  # some padding, as in real batches
         self.recorder = Recorder(self.model)
         self.columns = torch.rand(batch, keys, 2)
         self.forward(0, keys - 1)
@@ -179,20 +179,21 @@ class EpochTime(Callback):
     def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self.start = time.perf_counter()
 
-    def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        self.seconds.append(time.perf_counter() - self.start)
+    def on_train_batch_end(self, trainer: Trainer, *_: object) -> None:
+        if trainer.is_last_batch:  # before validation, which Lightning runs inside the epoch
+            self.seconds.append(time.perf_counter() - self.start)
 
 
 class Bare:
     """The same MLP, loss, optimiser, clipping and batches, data in memory, no framework."""
 
-    def __init__(self, data: ScoreRows, hidden: tuple[int, ...]) -> None:
+    def __init__(self, data: ScoreRows, hidden: tuple[int, ...], fused: bool) -> None:
         batches = data.batches("train")
         kept = [batches.batch(i) for i in range(len(batches))]
         self.hidden, self.scores = torch.cat([b.hidden for b in kept]), torch.cat([b.scores for b in kept])
         torch.manual_seed(0)
         self.net = MLP(data.hidden_size, hidden, data.num_heads, 0.1)
-        self.optimizer = torch.optim.Adam(self.net.parameters(), lr=3e-4)
+        self.optimizer = torch.optim.Adam(self.net.parameters(), lr=3e-4, fused=fused)
 
     def epoch(self) -> None:
         for rows in torch.randperm(len(self.hidden)).split(128):
@@ -211,33 +212,38 @@ def training(folder: Path, hidden: tuple[int, ...], name: str, epochs: int) -> l
         make_store(store, samples=1600, shards=20, identity=identity)
     data = ScoreRows(str(store))
     data.setup("fit")
-    bare, clock = Bare(data, hidden), EpochTime()
+    loops, clock = {"plain": Bare(data, hidden, fused=False), "fused": Bare(data, hidden, fused=True)}, EpochTime()
     probe = ProbeClassifier(576, 270, hidden=hidden)
-    bare_seconds: list[float] = []
+    seconds: dict[str, list[float]] = {"plain": [], "fused": []}
 
     class Turns(Callback):
-        """After each epoch of Lightning's, one of the bare loop."""
+        """After each epoch of Lightning's, one of each bare loop."""
 
         def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-            bare_seconds.append(timed(bare.epoch))
+            for kind, loop in loops.items():
+                seconds[kind].append(timed(loop.epoch))
 
     trainer = Trainer(
         max_epochs=epochs,
-        limit_val_batches=0,
+        limit_val_batches=1,  # the plateau schedule needs a loss; outside the timed part
+        num_sanity_val_steps=0,
         accelerator="cpu",
         gradient_clip_val=1.0,
         logger=TensorBoardLogger(folder / "tb"),
-        callbacks=[clock, Turns(), TQDMProgressBar()],
+        callbacks=[clock, Turns(), TQDMProgressBar(refresh_rate=20)],
         enable_checkpointing=False,
         enable_model_summary=False,
         log_every_n_steps=20,
     )
-    bare.epoch()
     trainer.fit(probe, datamodule=data)
-    ratio = statistics.median(b / ours for b, ours in zip(bare_seconds[1:], clock.seconds[1:], strict=True))
-    rate = len(bare.hidden) / statistics.median(clock.seconds[1:])
-    detail = f"{rate:.0f} against {len(bare.hidden) / statistics.median(bare_seconds[1:]):.0f} rows/s"
-    return [bound(f"probe training, lightning fit / bare loop, {name}", ratio, ">=", 0.9, detail)]
+    results = []
+    for kind, times in seconds.items():
+        ratio = statistics.median(b / ours for b, ours in zip(times[1:], clock.seconds[1:], strict=True))
+        rate, bare = (len(loops[kind].hidden) / statistics.median(x[1:]) for x in (clock.seconds, times))
+        title = f"probe training, {name}: lightning fit / bare loop with {kind} Adam"
+        limits = (">=", 0.9) if kind == "plain" else (None, None)
+        results.append(bound(title, ratio, *limits, f"{rate:.0f} against {bare:.0f} rows/s"))
+    return results
 
 
 def bound(name: str, value: float, sign: str | None, limit: float | None, detail: str) -> Result:
@@ -257,8 +263,8 @@ def main() -> None:
             lambda: whole_prompts(llm),
             lambda: prefill(llm),
             lambda: long_prompt(llm),
-            lambda: training(folder, (1024, 512, 512), "demo's MLP", 6),
-            lambda: training(folder, (8192, 4096, 4096), "paper's MLP", 2),
+            lambda: training(folder, (1024, 512, 512), "demo's MLP", 10),
+            lambda: training(folder, (8192, 4096, 4096), "paper's MLP", 3),
         ]
         for step in steps:
             for result in step():
