@@ -15,7 +15,7 @@ from typing import Any
 
 import psutil
 import torch
-from lightning import Callback, LightningModule, Trainer
+from lightning import Callback, Trainer
 from lightning.pytorch.callbacks import TQDMProgressBar
 from lightning.pytorch.loggers import TensorBoardLogger
 from rich.console import Console
@@ -176,7 +176,7 @@ class EpochTime(Callback):
     def __init__(self) -> None:
         self.seconds: list[float] = []
 
-    def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+    def on_train_epoch_start(self, *_: object) -> None:
         self.start = time.perf_counter()
 
     def on_train_batch_end(self, trainer: Trainer, *_: object) -> None:
@@ -219,7 +219,7 @@ def training(folder: Path, hidden: tuple[int, ...], name: str, epochs: int) -> l
     class Turns(Callback):
         """After each epoch of Lightning's, one of each bare loop."""
 
-        def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        def on_train_epoch_end(self, *_: object) -> None:
             for kind, loop in loops.items():
                 seconds[kind].append(timed(loop.epoch))
 
