@@ -1,5 +1,6 @@
 """The NIAH probe: which heads score on the current step, as a multi-label classifier (A.5, Table 2)."""
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -28,7 +29,7 @@ class ProbeClassifier(Probe):
         self,
         in_features: int,
         num_heads: int,
-        hidden: tuple[int, ...] = (8192, 4096, 4096),
+        hidden: Sequence[int] = (8192, 4096, 4096),
         dropout: float = 0.1,
         lr: float = 3e-4,
         patience: int = 3,
@@ -70,6 +71,7 @@ class ProbeClassifier(Probe):
         self.log("val/loss", self.loss(outputs, scores), prog_bar=True)
         self.log_dict({f"val/{name}": value for name, value in figures.as_dict().items()})
         self.log("val/threshold", self.threshold)
+        self.log("hp_metric", figures.f1)  # what TensorBoard's hyper-parameter view compares runs by
         self._draw_curve("val/precision_recall", probabilities, labels)
 
     def _static(self, labels: Tensor) -> Tensor:

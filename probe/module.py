@@ -1,6 +1,7 @@
 """What both probes share: the network, the optimiser, and the memory of what they were trained on."""
 
 from abc import abstractmethod
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -34,7 +35,7 @@ class Probe(LightningModule):
         self,
         in_features: int,
         num_heads: int,
-        hidden: tuple[int, ...] = (8192, 4096, 4096),
+        hidden: Sequence[int] = (8192, 4096, 4096),
         dropout: float = 0.1,
         lr: float = 3e-4,
         patience: int = 3,

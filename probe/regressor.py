@@ -1,5 +1,6 @@
 """The multi-hop probe: the reasoning score of every head (A.5, Table 3)."""
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -47,7 +48,7 @@ class ProbeRegressor(Probe):
         self,
         in_features: int,
         num_heads: int,
-        hidden: tuple[int, ...] = (8192, 4096, 4096),
+        hidden: Sequence[int] = (8192, 4096, 4096),
         dropout: float = 0.1,
         lr: float = 3e-4,
         patience: int = 3,
@@ -68,8 +69,10 @@ class ProbeRegressor(Probe):
     def on_validation_epoch_end(self) -> None:
         """Loss and figures."""
         outputs, scores, _ = self.drain()
+        figures = regression_figures(outputs, scores)
         self.log("val/loss", self.loss(outputs, scores), prog_bar=True)
-        self.log_dict({f"val/{name}": value for name, value in regression_figures(outputs, scores).items()})
+        self.log_dict({f"val/{name}": value for name, value in figures.items()})
+        self.log("hp_metric", figures["r2_variance_weighted"])  # for TensorBoard's hyper-parameter view
 
     def on_test_epoch_end(self) -> None:
         """Table 3 on the test split, beside the mean score of each head."""

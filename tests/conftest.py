@@ -8,6 +8,12 @@ import pytest
 
 os.environ["HF_HUB_OFFLINE"] = "1"  # no test reaches a network
 
+from jaxtyping import install_import_hook
+
+# Shapes and dtypes in signatures are checked at every call; it must come before the first import of a module.
+CHECKED = ("extract.scores", "extract.instrument", "extract.decode", "probe.losses", "probe.mlp", "probe.micro")
+install_import_hook([*CHECKED, "probe.regressor", "probe.rows_metric"], "beartype.beartype")
+
 import torch
 
 from extract.llm import LLM

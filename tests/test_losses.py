@@ -23,7 +23,7 @@ def test_equals_the_formula(seed: int, gamma_neg: float, gamma_pos: float, clip:
 
 def test_without_focus_and_clip_it_is_binary_cross_entropy() -> None:
     logits, labels = torch.randn(4, 6, requires_grad=True), (torch.rand(4, 6) > 0.5).float()
-    mine = asymmetric_loss(logits, labels, 0, 0, 0)
+    mine = asymmetric_loss(logits, labels, 0.0, 0.0, 0.0)
     theirs = F.binary_cross_entropy_with_logits(logits, labels, reduction="sum") / 4
     torch.testing.assert_close(mine, theirs)
     (ours,) = torch.autograd.grad(mine, logits)
@@ -43,7 +43,7 @@ def test_extreme_logits_stay_finite(dtype: torch.dtype) -> None:
 
 def test_focal_weights_carry_no_gradient_and_grad_mode_is_left_alone() -> None:
     logits = torch.tensor([[0.3]], requires_grad=True)
-    asymmetric_loss(logits, torch.tensor([[1.0]]), 4, 1, 0).backward()
+    asymmetric_loss(logits, torch.tensor([[1.0]]), 4.0, 1.0, 0.0).backward()
     p = torch.sigmoid(torch.tensor(0.3))
     assert logits.grad is not None
     assert logits.grad.item() == pytest.approx(-((1 - p) * (1 - p)).item())  # weight × d(-ln p)/dx

@@ -56,6 +56,8 @@ def test_the_wheel_holds_the_three_packages_and_nothing_else(tmp_path: Path) -> 
 def command(config: Path) -> list[str]:
     """The stage and the configs it is merged over, as the README gives them."""
     base = {"niah.yaml": "configs/extract/niah.yaml", "probe.yaml": "configs/probe.yaml"}
+    if config.parent.name == "llm":
+        return ["predict", "-c", base["niah.yaml"], "-c", str(config)]
     first = ["-c", base[config.name]] if config.parent.name == "demo" else []
     stage = "predict" if config.name == "niah.yaml" else "fit"
     return [stage, *first, "-c", str(config)]

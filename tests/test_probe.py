@@ -99,6 +99,7 @@ def test_tensorboard_shows_losses_metrics_rate_curve_and_settings(stage: Stage, 
     assert wanted <= set(tags["scalars"])
     assert "val/precision_recall" in tags["tensors"]
     assert "gamma_neg: 4.0" in (folder / "hparams.yaml").read_text()
+    assert "_hparams_/session_start_info" in events.summary_metadata
     losses = [event.value for event in events.Scalars("train/loss_epoch")]
     assert losses[-1] < losses[0]
 
