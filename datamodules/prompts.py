@@ -10,6 +10,7 @@ from datamodules.share import Share
 from extract.errors import UserError
 from extract.llm import LLM
 from extract.module import PromptBatch
+from extract.store import digest
 from extract.task import Task
 
 
@@ -63,7 +64,11 @@ class Prompts(LightningDataModule):
 
     def describe(self) -> dict[str, Any]:
         """What determines the samples and their batches, for the store's manifest."""
-        return {"task": self.task.describe(), "batch_size": self.batch_size}
+        assert self.llm is not None
+        first = self.task.sample(self.task.order()[0])
+        # The first prompt's tokens stand for what the settings do not name: template, tokenizer, a date in it.
+        prompts = {"chat": self.llm.chat, "first_prompt_sha256": digest(first.ids)}
+        return {"task": self.task.describe(), "prompts": prompts, "batch_size": self.batch_size}
 
     def predict_dataloader(self) -> DataLoader[PromptBatch]:
         """The batches not yet finished, shared out over processes."""

@@ -188,6 +188,10 @@ class ScoreRows(LightningDataModule):
         same: NDArray[np.bool_] = self._sample[rows] == self._sample[rows + self.offset]
         return rows[same]
 
+    def split_samples(self, split: Literal["train", "val", "test"]) -> list[int]:
+        """Numbers of the samples that have rows in a split."""
+        return [int(number) for number in np.unique(self._sample[self._rows[split]])]
+
     def split_record(self) -> dict[str, Any]:
         """The division, for checkpoints."""
         return {**self.split.record(self._sample), "offset": self.offset}
@@ -206,6 +210,11 @@ class ScoreRows(LightningDataModule):
             scores = self._scores.take(chunk).astype(np.float64)
             total += np.nansum(scores, axis=0)
             count += np.isfinite(scores).sum(axis=0)
+        if not count.any():
+            raise UserError(
+                f"{self.store_path}: no training row has a {self.target} score (prompts no longer than the tokens that "
+                "Eq. 2 leaves out?)"
+            )
         return torch.from_numpy(total / np.maximum(count, 1)).float()
 
     def _loader(self, split: Literal["train", "val", "test"]) -> DataLoader[Rows]:

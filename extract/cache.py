@@ -5,6 +5,8 @@ from typing import TYPE_CHECKING, Any
 from torch import Tensor
 from transformers.cache_utils import DynamicCache, DynamicLayer
 
+from extract.errors import UserError
+
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
@@ -25,7 +27,7 @@ class ReservedLayer(DynamicLayer):
 
     def _room(self, states: Tensor) -> Tensor:
         batch, heads, _, size = states.shape
-        return states.new_empty((batch, heads, self.capacity, size))
+        return states.new_zeros((batch, heads, self.capacity, size))
 
     def update(self, key_states: Tensor, value_states: Tensor, *_: Any, **__: Any) -> tuple[Tensor, Tensor]:
         """Write the new keys and values behind the filled part; returns all of it."""
@@ -38,9 +40,31 @@ class ReservedLayer(DynamicLayer):
         self.keys, self.values = self._keys[:, :, :end], self._values[:, :, :end]
         return self.keys, self.values
 
+    def place(self, row: int, start: int, single: "ReservedLayer", batch: int) -> None:
+        """Copy the keys of a single sample into a row of this batch; what lies before them stays zero."""
+        assert single.keys is not None
+        assert single.values is not None
+        if not self.is_initialized:
+            self.lazy_initialization(single.keys.expand(batch, -1, -1, -1), single.values.expand(batch, -1, -1, -1))
+        end = start + single.get_seq_length()
+        self._keys[row, :, start:end] = single.keys[0]
+        self._values[row, :, start:end] = single.values[0]
+        self.keys, self.values = self._keys[:, :, :end], self._values[:, :, :end]
+
 
 def reserved_cache(model: "PreTrainedModel", capacity: int) -> DynamicCache:
-    """The model's own kind of cache, its full-attention layers with room for `capacity` tokens."""
+    """A cache with room for `capacity` tokens in every layer.
+
+    Raises:
+        UserError: a layer keeps anything else than all keys, such as a sliding window.
+
+    """
     cache = DynamicCache(config=model.config)
-    cache.layers = [ReservedLayer(capacity) if type(layer) is DynamicLayer else layer for layer in cache.layers]
+    others = sorted({type(layer).__name__ for layer in cache.layers if type(layer) is not DynamicLayer})
+    if others:
+        raise UserError(
+            f"{type(model).__name__}: its cache has layers of {', '.join(others)}, which hold a part of the keys; only "
+            "models with full attention in every layer are supported"
+        )
+    cache.layers = [ReservedLayer(capacity) for _ in cache.layers]
     return cache

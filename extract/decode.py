@@ -2,16 +2,20 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from extract.cache import reserved_cache
+from extract.cache import ReservedLayer, reserved_cache
 from extract.instrument import Recorder, instrumented, recording
 from extract.llm import LLM
 from extract.scores import copy_paste_score, kept_keys, reasoning_score
 from extract.task import Sample
+
+if TYPE_CHECKING:
+    from transformers import DynamicCache, PreTrainedModel
 
 
 @dataclass(frozen=True)
@@ -69,7 +73,8 @@ def _pad(samples: Sequence[Sample], pad: int, device: torch.device) -> _Batch:
 def decode(llm: LLM, samples: Sequence[Sample], sink: int = 4, local: int = 64) -> Decoded:
     """Greedy generation of one batch, with the scores of all heads at each step.
 
-    The prompt up to its last token is prefilled by SDPA; from the last prompt token on, each step is recorded.
+    Each prompt up to its last token is prefilled on its own, by the model's own attention: without padding there is no
+    mask, so nothing of size n × n. From the last prompt token on all go together, and each step is recorded.
 
     Args:
         llm: The frozen model.
@@ -80,38 +85,57 @@ def decode(llm: LLM, samples: Sequence[Sample], sink: int = 4, local: int = 64) 
     """
     model = llm.model
     batch = _pad(samples, pad=llm.tokenizer.pad_token_id or 0, device=model.device)
+    cache = _prefill(model, batch)
     with instrumented(model):
-        return _generate(llm, batch, sink, local)
+        return _generate(llm, batch, cache, sink, local)
 
 
-def _generate(llm: LLM, batch: _Batch, sink: int, local: int) -> Decoded:
+def _prefill(model: "PreTrainedModel", batch: _Batch) -> "DynamicCache":
+    """Keys of every prompt but its last token, right-aligned in one cache with room for the answers."""
+    cache = reserved_cache(model, batch.tokens.shape[1])
+    for row, pad in enumerate(batch.padding.tolist()):
+        prompt = batch.tokens[row : row + 1, pad : batch.width - 1]
+        if not prompt.shape[1]:
+            continue
+        alone = reserved_cache(model, prompt.shape[1])
+        model(input_ids=prompt, past_key_values=alone, use_cache=True, logits_to_keep=1)
+        for layer, single in zip(cache.layers, alone.layers, strict=True):
+            assert isinstance(layer, ReservedLayer)
+            assert isinstance(single, ReservedLayer)
+            layer.place(row, pad, single, len(batch.tokens))
+    return cache
+
+
+def _columns(batch: _Batch, keys: int, sink: int, local: int) -> Float[Tensor, "batch key 2"]:
+    """What Eq. 2 sums attention over: kept evidence, and all kept keys."""
+    kept = kept_keys(batch.real[:, :keys], sink, local)
+    return torch.stack([kept & batch.evidence[:, :keys], kept], dim=2).float()
+
+
+def _generate(llm: LLM, batch: _Batch, cache: "DynamicCache", sink: int, local: int) -> Decoded:
     model, tokens, width = llm.model, batch.tokens, batch.width
-    cache = reserved_cache(model, tokens.shape[1])
     positions = (batch.real.cumsum(dim=1) - 1).clamp(min=0)
     ends = torch.tensor(llm.end_tokens, device=tokens.device)
     lengths = batch.budgets.clone()
     recorder = Recorder(model)
     rows: list[tuple[Tensor, ...]] = []
 
-    def forward(start: int, end: int) -> Tensor:
+    def forward(keys: int) -> Tensor:
         logits: Tensor = model(
-            input_ids=tokens[:, start:end],
-            attention_mask=batch.real[:, :end],
-            position_ids=positions[:, start:end],
+            input_ids=tokens[:, keys - 1 : keys],
+            attention_mask=batch.real[:, :keys],
+            position_ids=positions[:, keys - 1 : keys],
             past_key_values=cache,
             use_cache=True,
             logits_to_keep=1,
         ).logits
         return logits[:, -1]
 
-    if width > 1:
-        forward(0, width - 1)
     with recording(recorder, model):
         for step in range(int(batch.budgets.max())):
             keys = width + step
-            kept = kept_keys(batch.real[:, :keys], sink, local)
-            recorder.columns = torch.stack([kept & batch.evidence[:, :keys], kept], dim=2).float()
-            generated = forward(keys - 1, keys).argmax(dim=-1)
+            recorder.columns = _columns(batch, keys, sink, local)
+            generated = forward(keys).argmax(dim=-1)
             rows.append(_row(recorder, batch, generated, keys))
             if keys < tokens.shape[1]:
                 tokens[:, keys] = generated

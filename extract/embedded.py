@@ -73,12 +73,16 @@ def _intact(folder: Path) -> bool:
 
 def _convert(gguf: Path, source: str, folder: Path) -> None:
     import torch
+    from safetensors import SafetensorError
     from safetensors.torch import save_file
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
     where = {"pretrained_model_name_or_path": str(gguf.parent), "gguf_file": gguf.name}
-    model = AutoModelForCausalLM.from_pretrained(**where, dtype=torch.float32)
-    tokenizer = AutoTokenizer.from_pretrained(**where)
+    try:
+        model = AutoModelForCausalLM.from_pretrained(**where, dtype=torch.float32)
+        tokenizer = AutoTokenizer.from_pretrained(**where)
+    except (OSError, ValueError, KeyError, RuntimeError) as error:
+        raise UserError(f"{gguf}: transformers cannot read it ({' '.join(str(error).split())[:160]})") from error
     temporary = Path(tempfile.mkdtemp(dir=folder.parent, prefix=".converting-"))
     try:
         # A model loaded from GGUF refuses save_pretrained, so its three parts are written one by one.
@@ -93,5 +97,7 @@ def _convert(gguf: Path, source: str, folder: Path) -> None:
         record = {"gguf_sha256": source, "weights_sha256": sha256(temporary / "model.safetensors")}
         (temporary / "source.json").write_text(json.dumps(record, indent=2) + "\n")
         temporary.replace(folder)
+    except (OSError, SafetensorError) as error:
+        raise UserError(f"cannot write the converted model to {folder}: {error}; set RETRIEVAL_HEADS_CACHE") from error
     finally:
         shutil.rmtree(temporary, ignore_errors=True)

@@ -1,6 +1,6 @@
 """See and silence attention heads of a stock transformers model, through its AttentionInterface."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 from typing import TYPE_CHECKING, Any
@@ -141,12 +141,12 @@ class Recorder:
             )
         if self._argmax.shape != (self.layers, batch, heads):
             self._argmax = weights.new_empty((self.layers, batch, heads), dtype=torch.long)
-        torch.argmax(weights, dim=-1, out=self._argmax[layer])
+        _into(self._argmax[layer], torch.argmax, weights, dim=-1)
         if self.columns is not None:
             shape = (self.layers, batch, heads, self.columns.shape[2])
             if self._mass.shape != shape:
                 self._mass = weights.new_empty(shape)
-            torch.bmm(weights, self.columns, out=self._mass[layer])
+            _into(self._mass[layer], torch.bmm, weights, self.columns.to(weights.device))
         self._seen += 1
 
     def mute(self, module: torch.nn.Module, output: Float[Tensor, "batch query head vsize"]) -> Tensor:
@@ -154,6 +154,14 @@ class Recorder:
         if self.silence is None:
             return output
         return output.masked_fill(self.silence[:, int(module.layer_idx), None, :, None], 0)  # type: ignore[arg-type]
+
+
+def _into(target: Tensor, operation: Callable[..., Tensor], weights: Tensor, *rest: Any, **options: Any) -> None:
+    """Write an operation's result in place; layers that lie on other devices copy theirs."""
+    if target.device == weights.device:
+        operation(weights, *rest, **options, out=target)
+    else:
+        target.copy_(operation(weights, *rest, **options))
 
 
 def _attention(

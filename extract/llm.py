@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 import torch
+from safetensors import SafetensorError
 
 from extract.embedded import EMBEDDED, converted, embedded_gguf, sha256
 from extract.errors import UserError
@@ -56,9 +57,12 @@ class LLM:
         dtype: Precision of weights and computation; float32 is the reference.
         device_map: accelerate's placement (`auto` spreads over devices, one process only); by default the whole
             model goes to the Trainer's device.
-        attention: How prefill computes attention; decode steps always compute their own softmax row.
+        attention: How prefill computes attention: any implementation of transformers (`sdpa`, `eager`,
+            `flash_attention_2`). Decode steps always compute their own softmax row.
         revision: Branch, tag or commit of a hub model.
         trust_remote_code: Run Python code that comes with the model. Only for code that you have read.
+        chat: Options of the model's chat template, such as `enable_thinking: false`; a template that inserts
+            today's date needs a fixed one here.
         allow_pickle: Load `.bin` weights when there are no safetensors. A pickle can run code.
 
     """
@@ -68,10 +72,11 @@ class LLM:
         name: str = "embedded:smollm2",
         dtype: Literal["float32", "bfloat16", "float16"] = "float32",
         device_map: str | None = None,
-        attention: Literal["sdpa", "eager"] = "sdpa",
+        attention: str = "sdpa",
         revision: str | None = None,
         trust_remote_code: bool = False,
         allow_pickle: bool = False,
+        chat: dict[str, Any] | None = None,
     ) -> None:
         self.name = name
         self.dtype = dtype
@@ -80,6 +85,7 @@ class LLM:
         self.revision = revision
         self.trust_remote_code = trust_remote_code
         self.allow_pickle = allow_pickle
+        self.chat = chat or {}
         self._model: PreTrainedModel | None = None
         self._tokenizer: PreTrainedTokenizerBase | None = None
         self._folder: str | None = None
@@ -155,7 +161,7 @@ class LLM:
             return auto.from_pretrained(
                 self.folder, revision=self.revision, trust_remote_code=self.trust_remote_code, **options
             )
-        except (OSError, ValueError, KeyError) as error:
+        except (OSError, ValueError, KeyError, ImportError, RuntimeError, SafetensorError) as error:
             reason = " ".join(str(error).split())[:160]
             raise UserError(
                 f"llm '{self.name}': cannot be loaded; give embedded:smollm2, a folder, a .gguf file or a "
@@ -202,7 +208,10 @@ class LLM:
     def _weights(self) -> str:
         folder = Path(self.folder)
         if not folder.is_dir():
-            return f"commit:{self.model.config._commit_hash}"
+            commit = getattr(self.model.config, "_commit_hash", None)
+            if commit is None:
+                raise UserError(f"llm '{self.name}': the hub gave no commit to know its weights by; download it first")
+            return f"commit:{commit}"
         files = sorted(folder.glob("*.safetensors")) or sorted(folder.glob("*.bin"))
         if len(files) == 1:
             return f"sha256:{sha256(files[0])}"

@@ -69,6 +69,8 @@ class Extraction(LightningModule):
 
     def on_predict_start(self) -> None:
         """Put the model where the Trainer works."""
+        if self.llm.device_map is not None and self.trainer.world_size > 1:
+            raise UserError("llm.device_map spreads one model over devices, so it needs `trainer.devices: 1`")
         self.llm.to(self.device)
 
     def predict_step(self, batch: PromptBatch) -> Extracted:

@@ -5,7 +5,7 @@ import functools
 import hashlib
 import random
 import uuid
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
 from extract.errors import UserError
@@ -23,21 +23,8 @@ TEMPLATE = (
 )
 
 
-@dataclass(frozen=True)
-class Uniform:
-    """A value drawn anew for each sample, uniformly from `low` to `high`, both included."""
-
-    low: float
-    high: float
-
-
-@dataclass(frozen=True)
-class Steps:
-    """A grid axis: `start`, `start + step`, … up to and including `stop`."""
-
-    start: float
-    stop: float
-    step: float
+Axis = list[float] | dict[str, float]
+"""Values of a grid, `{start, stop, step}` of one, or `{low, high}` to draw a value for each sample."""
 
 
 @dataclass(frozen=True)
@@ -56,7 +43,7 @@ class NIAH(Task):
 
     Args:
         lengths: Haystack lengths in tokens, the needle and the template not counted: a list or `{start, stop,
-            step}` is a grid axis, `{low, high}` draws one length per sample.
+            step}` (both ends included) is a grid axis, `{low, high}` draws one length for each sample.
         depths: Needle depths in percent of the haystack, in the same three forms.
         runs: Samples per cell of the grid; without a grid axis, the number of samples.
         seed: With a sample's number it fixes the sample.
@@ -72,8 +59,8 @@ class NIAH(Task):
 
     def __init__(
         self,
-        lengths: list[int] | Steps | Uniform,
-        depths: list[float] | Steps | Uniform = Uniform(0, 100),
+        lengths: Axis,
+        depths: Axis | None = None,
         runs: int = 1,
         seed: int = 0,
         haystack: str = "pydoc",
@@ -86,11 +73,11 @@ class NIAH(Task):
         margin: int = 16,
         reference: Literal["needle", "uuid"] = "needle",
     ) -> None:
-        self.lengths, self.depths, self.runs, self.seed = lengths, depths, runs, seed
+        self.lengths, self.depths = lengths, {"low": 0.0, "high": 100.0} if depths is None else depths
+        self.runs, self.seed = runs, seed
         self.haystack, self.haystack_start = haystack, haystack_start
         self.needle, self.question, self.system, self.template = needle, question, system, template
         self.evidence, self.margin, self.reference = evidence, margin, reference
-        self._grid = [(length, depth) for length in _axis(lengths) for depth in _axis(depths)]
 
     def __len__(self) -> int:
         """Cells of the grid × runs."""
@@ -111,9 +98,14 @@ class NIAH(Task):
             "margin",
             "reference",
         ]
-        axes = {"lengths": _plain(self.lengths), "depths": _plain(self.depths)}
+        axes = {"lengths": self.lengths, "depths": self.depths}
         digest = hashlib.sha256(self._text.encode()).hexdigest()
         return {"class": "NIAH", **axes, **{n: getattr(self, n) for n in names}, "haystack_sha256": digest}
+
+    @functools.cached_property
+    def _grid(self) -> list[tuple[float | None, float | None]]:
+        depths = _grid_values(self.depths, "depths")
+        return [(length, depth) for length in _grid_values(self.lengths, "lengths") for depth in depths]
 
     @functools.cached_property
     def _text(self) -> str:
@@ -122,19 +114,13 @@ class NIAH(Task):
     def prepare(self, llm: "LLM") -> None:
         """Check the settings, tokenize the haystack once."""
         self._check()
-        self._tokenizer = llm.tokenizer
+        self._tokenizer, self._llm = llm.tokenizer, llm
         haystack = encode(self._tokenizer, self._text, special=False)
         self._token_ends = [end for _, end in haystack.offsets]
         ends = [0, *(match.end() for match in SENTENCE_END.finditer(self._text))]
         self._sentence_starts = [e + (self._text[e : e + 1] == " ") for e in ends[:-1]]
-        longest = max(self.order(), key=lambda index: self._draw(index).length)
-        longest_sample = self.sample(longest)
-        needed = len(longest_sample.ids) + longest_sample.budget
-        if needed > llm.context_length:
-            raise UserError(
-                f"task lengths: a haystack of {self._draw(longest).length} tokens makes {needed} tokens with needle, "
-                f"template and answer, beyond the {llm.context_length} of {llm.name}; lower `lengths`"
-            )
+        for index in self.order()[-64:]:  # the longest; UUIDs differ by a few tokens
+            self.sample(index)
 
     def _check(self) -> None:
         for where, text, hole in (
@@ -144,22 +130,12 @@ class NIAH(Task):
         ):
             if text.count(hole) != 1:
                 raise UserError(f"task {where}: it must hold {hole} once")
-        lengths = [*_axis(self.lengths), *self._bounds(self.lengths)]
-        depths = [*_axis(self.depths), *self._bounds(self.depths)]
         if not len(self):
             raise UserError("task: no sample; give `lengths`, `depths` and `runs` at least one value each")
-        if min(x for x in lengths if x is not None) < 1:
+        if min(_extent(self.lengths, "lengths")) < 1:
             raise UserError("task lengths: a haystack needs at least 1 token")
-        if not all(0 <= x <= 100 for x in depths if x is not None):
+        if not all(0 <= depth <= 100 for depth in _extent(self.depths, "depths")):
             raise UserError("task depths: percent, so from 0 to 100")
-
-    @staticmethod
-    def _bounds(axis: object) -> list[float]:
-        if not isinstance(axis, Uniform):
-            return []
-        if axis.low > axis.high:
-            raise UserError(f"task: low {axis.low} is above high {axis.high}")
-        return [axis.low, axis.high]
 
     @functools.cache  # noqa: B019 (a task lives as long as its run)
     def _draw(self, index: int) -> Draw:
@@ -168,12 +144,8 @@ class NIAH(Task):
         key = str(uuid.UUID(int=rng.getrandbits(128), version=4))
         u_length, u_depth, u_start = rng.random(), rng.random(), rng.random()
         length, depth = self._grid[index // self.runs]
-        if isinstance(self.lengths, Uniform):
-            length = self.lengths.low + u_length * (self.lengths.high - self.lengths.low)
-        if isinstance(self.depths, Uniform):
-            depth = self.depths.low + u_depth * (self.depths.high - self.depths.low)
-        assert length is not None
-        assert depth is not None
+        length = _between(self.lengths, u_length) if length is None else length
+        depth = _between(self.depths, u_depth) if depth is None else depth
         start = u_start if self.haystack_start == "random" else 0.0
         return Draw(self.needle.replace("{uuid}", key), key, round(length), depth, start)
 
@@ -185,21 +157,28 @@ class NIAH(Task):
         """The sample of that number.
 
         Raises:
-            UserError: the needle's tokens cannot be told exactly.
+            UserError: the needle's tokens cannot be told exactly, or the prompt is beyond the model's context.
 
         """
         draw = self._draw(index)
         haystack = self._context(draw.start, draw.length)
         context = insert(haystack, draw.needle, self._depth_in(haystack, draw.depth))
         user = self.template.replace("{context}", context).replace("{question}", self.question)
-        prompt = render(self._tokenizer, self.system, user)
+        prompt = render(self._tokenizer, self.system, user, self._llm.chat)
         needle = locate(prompt, draw.needle)
         span = needle if self.evidence == "needle" else locate(prompt, draw.key)
+        budget = needle[1] - needle[0] + self.margin
+        if len(prompt.ids) + budget > self._llm.context_length:
+            raise UserError(
+                f"task lengths: a haystack of {draw.length} tokens makes {len(prompt.ids) + budget} tokens with "
+                f"needle, template and answer, beyond the {self._llm.context_length} of {self._llm.name}; "
+                "lower `lengths`"
+            )
         return Sample(
             index=index,
             ids=prompt.ids,
             evidence=[span],
-            budget=needle[1] - needle[0] + self.margin,
+            budget=budget,
             question=self.question,
             gold=draw.key,
             fields={"length": draw.length, "depth": draw.depth, "needle": draw.needle},
@@ -242,17 +221,30 @@ def rouge_l(reference: str, answer: str) -> float:
     return float(RougeScorer(["rougeL"]).score(reference, answer)["rougeL"].fmeasure)
 
 
-def _axis(values: list[Any] | Steps | Uniform) -> list[float | None]:
-    """Grid values of an axis; a drawn axis has one cell."""
-    if isinstance(values, Uniform):
+def _grid_values(axis: Axis, name: str) -> list[float | None]:
+    """Grid values of an axis; a drawn one has a single cell without a value."""
+    if isinstance(axis, list):
+        return list(axis)
+    if set(axis) == {"low", "high"}:
         return [None]
-    if isinstance(values, Steps):
-        if values.step <= 0:
-            raise UserError(f"task: a grid's step must be positive, not {values.step}")
-        count = int((values.stop - values.start) / values.step + 1e-9) + 1
-        return [values.start + i * values.step for i in range(count)]
-    return list(values)
+    if set(axis) != {"start", "stop", "step"}:
+        raise UserError(f"task {name}: a list, {{low, high}} or {{start, stop, step}}, not the keys {sorted(axis)}")
+    if axis["step"] <= 0:
+        raise UserError(f"task {name}: a grid's step must be positive, not {axis['step']}")
+    count = int((axis["stop"] - axis["start"]) / axis["step"] + 1e-9) + 1
+    return [axis["start"] + i * axis["step"] for i in range(count)]
 
 
-def _plain(axis: list[Any] | Steps | Uniform) -> Any:
-    return axis if isinstance(axis, list) else asdict(axis)
+def _between(axis: Axis, share: float) -> float:
+    """The value of a drawn axis at a share of its way."""
+    assert isinstance(axis, dict)
+    return axis["low"] + share * (axis["high"] - axis["low"])
+
+
+def _extent(axis: Axis, name: str) -> list[float]:
+    """The values, or bounds, of an axis."""
+    if isinstance(axis, dict) and "low" in axis:
+        if axis["low"] > axis["high"]:
+            raise UserError(f"task {name}: low {axis['low']} is above high {axis['high']}")
+        return [axis["low"], axis["high"]]
+    return [value for value in _grid_values(axis, name) if value is not None]

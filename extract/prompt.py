@@ -1,7 +1,8 @@
 """From texts to tokens: chat templates, and token spans found by character offsets."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from extract.errors import UserError
 
@@ -27,26 +28,29 @@ def encode(tokenizer: "PreTrainedTokenizerBase", text: str, special: bool) -> Pr
     return Prompt(text, list(encoded["input_ids"]), [(int(a), int(b)) for a, b in encoded["offset_mapping"]])
 
 
-def render(tokenizer: "PreTrainedTokenizerBase", system: str, user: str) -> Prompt:
+def render(
+    tokenizer: "PreTrainedTokenizerBase", system: str, user: str, options: Mapping[str, Any] | None = None
+) -> Prompt:
     """The prompt of one system and one user message, ready for the assistant's first token.
 
     A chat template brings its own BOS, so none is added to it. A template without a system role (it raises) gets
-    the system text at the head of the user's turn. Without a template the prompt is plain text.
+    the system text at the head of the user's turn. Without a template the prompt is plain text. `options` are the
+    template's own, such as `enable_thinking`.
     """
     if not tokenizer.chat_template:
         return encode(tokenizer, f"{system}\n\n{user}\n\nAnswer:", special=True)
-    return encode(tokenizer, _chat(tokenizer, system, user), special=False)
+    return encode(tokenizer, _chat(tokenizer, system, user, options or {}), special=False)
 
 
-def _chat(tokenizer: "PreTrainedTokenizerBase", system: str, user: str) -> str:
+def _chat(tokenizer: "PreTrainedTokenizerBase", system: str, user: str, options: Mapping[str, Any]) -> str:
     from jinja2 import TemplateError
 
     turns = [{"role": "system", "content": system}, {"role": "user", "content": user}]
     joined = [{"role": "user", "content": f"{system}\n\n{user}"}]
     try:
-        text = tokenizer.apply_chat_template(turns, tokenize=False, add_generation_prompt=True)
+        text = tokenizer.apply_chat_template(turns, tokenize=False, add_generation_prompt=True, **options)
     except TemplateError:
-        text = tokenizer.apply_chat_template(joined, tokenize=False, add_generation_prompt=True)
+        text = tokenizer.apply_chat_template(joined, tokenize=False, add_generation_prompt=True, **options)
     return str(text)
 
 

@@ -61,8 +61,12 @@ def finished_batches(path: Path) -> dict[int, dict[str, Any]]:
     """Manifest entries of the batches that an interrupted run finished; damaged ones are left out."""
     finished = {}
     for file in sorted((path / "parts").glob("*.json")):
-        part = json.loads(file.read_text())
-        if not any(check_shard(path, part[table]) for table in TABLES):
+        try:
+            part = json.loads(file.read_text())
+            whole = not any(check_shard(path, part[table]) for table in TABLES)
+        except (ValueError, KeyError, TypeError):
+            continue
+        if whole:
             finished[int(part["batch"])] = part
     return finished
 

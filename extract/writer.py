@@ -29,6 +29,7 @@ from extract.store import (
     write_manifest,
 )
 
+FOLDERS = ("samples", "steps", "parts")
 PACKAGES = ("torch", "transformers", "tokenizers", "lightning", "pyarrow")
 
 
@@ -71,24 +72,36 @@ class ScoreWriter(Callback):
 
     def _open(self, config: dict[str, Any]) -> list[int]:
         """Create or resume the store; the numbers of its finished batches."""
-        try:
-            for folder in ("samples", "steps", "parts"):
-                (self.store / folder).mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise UserError(f"cannot write the store {self.store}: {error.strerror}; choose another --store") from error
         if not (self.store / "manifest.json").exists():
-            header = {"format": FORMAT, "complete": False, "command": command(), "versions": versions()}
-            write_manifest(self.store, {**header, **config})
+            self._create(config)
             return []
         manifest = read_manifest(self.store)
         _refuse_other(self.store, manifest, config)
         if manifest["complete"]:
             ScoreStore(self.store)  # raises if a shard is damaged
             return [shard["batch"] for shard in manifest["shards"]]
+        self._make_folders()
         sweep(self.store)
         finished = sorted(finished_batches(self.store))
         rank_zero_info(f"{self.store}: going on after {len(finished)} finished batches")
         return finished
+
+    def _create(self, config: dict[str, Any]) -> None:
+        if any((self.store / folder).exists() for folder in FOLDERS):
+            raise UserError(
+                f"{self.store} holds shards but no manifest, so nothing says what they are; delete that folder, "
+                "or choose another --store"
+            )
+        self._make_folders()
+        header = {"format": FORMAT, "complete": False, "command": command(), "versions": versions()}
+        write_manifest(self.store, {**header, **config})
+
+    def _make_folders(self) -> None:
+        try:
+            for folder in FOLDERS:
+                (self.store / folder).mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise UserError(f"cannot write the store {self.store}: {error.strerror}; choose another --store") from error
 
     def on_predict_batch_end(
         self,
@@ -183,12 +196,15 @@ def samples_table(batch: PromptBatch, extracted: Extracted, lengths: list[int]) 
 def _on_rank_zero(trainer: Trainer, action: Any) -> Any:
     """Run on rank 0 and share the outcome; an error there is raised on every rank, so that none waits for ever."""
     outcome: tuple[Any, str | None] = (None, None)
+    failure: Exception | None = None
     if trainer.is_global_zero:
         try:
             outcome = (action(), None)
-        except UserError as error:
-            outcome = (None, str(error))
+        except Exception as error:
+            failure, outcome = error, (None, str(error))
     value, error_text = trainer.strategy.broadcast(outcome)
+    if failure is not None:
+        raise failure
     if error_text is not None:
         raise UserError(error_text)
     return value

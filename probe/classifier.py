@@ -41,7 +41,8 @@ class ProbeClassifier(Probe):
         seed: int = 0,
     ) -> None:
         super().__init__(in_features, num_heads, hidden, dropout, lr, patience, factor)
-        self.save_hyperparameters(ignore=["llm", "store"])  # the CLI links them to every model
+        # The CLI links the first two to every model; the last two belong to a test run, not to the trained probe.
+        self.save_hyperparameters(ignore=["llm", "store", "resamples", "seed"])
         self.gammas = {"gamma_neg": gamma_neg, "gamma_pos": gamma_pos, "clip": clip}
         self.resamples, self.bootstrap_seed = resamples, seed
         self.register_buffer("threshold", torch.tensor(0.5))

@@ -47,7 +47,7 @@ def main(args: Sequence[str] | None = None) -> int:
         with patch.object(sys, "argv", [sys.argv[0], *argv]):
             StageCLI.run_stage()
     except KeyboardInterrupt:
-        print("interrupted; the same command goes on where it stopped", file=sys.stderr)
+        print("interrupted", file=sys.stderr)
         return 130
     except Exception as error:
         message = _one_line(error)
@@ -80,12 +80,11 @@ def _one_line(error: BaseException) -> str | None:
     link: BaseException | None = error
     while link is not None and link not in chain:
         chain.append(link)
-        link = link.__cause__ or link.__context__
-    for kind in (UserError, OSError, MisconfigurationException):
-        for link in chain:
-            if isinstance(link, kind):
-                return " ".join(str(link).split())
-    return None
+        link = link.__cause__ or (None if link.__suppress_context__ else link.__context__)
+    wanted: list[BaseException] = [link for link in chain if isinstance(link, UserError | MisconfigurationException)]
+    if not wanted and isinstance(error, OSError):
+        wanted = [error]  # a disk or permission problem; deeper in the chain it may be one that was dealt with
+    return " ".join(str(wanted[0]).split()) if wanted else None
 
 
 if __name__ == "__main__":

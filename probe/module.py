@@ -100,8 +100,10 @@ class Probe(LightningModule):
         return {
             "llm": rows.identity.as_dict(),
             "store": rows.store.fingerprint,
+            "task": _draw_of(rows.store.manifest),
             "target": rows.target,
             "split": rows.split_record(),
+            "train_samples": rows.split_samples("train"),
         }
 
     def check_origin(self) -> None:
@@ -113,11 +115,19 @@ class Probe(LightningModule):
         """
         rows, here = self._rows(), self.current_origin()
         self.check_llm(rows.identity)
-        if self.origin.get("store") == here["store"] and self.origin["split"] != here["split"]:
-            raise UserError(
-                f"data.split {_split_text(here['split'])} is not the one this probe was trained with "
-                f"({_split_text(self.origin['split'])}): test rows would be training rows"
-            )
+        if self.origin["store"] == here["store"]:
+            if self.origin["split"] != here["split"]:
+                raise UserError(
+                    f"data.split {_split_text(here['split'])} is not the one this probe was trained with "
+                    f"({_split_text(self.origin['split'])}): test rows would be training rows"
+                )
+        elif self.origin["task"] == here["task"]:
+            seen = set(self.origin["train_samples"]) & set(rows.split_samples("test"))
+            if seen:
+                raise UserError(
+                    f"{len(seen)} of the test samples of {rows.store_path} were training samples of this probe in "
+                    "another store (same task and seed); extract the test store with another task.seed"
+                )
 
     def on_fit_start(self) -> None:
         """Remember the data, and each head's training mean: the static baseline."""
@@ -179,6 +189,12 @@ class Probe(LightningModule):
         optimizer = torch.optim.Adam(self.parameters(), lr=self.lr, fused=fused)
         scheduler = torch.optim.lr_scheduler.ReduceLROnPlateau(optimizer, patience=self.patience, factor=self.factor)
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "monitor": "val/loss"}}
+
+
+def _draw_of(manifest: dict[str, Any]) -> dict[str, Any]:
+    """What decides a sample's random part beside its number."""
+    task = manifest.get("task", {})
+    return {key: task.get(key) for key in ("class", "seed", "haystack_sha256")}
 
 
 def _split_text(record: dict[str, Any]) -> str:

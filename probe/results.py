@@ -61,11 +61,10 @@ def table(results: dict[str, Any], probe: Any, rows: Any) -> Table:
     """The figures of probe and baseline with their 95 % intervals, and the paper's."""
     held_out = f"{results['rows']:,} held-out rows of {results['samples']} samples"
     split = rows.split
-    out = Table(
-        title=f"{type(probe).__name__} on {rows.store_path}: {held_out}",
-        caption=f"split by {split.by}, seed {split.seed}; [95 % bootstrap interval over samples]; "
-        "threshold: best F1 on the validation split",
-    )
+    notes = [f"split by {split.by}, seed {split.seed}, offset {rows.offset}"]
+    if "threshold" in results["probe"]:
+        notes += ["[95 % bootstrap interval over samples]", "threshold: best F1 on the validation split"]
+    out = Table(title=f"{type(probe).__name__} on {rows.store_path}: {held_out}", caption="; ".join(notes))
     for header, justify in (
         ("", "left"),
         ("probe", "right"),

@@ -13,7 +13,14 @@ from extract.store import FORMAT, TABLES, digest, write_manifest
 IDENTITY = LLMIdentity("toy", "sha256:" + "0" * 64, layers=2, heads=3, hidden_size=8, dtype="float32")
 
 
-def make_store(path: Path, samples: int = 40, shards: int = 4, seed: int = 0, identity: LLMIdentity = IDENTITY) -> Path:
+def make_store(
+    path: Path,
+    samples: int = 40,
+    shards: int = 4,
+    seed: int = 0,
+    identity: LLMIdentity = IDENTITY,
+    task: dict[str, Any] | None = None,
+) -> Path:
     """A complete store whose scores are a fixed function of the hidden state, with a little noise."""
     rng = np.random.default_rng(seed)
     heads = identity.layers * identity.heads
@@ -32,6 +39,7 @@ def make_store(path: Path, samples: int = 40, shards: int = 4, seed: int = 0, id
         "complete": True,
         "command": "lightning predict -c configs/extract/niah.yaml",
         "llm": identity.as_dict(),
+        "task": task or {"class": "NIAH", "seed": 0},
         "shards": entries,
         "fingerprint": digest(entries),
     }

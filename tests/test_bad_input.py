@@ -69,6 +69,7 @@ def test_store_problems(one_line: Callable[..., str], tmp_path: Path) -> None:
         ((f"{TASK}.lengths", "[9000]"), "lower `lengths`"),
         ((f"{TASK}.haystack", "/nowhere"), "no such file or folder"),
         ((f"{TASK}.haystack", "/dev/null"), "no such file or folder"),
+        ((f"{TASK}.lengths", "{low: 1, step: 2}"), "not the keys ['low', 'step']"),
         (("--trainer.max_epohcs", "3"), "did you mean 'trainer.max_epochs'?"),
         ((f"{TASK}.lenghts", "[3]"), "did you mean 'lengths'?"),
         (("--data.init_args.batch_size", "many"), "Expected a <class 'int'>. Got value: many"),

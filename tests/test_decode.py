@@ -5,7 +5,7 @@ import torch
 
 from extract.decode import Decoded, decode
 from extract.llm import LLM
-from extract.niah import NIAH, Uniform
+from extract.niah import NIAH
 from extract.task import Sample
 from tests import reference
 
@@ -15,7 +15,7 @@ SINK, LOCAL = 4, 64
 @pytest.fixture(scope="module")
 def samples(llm: LLM) -> list[Sample]:
     """Ten of the demo's prompts."""
-    task = NIAH(lengths=Uniform(50, 300), runs=320)
+    task = NIAH(lengths={"low": 50, "high": 300}, runs=320)
     task.prepare(llm)
     return [task.sample(index) for index in range(10)]
 

@@ -8,12 +8,13 @@ import pytest
 import probe
 from extract import ScoreStore
 from tests.conftest import Run
+from tests.test_store import assert_same
 
 
 @pytest.mark.slow
 def test_extract_fit_test_on_the_embedded_llm(run: Run, tmp_path: Path) -> None:
     store, out = tmp_path / "store", tmp_path / "out"
-    runs = ("--data.init_args.task.init_args.runs", 20, "--trainer.enable_progress_bar", "false")
+    runs = ("--data.init_args.task.init_args.runs", 20)
     where = ("--trainer.default_root_dir", out, "--store", store)
     assert run("predict", "-c", "configs/extract/niah.yaml", "-c", "configs/demo/niah.yaml", *runs, *where)[0] == 0
     opened = ScoreStore(store)
@@ -21,6 +22,13 @@ def test_extract_fit_test_on_the_embedded_llm(run: Run, tmp_path: Path) -> None:
     assert sum(sample["accuracy"] for sample in samples) >= 0.7 * len(samples)
     active = sum(int(scores.sum()) for scores in opened.vectors("copy_paste")) / opened.manifest["steps"]
     assert 1 < active < 10  # a few of the 270 heads copy at a step (3.9 measured with another haystack)
+
+    # The same samples one by one, through the writer: equal rows, and not all of them zeros.
+    alone = ("--data.init_args.task.init_args.runs", 3, "--data.init_args.batch_size", 1)
+    elsewhere = ("--trainer.default_root_dir", out, "--store", tmp_path / "alone")
+    assert run("predict", "-c", "configs/extract/niah.yaml", "-c", "configs/demo/niah.yaml", *alone, *elsewhere)[0] == 0
+    assert_same(tmp_path / "alone", store, subset=True)
+    assert sum(int(scores.sum()) for scores in ScoreStore(tmp_path / "alone").vectors("copy_paste")) > 100
 
     callbacks = json.dumps(
         [
@@ -33,9 +41,8 @@ def test_extract_fit_test_on_the_embedded_llm(run: Run, tmp_path: Path) -> None:
     )
     small = ("--trainer.max_epochs", 15, "--trainer.callbacks", callbacks, "--trainer.logger", "false")
     probe_run = ("-c", "configs/probe.yaml", "-c", "configs/demo/probe.yaml", *where, *small)
-    bar = ("--trainer.enable_progress_bar", "false")
-    assert run("fit", *probe_run, *bar)[0] == 0
-    assert run("test", *probe_run, *bar, "--ckpt_path", out / "best.ckpt")[0] == 0
+    assert run("fit", *probe_run)[0] == 0
+    assert run("test", *probe_run, "--ckpt_path", out / "best.ckpt")[0] == 0
     results = json.loads((out / "results.json").read_text())
     assert results["samples"] == 2
     assert results["probe"]["f1"] > results["static"]["f1"]

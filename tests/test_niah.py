@@ -10,12 +10,12 @@ from hypothesis import strategies as st
 from extract.errors import UserError
 from extract.haystack import SENTENCE_END, load_haystack
 from extract.llm import LLM
-from extract.niah import NIAH, Steps, Uniform, insert, rouge_l
+from extract.niah import NIAH, insert, rouge_l
 
 
 @pytest.fixture(scope="module")
 def task(llm: LLM) -> NIAH:
-    made = NIAH(lengths=Uniform(50, 300), runs=60)
+    made = NIAH(lengths={"low": 50, "high": 300}, runs=60)
     made.prepare(llm)
     return made
 
@@ -37,10 +37,10 @@ def test_prompt_is_the_papers(llm: LLM, tmp_path: Path) -> None:
 
 
 def test_samples_are_fixed_by_seed_and_number(llm: LLM, task: NIAH) -> None:
-    again = NIAH(lengths=Uniform(50, 300), runs=10)
+    again = NIAH(lengths={"low": 50, "high": 300}, runs=10)
     again.prepare(llm)
     assert [again.sample(i) for i in range(10)] == [task.sample(i) for i in range(10)]
-    other = NIAH(lengths=Uniform(50, 300), runs=10, seed=1)
+    other = NIAH(lengths={"low": 50, "high": 300}, runs=10, seed=1)
     other.prepare(llm)
     assert other.sample(0).gold != task.sample(0).gold
     assert uuid.UUID(task.sample(0).gold).version == 4
@@ -61,7 +61,7 @@ def test_lengths_depths_and_order(llm: LLM, task: NIAH) -> None:
 
 
 def test_a_grid_has_every_cell_so_many_times(llm: LLM) -> None:
-    task = NIAH(Steps(100, 300, 100), [0, 50, 100], runs=2, haystack_start="zero")
+    task = NIAH({"start": 100, "stop": 300, "step": 100}, [0, 50, 100], runs=2, haystack_start="zero")
     task.prepare(llm)
     cells = [(s.fields["length"], s.fields["depth"]) for s in map(task.sample, range(len(task)))]
     assert len(cells) == 18
@@ -126,8 +126,9 @@ def test_a_folder_joins_its_files_in_order(tmp_path: Path) -> None:
         ({"lengths": [100], "depths": [101]}, "from 0 to 100"),
         ({"lengths": []}, "no sample"),
         ({"lengths": [100], "runs": 0}, "no sample"),
-        ({"lengths": Uniform(300, 100)}, "above high"),
-        ({"lengths": Steps(1, 5, 0)}, "step must be positive"),
+        ({"lengths": {"low": 300, "high": 100}}, "above high"),
+        ({"lengths": {"start": 1, "stop": 5, "step": 0}}, "step must be positive"),
+        ({"lengths": {"low": 3, "stop": 5}}, "not the keys"),
         ({"lengths": [100], "needle": "no hole"}, "must hold {uuid} once"),
         ({"lengths": [100], "haystack": "/nowhere.txt"}, "no such file"),
     ],

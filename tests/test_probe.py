@@ -139,6 +139,17 @@ def test_another_split_of_the_same_store_is_refused(stage: Stage, tmp_path: Path
     assert "test rows would be training rows" in error
 
 
+def test_training_samples_in_another_store_are_refused(stage: Stage, tmp_path: Path) -> None:
+    assert stage("fit")[0] == 0
+    larger = make_store(tmp_path / "larger", samples=120)  # same task and seed: its first samples are the trained ones
+    options = ("--ckpt_path", tmp_path / "a" / "best.ckpt", "--data.init_args.split.seed", 1)
+    code, error = stage("test", *options, "--store", larger)
+    assert code == 2
+    assert "were training samples of this probe" in error
+    fresh = make_store(tmp_path / "fresh", samples=120, task={"class": "NIAH", "seed": 1})
+    assert stage("test", *options, "--store", fresh)[0] == 0
+
+
 def test_offset_and_row_split_train_too(stage: Stage, tmp_path: Path) -> None:
     options = ("--data.init_args.offset", 1, "--data.init_args.split.by", "row")
     assert stage("fit", *options)[0] == 0

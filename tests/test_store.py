@@ -36,9 +36,12 @@ def rows(store: Path | str) -> dict[tuple[int, int], dict[str, np.ndarray]]:
     return out
 
 
-def assert_same(a: Path | str, b: Path | str) -> None:
-    """Same rows: tokens and scores equal, hidden states within 1e-4."""
+def assert_same(a: Path | str, b: Path | str, subset: bool = False) -> None:
+    """Same rows: tokens and scores equal, hidden states within 1e-4. `subset`: b may hold further samples."""
     first, second = rows(a), rows(b)
+    if subset:
+        samples = {sample for sample, _ in first}
+        second = {key: row for key, row in second.items() if key[0] in samples}
     assert first.keys() == second.keys()
     for key, row in first.items():
         for name in ("token", "copy_paste", "argmax"):
@@ -94,6 +97,32 @@ def test_a_complete_store_is_reused_and_another_config_refused(extract_tiny: Ext
     assert "begun with another task (seed: 0 there, 7 here)" in error
     assert "delete that folder" in error
     assert {file: file.stat().st_mtime_ns for file in store.rglob("*") if file.is_file()} == before
+
+
+def test_a_grid_replaces_a_drawn_axis_on_the_command_line(extract_tiny: Extract, tmp_path: Path) -> None:
+    task = "--data.init_args.task.init_args"
+    grid = (f"{task}.lengths", "{start: 20, stop: 40, step: 10}", f"{task}.depths", "[0, 100]", f"{task}.runs", 1)
+    assert extract_tiny(tmp_path / "s", *grid)[0] == 0
+    rows_ = ScoreStore(tmp_path / "s").samples().to_pylist()
+    cells = sorted((row["length"], row["depth"]) for row in rows_)
+    assert cells == [(n, d) for n in (20, 30, 40) for d in (0, 100)]
+
+
+def test_shards_without_a_manifest_are_not_adopted(extract_tiny: Extract, tmp_path: Path) -> None:
+    extract_tiny(tmp_path / "s", "--trainer.limit_predict_batches", 1)
+    (tmp_path / "s" / "manifest.json").unlink()
+    code, error = extract_tiny(tmp_path / "s", "--data.init_args.task.init_args.seed", 7)
+    assert code == 2
+    assert "holds shards but no manifest" in error
+
+
+def test_a_folder_of_something_else_is_left_alone(extract_tiny: Extract, tmp_path: Path) -> None:
+    (tmp_path / "other").mkdir()
+    (tmp_path / "other" / "manifest.json").write_text('{"name": "a web app"}')
+    code, error = extract_tiny(tmp_path / "other")
+    assert code == 2
+    assert "not a manifest of a score store" in error
+    assert [p.name for p in (tmp_path / "other").iterdir()] == ["manifest.json"]
 
 
 def damage(file: Path, how: str) -> None:
