@@ -1,6 +1,6 @@
 """See and silence attention heads of a stock transformers model, through its AttentionInterface."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 from typing import TYPE_CHECKING, Any
@@ -45,33 +45,34 @@ class Recorder:
         self.silence: Bool[Tensor, "batch layer head"] | None = None
         self.hidden: Float[Tensor, "batch hidden"] = torch.empty(0)
         self._kind = type(model).__name__
-        self._argmax: Int[Tensor, "layer batch head"] = torch.empty(0, dtype=torch.long)
-        self._mass: Float[Tensor, "layer batch head column"] = torch.empty(0)
-        self._seen = 0
+        self._argmax: dict[int, Int[Tensor, "batch head"]] = {}
+        self._mass: dict[int, Float[Tensor, "batch head column"]] = {}
         self._bias: tuple[Tensor, Tensor] | None = None
 
     @property
     def argmax(self) -> Int[Tensor, "batch layer head"]:
         """Most attended key of each head at the last forward's last position."""
-        self._complete()
-        return self._argmax.transpose(0, 1)
+        return self._stack(self._argmax)
 
     @property
     def mass(self) -> Float[Tensor, "batch layer head column"]:
         """Attention on the keys of each column at the last forward's last position."""
-        self._complete()
-        return self._mass.transpose(0, 1)
+        return self._stack(self._mass)
 
-    def _complete(self) -> None:
-        if self._seen != self.layers:
+    def _stack(self, results: dict[int, Tensor]) -> Tensor:
+        """All layers side by side, on the last layer's device, where the logits are."""
+        if len(self._argmax) != self.layers:
             raise UserError(
-                f"{self._kind}: attention of {self._seen} of its {self.layers} layers went through transformers' "
-                "AttentionInterface, so its heads cannot be seen; use a model class that supports it"
+                f"{self._kind}: attention of {len(self._argmax)} of its {self.layers} layers went through "
+                "transformers' AttentionInterface, so its heads cannot be seen; use a model class that supports it"
             )
+        device = results[self.layers - 1].device
+        return torch.stack([results[layer].to(device) for layer in range(self.layers)], dim=1)
 
     def begin(self) -> None:
         """Forget the last forward. Called before each one."""
-        self._seen = 0
+        self._argmax.clear()
+        self._mass.clear()
         self._bias = None
 
     def attend(
@@ -133,35 +134,21 @@ class Recorder:
         return self._bias[1]
 
     def _reduce(self, module: torch.nn.Module, weights: Float[Tensor, "batch head key"]) -> None:
-        layer, (batch, heads, keys) = int(module.layer_idx), weights.shape  # type: ignore[arg-type]
+        layer, keys = int(module.layer_idx), weights.shape[2]  # type: ignore[arg-type]
         if self.columns is not None and self.columns.shape[1] != keys:
             raise UserError(
                 f"{self._kind}: layer {layer} attends over {keys} keys of {self.columns.shape[1]} (a sliding window), "
                 "so key positions would be wrong; models with windows are not supported yet"
             )
-        if self._argmax.shape != (self.layers, batch, heads):
-            self._argmax = weights.new_empty((self.layers, batch, heads), dtype=torch.long)
-        _into(self._argmax[layer], torch.argmax, weights, dim=-1)
+        self._argmax[layer] = weights.argmax(dim=-1)
         if self.columns is not None:
-            shape = (self.layers, batch, heads, self.columns.shape[2])
-            if self._mass.shape != shape:
-                self._mass = weights.new_empty(shape)
-            _into(self._mass[layer], torch.bmm, weights, self.columns.to(weights.device))
-        self._seen += 1
+            self._mass[layer] = torch.bmm(weights, self.columns.to(weights.device))
 
     def mute(self, module: torch.nn.Module, output: Float[Tensor, "batch query head vsize"]) -> Tensor:
         """Zero the silenced heads' outputs, which the output projection reads next."""
         if self.silence is None:
             return output
         return output.masked_fill(self.silence[:, int(module.layer_idx), None, :, None], 0)  # type: ignore[arg-type]
-
-
-def _into(target: Tensor, operation: Callable[..., Tensor], weights: Tensor, *rest: Any, **options: Any) -> None:
-    """Write an operation's result in place; layers that lie on other devices copy theirs."""
-    if target.device == weights.device:
-        operation(weights, *rest, **options, out=target)
-    else:
-        target.copy_(operation(weights, *rest, **options))
 
 
 def _attention(
