@@ -120,8 +120,11 @@ class Recorder:
         groups: int,
     ) -> Float[Tensor, "bg share key"]:
         """Softmax rows in float32, as the eager functions of transformers compute them."""
-        bias = key.new_zeros(()) if mask is None else self._additive(mask, key.dtype, groups)
-        logits = torch.baddbmm(bias, rows, key.transpose(1, 2), beta=0 if mask is None else 1, alpha=scaling)
+        if mask is None:
+            logits = torch.bmm(rows * scaling, key.transpose(1, 2))
+        else:
+            bias = self._additive(mask, key.dtype, groups)
+            logits = torch.baddbmm(bias, rows, key.transpose(1, 2), alpha=scaling)
         return torch.softmax(logits, dim=-1, dtype=torch.float32)
 
     def _additive(self, mask: Tensor, dtype: torch.dtype, groups: int) -> Tensor:

@@ -66,3 +66,7 @@ def test_a_located_span_decodes_to_the_text(llm: LLM, before: str, after: str) -
 def test_what_cannot_be_located_exactly_is_an_error(text: str, offsets: list[tuple[int, int]], why: str) -> None:
     with pytest.raises(UserError, match=why):
         locate(Prompt(text, list(range(len(offsets))), offsets), "X")
+
+
+def test_a_token_of_one_character_belongs_to_its_text() -> None:
+    assert locate(Prompt("aXb", [1, 2, 3], [(0, 1), (1, 2), (2, 3)]), "X") == (1, 2)
