@@ -55,7 +55,17 @@ def main(args: Sequence[str] | None = None) -> int:
             raise
         print(f"error: {message}", file=sys.stderr)
         return 2
+    finally:
+        _leave_processes()
     return 0
+
+
+def _leave_processes() -> None:
+    """Close the connection to other processes: left to the interpreter's end, gloo's threads may abort it."""
+    import torch.distributed
+
+    if torch.distributed.is_available() and torch.distributed.is_initialized():
+        torch.distributed.destroy_process_group()
 
 
 def _quieten() -> None:
