@@ -87,7 +87,8 @@ class ScoreWriter(Callback):
         return finished
 
     def _create(self, config: dict[str, Any]) -> None:
-        if any((self.store / folder).exists() for folder in FOLDERS):
+        # Empty folders are what a run leaves that was killed before its manifest: they may be taken over.
+        if any(True for folder in FOLDERS for _ in (self.store / folder).glob("*")):
             raise UserError(
                 f"{self.store} holds shards but no manifest, so nothing says what they are; delete that folder, "
                 "or choose another --store"

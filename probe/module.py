@@ -6,6 +6,7 @@ from typing import Any
 
 import torch
 from lightning import LightningModule
+from lightning.pytorch.trainer.states import TrainerFn
 from torch import Tensor
 
 from datamodules.rows import Rows, ScoreRows
@@ -142,7 +143,10 @@ class Probe(LightningModule):
             raise UserError("this probe is untrained: add --ckpt_path with a checkpoint of `lightning fit`")
         self.check_origin()
 
-    on_validation_start = on_test_start
+    def on_validation_start(self) -> None:
+        """As for a test, when validation is the stage; within `fit` the rows are those just checked."""
+        if self.trainer.state.fn != TrainerFn.FITTING:
+            self.on_test_start()
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Class and origin in plain values, so that loading executes nothing."""

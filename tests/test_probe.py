@@ -89,6 +89,14 @@ def test_fit_and_test_twice_give_the_same_figures(stage: Stage, tmp_path: Path, 
     assert average_precision_score(scores.flatten(), static.flatten()) == pytest.approx(first["static"]["auprc"])
 
 
+def test_validate_is_a_stage_and_needs_a_trained_probe(stage: Stage, tmp_path: Path) -> None:
+    code, error = stage("validate")
+    assert code == 2
+    assert "this probe is untrained" in error
+    assert stage("fit")[0] == 0
+    assert stage("validate", "--ckpt_path", tmp_path / "a" / "best.ckpt")[0] == 0
+
+
 def test_tensorboard_shows_losses_metrics_rate_curve_and_settings(stage: Stage, tmp_path: Path) -> None:
     assert stage("fit")[0] == 0
     (folder,) = (tmp_path / "a" / "probe").iterdir()

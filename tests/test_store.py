@@ -116,6 +116,13 @@ def test_shards_without_a_manifest_are_not_adopted(extract_tiny: Extract, tmp_pa
     assert "holds shards but no manifest" in error
 
 
+def test_a_run_killed_before_its_manifest_begins_again(extract_tiny: Extract, tmp_path: Path) -> None:
+    for folder in ("samples", "steps", "parts"):
+        (tmp_path / "s" / folder).mkdir(parents=True)
+    assert extract_tiny(tmp_path / "s")[0] == 0
+    ScoreStore(tmp_path / "s")
+
+
 def test_a_folder_of_something_else_is_left_alone(extract_tiny: Extract, tmp_path: Path) -> None:
     (tmp_path / "other").mkdir()
     (tmp_path / "other" / "manifest.json").write_text('{"name": "a web app"}')
