@@ -2,7 +2,8 @@
 
 import functools
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from typing import Any, Literal, NamedTuple
 
 import numpy as np
@@ -59,12 +60,37 @@ class Shards:
         return out
 
 
+@dataclass(frozen=True)
+class Columns:
+    """What is read of a store.
+
+    Attributes:
+        hidden, scores: Vectors of each row.
+        sample: Sample number of each row; rows of a sample lie together, in step order.
+
+    """
+
+    hidden: Shards
+    scores: Shards
+    sample: NDArray[np.int64]
+
+    @classmethod
+    def of(cls, store: ScoreStore, target: str) -> "Columns":
+        """The columns of a store, memory-mapped."""
+        return cls(Shards(store.vectors("hidden")), Shards(store.vectors(target)), store.scalars("sample"))
+
+    def with_future(self, rows: NDArray[np.int64], offset: int) -> NDArray[np.int64]:
+        """Those of `rows` whose sample goes on for `offset` steps more."""
+        rows = rows[rows + offset < len(self.sample)]
+        same: NDArray[np.bool_] = self.sample[rows] == self.sample[rows + offset]
+        return rows[same]
+
+
 class RowBatches(Dataset[Rows]):
     """Batches of a split, by batch number; the number past the last is an empty batch.
 
     Args:
-        hidden, scores: The two columns.
-        sample: Sample number of each row of the store.
+        columns: Of the store that the split lies in.
         rows: Store rows of this split, whose hidden states are read.
         offset: The scores read are those of `offset` rows later.
         batch_size: Rows a batch.
@@ -74,15 +100,13 @@ class RowBatches(Dataset[Rows]):
 
     def __init__(
         self,
-        hidden: Shards,
-        scores: Shards,
-        sample: NDArray[np.int64],
+        columns: Columns,
         rows: NDArray[np.int64],
         offset: int,
         batch_size: int,
         seed: int | None = None,
     ) -> None:
-        self.hidden, self.scores, self.sample = hidden, scores, sample
+        self.columns = columns
         self.rows, self.offset, self.batch_size, self.seed = rows, offset, batch_size, seed
         self._shuffled: tuple[int, NDArray[np.int64]] | None = None
 
@@ -102,13 +126,20 @@ class RowBatches(Dataset[Rows]):
     def batch(self, number: int, epoch: int = 0) -> Rows:
         """One batch of an epoch, its rows in the store's order: which rows share a batch is what is shuffled."""
         rows = np.sort(self.epoch_rows(epoch)[number * self.batch_size : (number + 1) * self.batch_size])
-        hidden = torch.from_numpy(self.hidden.take(rows)).float()
-        scores = torch.from_numpy(self.scores.take(rows + self.offset)).float()
-        return Rows(hidden, scores, torch.from_numpy(self.sample[rows]))
+        return self.read(rows)
+
+    def read(self, rows: NDArray[np.int64]) -> Rows:
+        """Rows of the store by their numbers, ascending."""
+        hidden = torch.from_numpy(self.columns.hidden.take(rows)).float()
+        scores = torch.from_numpy(self.columns.scores.take(rows + self.offset)).float()
+        return Rows(hidden, scores, torch.from_numpy(self.columns.sample[rows]))
 
     def __getitem__(self, key: tuple[int, int]) -> Rows:
         """The batch of a (number, epoch) pair, as `EpochShare` draws them."""
         return self.batch(*key)
+
+
+Part = Literal["train", "val", "test"]
 
 
 class ScoreRows(LightningDataModule):
@@ -118,6 +149,8 @@ class ScoreRows(LightningDataModule):
         store: The store's folder (linked from the top-level `store:`).
         target: The score to predict: `copy_paste` (Eq. 1) or `reasoning` (Eq. 2).
         split: How rows are divided into training, validation and test.
+        test_store: Take all rows of this other store as the test split: another dataset's questions, say. It may share
+            no sample with what is trained or validated on.
         batch_size: Rows a batch (A.5: 128).
         offset: Predict the scores this many steps ahead in the same sample (k of A.4).
         seed: Of the shuffling.
@@ -131,6 +164,7 @@ class ScoreRows(LightningDataModule):
         store: str = "stores/niah",
         target: Literal["copy_paste", "reasoning"] = "copy_paste",
         split: Split = Split(),  # noqa: B008 (frozen)
+        test_store: str | None = None,
         batch_size: int = 128,
         offset: int = 0,
         seed: int = 0,
@@ -138,7 +172,7 @@ class ScoreRows(LightningDataModule):
         verify: bool = True,
     ) -> None:
         super().__init__()
-        self.store_path, self.target, self.split = store, target, split
+        self.store_path, self.target, self.split, self.test_path = store, target, split, test_store
         self.batch_size, self.offset, self.seed = batch_size, offset, seed
         self.num_workers, self.verify = num_workers, verify
 
@@ -151,6 +185,24 @@ class ScoreRows(LightningDataModule):
 
         """
         return ScoreStore(self.store_path, verify=self.verify)
+
+    @functools.cached_property
+    def test_store(self) -> ScoreStore:
+        """The store of the test split, which is the other one unless `test_store` is set.
+
+        Raises:
+            UserError: there is none, or it holds another LLM's rows.
+
+        """
+        if self.test_path is None:
+            return self.store
+        store = ScoreStore(self.test_path, verify=self.verify)
+        if not store.identity.same_model(self.store.identity):
+            raise UserError(
+                f"data.test_store {self.test_path} holds rows of {store.identity}, but {self.store_path} of "
+                f"{self.store.identity}"
+            )
+        return store
 
     @property
     def hidden_size(self) -> int:
@@ -172,52 +224,78 @@ class ScoreRows(LightningDataModule):
         del stage
         if self.batch_size < 1 or self.offset < 0:
             raise UserError(f"data: batch_size {self.batch_size} and offset {self.offset} must be ≥ 1 and ≥ 0")
-        self._hidden = Shards(self.store.vectors("hidden"))
-        self._scores = Shards(self.store.vectors(self.target))
-        self._sample = self.store.scalars("sample")
-        self._rows = {name: self._with_future(rows) for name, rows in self.split.rows(self._sample).items()}
-        for name, rows in self._rows.items():
-            if not len(rows):
+        own = Columns.of(self.store, self.target)
+        self._columns: dict[str, Columns] = dict.fromkeys(("train", "val", "test"), own)
+        rows = self.split.rows(own.sample)
+        if self.test_path is not None:
+            self._columns["test"] = Columns.of(self.test_store, self.target)
+            rows["test"] = np.arange(len(self._columns["test"].sample))
+        elif not self.split.fractions[2]:
+            raise UserError("data.split.fractions: a test share of 0 needs a data.test_store")
+        self._rows = {name: self._columns[name].with_future(part, self.offset) for name, part in rows.items()}
+        for name, part in self._rows.items():
+            if not len(part):
                 raise UserError(f"data.offset {self.offset}: no row of the {name} split has a step that far ahead")
+        self._refuse_shared()
 
-    def _with_future(self, rows: NDArray[np.int64]) -> NDArray[np.int64]:
-        """Rows whose sample goes on for `offset` steps more; rows of a sample lie together, in step order."""
-        later = rows + self.offset
-        inside = later < len(self._sample)
-        rows = rows[inside]
-        same: NDArray[np.bool_] = self._sample[rows] == self._sample[rows + self.offset]
-        return rows[same]
+    def _refuse_shared(self) -> None:
+        if self.test_path is None:
+            return
+        shared = (self.split_ids("train") | self.split_ids("val")) & self.split_ids("test")
+        if shared:
+            raise UserError(
+                f"data.test_store {self.test_path} shares {len(shared)} samples with what {self.store_path} is "
+                f"trained and validated on ({min(shared)}, …)"
+            )
 
-    def split_samples(self, split: Literal["train", "val", "test"]) -> list[int]:
-        """Numbers of the samples that have rows in a split."""
-        return [int(number) for number in np.unique(self._sample[self._rows[split]])]
+    def split_ids(self, split: Part) -> set[str]:
+        """Ids of the samples that have rows in a split: the same sample bears the same id in every store."""
+        store = self.test_store if split == "test" else self.store
+        samples = store.samples().select(["sample", "id"])
+        ids = dict(zip(samples["sample"].to_pylist(), samples["id"].to_pylist(), strict=True))
+        return {ids[number] for number in np.unique(self._columns[split].sample[self._rows[split]]).tolist()}
 
     def split_record(self) -> dict[str, Any]:
         """The division, for checkpoints."""
-        return {**self.split.record(self._sample), "offset": self.offset}
+        return {**self.split.record(self._columns["train"].sample), "offset": self.offset}
 
-    def batches(self, split: Literal["train", "val", "test"]) -> RowBatches:
+    def batches(self, split: Part) -> RowBatches:
         """The batches of a split; training ones are shuffled anew each epoch."""
         seed = self.seed if split == "train" else None
-        columns = (self._hidden, self._scores, self._sample)
-        return RowBatches(*columns, self._rows[split], self.offset, self.batch_size, seed)
+        return RowBatches(self._columns[split], self._rows[split], self.offset, self.batch_size, seed)
+
+    def _training_chunks(self) -> Iterator[Rows]:
+        """All training rows, some tens of thousands at a time."""
+        batches = self.batches("train")
+        for chunk in np.array_split(batches.rows, max(1, len(batches.rows) // 65536)):
+            yield batches.read(chunk)
 
     def head_means(self) -> Float[Tensor, "head"]:
         """Mean score of each head over the training rows, NaN left out: the static ranking."""
-        total, count = np.zeros(self.num_heads), np.zeros(self.num_heads)
-        rows = self._rows["train"] + self.offset
-        for chunk in np.array_split(rows, max(1, len(rows) // 65536)):
-            scores = self._scores.take(chunk).astype(np.float64)
-            total += np.nansum(scores, axis=0)
-            count += np.isfinite(scores).sum(axis=0)
+        total = count = torch.zeros(self.num_heads, dtype=torch.float64)
+        for rows in self._training_chunks():
+            total = total + rows.scores.double().nansum(dim=0)
+            count = count + rows.scores.isfinite().sum(dim=0)
         if not count.any():
             raise UserError(
                 f"{self.store_path}: no training row has a {self.target} score (prompts no longer than the tokens that "
                 "Eq. 2 leaves out?)"
             )
-        return torch.from_numpy(total / np.maximum(count, 1)).float()
+        return (total / count.clamp(min=1)).float()
 
-    def _loader(self, split: Literal["train", "val", "test"]) -> DataLoader[Rows]:
+    def moments(self) -> tuple[Float[Tensor, "hidden"], Float[Tensor, "hidden"], float]:
+        """Training rows' mean and deviation of hidden states, and variance of scores around their head's mean."""
+        means, count = self.head_means(), len(self._rows["train"])
+        total = torch.stack([rows.hidden.double().sum(dim=0) for rows in self._training_chunks()]).sum(dim=0)
+        centre = total / count
+        squares, spread, known = torch.zeros(self.hidden_size, dtype=torch.float64), 0.0, 0
+        for rows in self._training_chunks():
+            squares += (rows.hidden - centre).square().sum(dim=0)
+            spread += float((rows.scores - means).square().nansum())
+            known += int(rows.scores.isfinite().sum())
+        return centre.float(), (squares / count).sqrt().float(), spread / known
+
+    def _loader(self, split: Part) -> DataLoader[Rows]:
         batches = self.batches(split)
         assert self.trainer is not None
         share = EpochShare(len(batches), self.trainer.global_rank, self.trainer.world_size, even=split == "train")

@@ -19,14 +19,18 @@ class Split:
     Attributes:
         by: `sample` keeps all rows of a sample together. `row` divides single rows, so that rows of one sample, which
             share its context, stand on both sides: it reproduces what others may have done and leaks.
-        fractions: Shares of training, validation and test (A.5: 70/20/10).
+        fractions: Shares of training, validation and test (A.5: 70/20/10). The last may be 0 where the test rows come
+            from another store.
         seed: Of the division alone.
+        limit: Train on this many of the training samples (or rows) only, for learning curves; validation and test
+            stay as they are, and a smaller choice lies within a larger one.
 
     """
 
     by: Literal["sample", "row"] = "sample"
     fractions: tuple[float, float, float] = (0.7, 0.2, 0.1)
     seed: int = 0
+    limit: int | None = None
 
     def units(self, samples: NDArray[np.int64]) -> dict[str, NDArray[np.int64]]:
         """The sample (or row) numbers of each part.
@@ -38,14 +42,17 @@ class Split:
             UserError: fractions that do not add up to 1, or a part without anything in it.
 
         """
-        if min(self.fractions) <= 0 or abs(sum(self.fractions) - 1) > 1e-6:
+        if min(self.fractions[:2]) <= 0 or self.fractions[2] < 0 or abs(sum(self.fractions) - 1) > 1e-6:
             raise UserError(f"data.split.fractions: three positive numbers that add up to 1, not {self.fractions}")
+        if self.limit is not None and self.limit < 1:
+            raise UserError(f"data.split.limit: at least 1, not {self.limit}")
         units = np.unique(samples) if self.by == "sample" else np.arange(len(samples))
         shuffled = np.random.default_rng(self.seed).permutation(units)
         cuts = np.round(np.cumsum(self.fractions)[:2] * len(units)).astype(int)
         parts = dict(zip(SPLITS, np.split(shuffled, cuts), strict=True))
+        parts["train"] = parts["train"][: self.limit]
         for name, part in parts.items():
-            if not len(part):
+            if not len(part) and (name != "test" or self.fractions[2]):
                 raise UserError(
                     f"data.split: the {name} part of {len(units)} {self.by}s is empty; extract more prompts"
                 )
@@ -62,5 +69,5 @@ class Split:
         """The division in plain values, with a hash of its parts, for checkpoints."""
         units = self.units(samples)
         hashed = digest({name: part.tolist() for name, part in units.items()})
-        sizes = {name: len(part) for name, part in units.items()}
-        return {"by": self.by, "fractions": list(self.fractions), "seed": self.seed, "sizes": sizes, "sha256": hashed}
+        settings = {"by": self.by, "fractions": list(self.fractions), "seed": self.seed, "limit": self.limit}
+        return {**settings, "sizes": {name: len(part) for name, part in units.items()}, "sha256": hashed}

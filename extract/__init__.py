@@ -1,11 +1,32 @@
 """The frozen language model: loading, instrumentation, decoding, tasks, scores and the score store."""
 
 from extract.errors import UserError
+from extract.fiction import Fiction
+from extract.hotpotqa import HotpotQA, HubHotpotQA
+from extract.jsonl import JsonLines
 from extract.llm import LLM, LLMIdentity
 from extract.module import Extraction
+from extract.multihop import MultiHopQA
 from extract.niah import NIAH
+from extract.records import Source
 from extract.store import ScoreStore
 from extract.task import Sample, Task
 from extract.writer import ScoreWriter
 
-__all__ = ["LLM", "NIAH", "Extraction", "LLMIdentity", "Sample", "ScoreStore", "ScoreWriter", "Task", "UserError"]
+__all__ = [
+    "LLM",
+    "NIAH",
+    "Extraction",
+    "Fiction",
+    "HotpotQA",
+    "HubHotpotQA",
+    "JsonLines",
+    "LLMIdentity",
+    "MultiHopQA",
+    "Sample",
+    "ScoreStore",
+    "ScoreWriter",
+    "Source",
+    "Task",
+    "UserError",
+]

@@ -41,11 +41,12 @@ class Decoded:
 
 @dataclass(frozen=True)
 class _Batch:
-    """Left-padded prompts with room for the answers."""
+    """Left-padded prompts with room for the answers; `forced` is -1 where the model chooses the token itself."""
 
     tokens: Int[Tensor, "batch capacity"]
     real: Bool[Tensor, "batch capacity"]
     evidence: Bool[Tensor, "batch capacity"]
+    forced: Int[Tensor, "batch step"]
     budgets: Int[Tensor, "batch"]
     width: int
 
@@ -66,7 +67,11 @@ def _pad(samples: Sequence[Sample], pad: int, device: torch.device) -> _Batch:
         for start, end in sample.evidence:
             evidence[row, first + start : first + end] = True
     budgets = torch.tensor([sample.budget for sample in samples])
-    return _Batch(tokens.to(device), real.to(device), evidence.to(device), budgets.to(device), width)
+    forced = torch.full((len(samples), shape[1] - width), -1)
+    for row, sample in enumerate(samples):
+        if sample.forced is not None:
+            forced[row, : sample.budget] = torch.tensor(sample.forced)
+    return _Batch(tokens.to(device), real.to(device), evidence.to(device), forced.to(device), budgets.to(device), width)
 
 
 @torch.inference_mode()
@@ -78,7 +83,7 @@ def decode(llm: LLM, samples: Sequence[Sample], sink: int = 4, local: int = 64) 
 
     Args:
         llm: The frozen model.
-        samples: Prompts; each is generated to an end token or to its own budget.
+        samples: Prompts; each is generated to an end token or to its own budget, or along its forced tokens.
         sink: First tokens that Eq. 2 leaves out.
         local: Last tokens that Eq. 2 leaves out.
 
@@ -135,7 +140,8 @@ def _generate(llm: LLM, batch: _Batch, cache: "DynamicCache", sink: int, local: 
         for step in range(int(batch.budgets.max())):
             keys = width + step
             recorder.columns = _columns(batch, keys, sink, local)
-            generated = forward(keys).argmax(dim=-1)
+            forced = batch.forced[:, step]
+            generated = torch.where(forced >= 0, forced, forward(keys).argmax(dim=-1))
             rows.append(_row(recorder, batch, generated, keys))
             if keys < tokens.shape[1]:
                 tokens[:, keys] = generated
@@ -149,7 +155,8 @@ def _generate(llm: LLM, batch: _Batch, cache: "DynamicCache", sink: int, local: 
 def _row(recorder: Recorder, batch: _Batch, generated: Tensor, keys: int) -> tuple[Tensor, ...]:
     argmax, mass = recorder.argmax.flatten(1), recorder.mass.flatten(1, 2)
     copied = copy_paste_score(argmax, batch.tokens[:, :keys], batch.evidence[:, :keys], generated)
-    reasoning = reasoning_score(mass[..., 0], mass[..., 1])
+    assert recorder.columns is not None
+    reasoning = reasoning_score(mass[..., 0], mass[..., 1], recorder.columns[..., 0].any(dim=1))
     return generated, recorder.hidden.float(), copied, reasoning, argmax - batch.padding[:, None]
 
 

@@ -111,6 +111,12 @@ class NIAH(Task):
     def _text(self) -> str:
         return load_haystack(self.haystack)
 
+    @functools.cached_property
+    def _pool(self) -> str:
+        """What a sample's random part is drawn from, beside its number."""
+        digest = hashlib.sha256(self._text.encode()).hexdigest()
+        return f"NIAH:{self.seed}:{digest[:12]}"
+
     def prepare(self, llm: "LLM") -> None:
         """Check the settings, tokenize the haystack once."""
         self._check()
@@ -176,6 +182,7 @@ class NIAH(Task):
             )
         return Sample(
             index=index,
+            id=f"{self._pool}:{index}",
             ids=prompt.ids,
             evidence=[span],
             budget=budget,

@@ -1,6 +1,6 @@
 """From texts to tokens: chat templates, and token spans found by character offsets."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -29,24 +29,42 @@ def encode(tokenizer: "PreTrainedTokenizerBase", text: str, special: bool) -> Pr
 
 
 def render(
-    tokenizer: "PreTrainedTokenizerBase", system: str, user: str, options: Mapping[str, Any] | None = None
+    tokenizer: "PreTrainedTokenizerBase",
+    system: str,
+    user: str,
+    options: Mapping[str, Any] | None = None,
+    opening: str = "",
+    examples: Sequence[tuple[str, str]] = (),
 ) -> Prompt:
     """The prompt of one system and one user message, ready for the assistant's first token.
 
     A chat template brings its own BOS, so none is added to it. A template without a system role (it raises) gets
-    the system text at the head of the user's turn. Without a template the prompt is plain text. `options` are the
-    template's own, such as `enable_thinking`.
+    the system text at the head of the first user turn. Without a template the prompt is plain text. `options` are the
+    template's own, such as `enable_thinking`; `opening` is put into the assistant's mouth; `examples` are earlier
+    turns of user and assistant.
     """
     if not tokenizer.chat_template:
-        return encode(tokenizer, f"{system}\n\n{user}\n\nAnswer:", special=True)
-    return encode(tokenizer, _chat(tokenizer, system, user, options or {}), special=False)
+        turns = "".join(f"{asked}\n\nAnswer: {answered}\n\n" for asked, answered in examples)
+        text = f"{system}\n\n{turns}{user}\n\nAnswer: {opening}".rstrip(" ")
+        return encode(tokenizer, text, special=True)
+    return encode(tokenizer, _chat(tokenizer, system, user, options or {}, examples) + opening, special=False)
 
 
-def _chat(tokenizer: "PreTrainedTokenizerBase", system: str, user: str, options: Mapping[str, Any]) -> str:
+def _chat(
+    tokenizer: "PreTrainedTokenizerBase",
+    system: str,
+    user: str,
+    options: Mapping[str, Any],
+    examples: Sequence[tuple[str, str]],
+) -> str:
     from jinja2 import TemplateError
 
-    turns = [{"role": "system", "content": system}, {"role": "user", "content": user}]
-    joined = [{"role": "user", "content": f"{system}\n\n{user}"}]
+    turns = []
+    for asked, answered in examples:
+        turns += [{"role": "user", "content": asked}, {"role": "assistant", "content": answered}]
+    turns.append({"role": "user", "content": user})
+    joined = [{"role": "user", "content": f"{system}\n\n{turns[0]['content']}"}, *turns[1:]]
+    turns = [{"role": "system", "content": system}, *turns]
     try:
         text = tokenizer.apply_chat_template(turns, tokenize=False, add_generation_prompt=True, **options)
     except TemplateError:
@@ -69,13 +87,24 @@ def locate(prompt: Prompt, text: str) -> Span:
         raise UserError(f"'{text}' stands {count} times in its prompt instead of once: its tokens are ambiguous")
     start = prompt.text.index(text)
     end = start + len(text)
-    inside = [i for i, (a, b) in enumerate(prompt.offsets) if a < end and b > start]
-    if not inside:
-        raise UserError(f"no token covers '{text}' in its prompt: the tokenizer's offsets cannot place it")
-    first, last = inside[0], inside[-1]
-    extra = prompt.text[prompt.offsets[first][0] : start] + prompt.text[end : prompt.offsets[last][1]]
+    first, stop = tokens_between(prompt, start, end)
+    extra = prompt.text[prompt.offsets[first][0] : start] + prompt.text[end : prompt.offsets[stop - 1][1]]
     if extra.strip():
         raise UserError(
             f"'{text}' shares a token with the characters '{extra.strip()}' next to it, so it has no exact span"
         )
-    return first, last + 1
+    return first, stop
+
+
+def tokens_between(prompt: Prompt, start: int, end: int) -> Span:
+    """Token span of the characters from `start` to `end`: every token that shares one of them.
+
+    Raises:
+        UserError: no token does.
+
+    """
+    inside = [i for i, (a, b) in enumerate(prompt.offsets) if a < end and b > start]
+    if not inside:
+        text = prompt.text[start:end]
+        raise UserError(f"no token covers '{text}' in its prompt: the tokenizer's offsets cannot place it")
+    return inside[0], inside[-1] + 1

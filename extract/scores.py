@@ -38,11 +38,15 @@ def kept_keys(real: Bool[Tensor, "batch key"], sink: int, local: int) -> Bool[Te
 
 
 def reasoning_score(
-    evidence_mass: Float[Tensor, "*heads"], kept_mass: Float[Tensor, "*heads"]
-) -> Float[Tensor, "*heads"]:
+    evidence_mass: Float[Tensor, "batch *heads"],
+    kept_mass: Float[Tensor, "batch *heads"],
+    evidence_kept: Bool[Tensor, "batch"],
+) -> Float[Tensor, "batch *heads"]:
     """Eq. 2: share of a head's attention on kept keys that goes to kept evidence, in [0, 1].
 
-    A head without any attention on kept keys gets NaN: it has no score, which is not a score of 0.
+    A head without any attention on kept keys gets NaN: it has no score, which is not a score of 0. So do all heads
+    where the whole evidence lies in the sink or the local window (`evidence_kept` is false).
     """
+    scored = evidence_kept.view(-1, *[1] * (kept_mass.ndim - 1)) & (kept_mass > 0)
     # Each mass is a sum of its own, so rounding can lift their ratio above 1 by an ulp.
-    return torch.where(kept_mass > 0, evidence_mass / kept_mass, torch.nan).clamp(max=1.0)
+    return torch.where(scored, evidence_mass / kept_mass, torch.nan).clamp(max=1.0)

@@ -16,7 +16,7 @@ from extract.shards import SUFFIX, check_shard, matrix, read_shard, write_bytes
 if TYPE_CHECKING:
     import datasets
 
-FORMAT = 1
+FORMAT = 2
 TABLES = ("samples", "steps")
 
 

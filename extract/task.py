@@ -16,20 +16,25 @@ class Sample:
 
     Attributes:
         index: Number within the task; with the task's seed it determines everything else.
+        id: Names the sample's random part or its record in every store that holds it: two stores that share an id
+            share a sample, and a probe trained on one may not be judged on it in the other.
         ids: Prompt tokens.
         evidence: Half-open token spans of the needle or of the supporting facts.
         budget: Most tokens to generate.
         question, gold: What is asked and what a right answer holds.
+        forced: Tokens to score along instead of generated ones (teacher forcing); `budget` is their number.
         fields: Further columns of the store's `samples` table: numbers and strings, the same keys in every sample.
 
     """
 
     index: int
+    id: str
     ids: list[int]
     evidence: list[Span]
     budget: int
     question: str
     gold: str
+    forced: list[int] | None = None
     fields: dict[str, int | float | str] = field(default_factory=dict)
 
 

@@ -17,7 +17,7 @@ from lightning.pytorch.utilities import rank_zero_info
 from extract.decode import Decoded
 from extract.errors import UserError
 from extract.module import Extracted, Extraction, PromptBatch
-from extract.shards import vectors, write_bytes, write_shard
+from extract.shards import read_shard, vectors, write_bytes, write_shard
 from extract.store import (
     FORMAT,
     ScoreStore,
@@ -121,9 +121,7 @@ class ScoreWriter(Callback):
         name = f"{batch.number:06d}.arrow"
         part = {
             "batch": batch.number,
-            "samples": write_shard(
-                self.store / "samples" / name, samples_table(batch, extracted, extracted.decoded.lengths)
-            ),
+            "samples": write_shard(self.store / "samples" / name, samples_table(batch, extracted, extracted.decoded)),
             "steps": write_shard(self.store / "steps" / name, self._steps_table(batch, extracted.decoded)),
         }
         write_bytes(part_file(self.store, batch.number), json.dumps(part).encode())
@@ -167,19 +165,33 @@ class ScoreWriter(Callback):
         shards = [parts[number] for number in sorted(parts)]
         hashes = [shard[table]["sha256"] for shard in shards for table in ("samples", "steps")]
         counts = {table: sum(shard[table]["rows"] for shard in shards) for table in ("samples", "steps")}
-        content = {"fingerprint": digest(hashes), **counts, "shards": shards}
+        unscored = self._unscored(shards)
+        content = {"fingerprint": digest(hashes), **counts, "unscored_samples": unscored, "shards": shards}
         write_manifest(self.store, {**manifest, "complete": True, **content})
         shutil.rmtree(self.store / "parts", ignore_errors=True)
         rank_zero_info(f"{self.store}: {counts['steps']} rows of {counts['samples']} samples")
+        if unscored:
+            rank_zero_info(
+                f"{self.store}: {unscored} samples have no reasoning score: all their evidence lies in the first or last "
+                "tokens that Eq. 2 leaves out (model.sink, model.local), or they show none"
+            )
+
+    def _unscored(self, shards: list[dict[str, Any]]) -> int:
+        """Samples without an Eq. 2 score at any step."""
+        tables = (read_shard(self.store / shard["samples"]["file"]) for shard in shards)
+        return sum(int((t["unscored"].to_numpy() == t["steps"].to_numpy()).sum()) for t in tables)
 
 
-def samples_table(batch: PromptBatch, extracted: Extracted, lengths: list[int]) -> pa.Table:
-    """One row a sample: prompt, evidence, task fields, answer, metrics."""
-    rows = zip(batch.samples, extracted.answers, extracted.metrics, lengths, strict=True)
+def samples_table(batch: PromptBatch, extracted: Extracted, decoded: Decoded) -> pa.Table:
+    """One row a sample: prompt, evidence, task fields, answer, metrics, and the steps without any Eq. 2 score."""
+    missing = decoded.reasoning.isnan().all(dim=2).tolist()
+    unscored = [sum(row[:length]) for row, length in zip(missing, decoded.lengths, strict=True)]
+    rows = zip(batch.samples, extracted.answers, extracted.metrics, decoded.lengths, unscored, strict=True)
     return pa.Table.from_pylist(
         [
             {
                 "sample": sample.index,
+                "id": sample.id,
                 "prompt": sample.ids,
                 "evidence": [list(span) for span in sample.evidence],
                 "question": sample.question,
@@ -187,9 +199,10 @@ def samples_table(batch: PromptBatch, extracted: Extracted, lengths: list[int]) 
                 **sample.fields,
                 "answer": answer,
                 "steps": steps,
+                "unscored": without,
                 **metrics,
             }
-            for sample, answer, metrics, steps in rows
+            for sample, answer, metrics, steps, without in rows
         ]
     )
 

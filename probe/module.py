@@ -101,10 +101,9 @@ class Probe(LightningModule):
         return {
             "llm": rows.identity.as_dict(),
             "store": rows.store.fingerprint,
-            "task": _draw_of(rows.store.manifest),
             "target": rows.target,
             "split": rows.split_record(),
-            "train_samples": rows.split_samples("train"),
+            "seen": sorted(rows.split_ids("train") | rows.split_ids("val")),
         }
 
     def check_origin(self) -> None:
@@ -114,21 +113,21 @@ class Probe(LightningModule):
             UserError: naming both sides.
 
         """
-        rows, here = self._rows(), self.current_origin()
+        rows = self._rows()
         self.check_llm(rows.identity)
-        if self.origin["store"] == here["store"]:
-            if self.origin["split"] != here["split"]:
+        if rows.test_path is None and self.origin["store"] == rows.store.fingerprint:
+            if self.origin["split"] != (here := rows.split_record()):
                 raise UserError(
-                    f"data.split {_split_text(here['split'])} is not the one this probe was trained with "
+                    f"data.split {_split_text(here)} is not the one this probe was trained with "
                     f"({_split_text(self.origin['split'])}): test rows would be training rows"
                 )
-        elif self.origin["task"] == here["task"]:
-            seen = set(self.origin["train_samples"]) & set(rows.split_samples("test"))
-            if seen:
-                raise UserError(
-                    f"{len(seen)} of the test samples of {rows.store_path} were training samples of this probe in "
-                    "another store (same task and seed); extract the test store with another task.seed"
-                )
+            return
+        seen = set(self.origin["seen"]) & rows.split_ids("test")
+        if seen:
+            raise UserError(
+                f"{len(seen)} of the test samples of {rows.test_path or rows.store_path} were training or validation "
+                f"samples of this probe ({min(seen)}, …): extract others, by another seed or other questions"
+            )
 
     def on_fit_start(self) -> None:
         """Remember the data, and each head's training mean: the static baseline."""
@@ -195,11 +194,6 @@ class Probe(LightningModule):
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "monitor": "val/loss"}}
 
 
-def _draw_of(manifest: dict[str, Any]) -> dict[str, Any]:
-    """What decides a sample's random part beside its number."""
-    task = manifest.get("task", {})
-    return {key: task.get(key) for key in ("class", "seed", "haystack_sha256")}
-
-
 def _split_text(record: dict[str, Any]) -> str:
-    return f"by {record['by']} {record['fractions']} seed {record['seed']} offset {record['offset']}"
+    names = ("seed", "limit", "offset")
+    return f"by {record['by']} {record['fractions']}, " + ", ".join(f"{name} {record[name]}" for name in names)

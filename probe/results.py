@@ -44,6 +44,7 @@ class Results(Callback):
             "checkpoint": str(trainer.ckpt_path) if trainer.ckpt_path else None,
             "llm": origin["llm"],
             "store": rows.store.fingerprint,
+            "test_store": rows.test_store.fingerprint,
             "split": rows.split_record(),
             "versions": versions(),
             **results,
@@ -57,26 +58,28 @@ class Results(Callback):
         console.print(f"written to {path}", highlight=False)
 
 
+BASELINES = ("static", "ridge")
+
+
 def table(results: dict[str, Any], probe: Any, rows: Any) -> Table:
-    """The figures of probe and baseline with their 95 % intervals, and the paper's."""
+    """The figures of probe and baselines with their 95 % intervals, and the paper's."""
     held_out = f"{results['rows']:,} held-out rows of {results['samples']} samples"
-    split = rows.split
-    notes = [f"split by {split.by}, seed {split.seed}, offset {rows.offset}"]
+    split, judged = rows.split, ["probe", *(name for name in BASELINES if name in results)]
+    notes = [f"split by {split.by}, seed {split.seed}, offset {rows.offset}", "[95 % bootstrap interval over samples]"]
     if "threshold" in results["probe"]:
-        notes += ["[95 % bootstrap interval over samples]", "threshold: best F1 on the validation split"]
-    out = Table(title=f"{type(probe).__name__} on {rows.store_path}: {held_out}", caption="; ".join(notes))
-    for header, justify in (
-        ("", "left"),
-        ("probe", "right"),
-        ("static baseline", "right"),
-        ("paper, llama3.1-8b", "right"),
-    ):
-        out.add_column(header, justify=justify)  # type: ignore[arg-type]
+        notes.append("threshold: best F1 on the validation split")
+    if "top" in results:
+        notes.append(f"the last three rank the heads of a step: overlap and NDCG of its top {results['top']}, Spearman")
+    if results.get("unscored_rows"):
+        notes.append(f"{results['unscored_rows']} rows have no score and are left out")
+    where = rows.test_path or rows.store_path
+    out = Table(title=f"{type(probe).__name__} on {where}: {held_out}", caption="; ".join(notes))
+    for header in ("", *(f"{name} baseline" if name in BASELINES else name for name in judged), "paper, llama3.1-8b"):
+        out.add_column(header, justify="right" if header else "left")
     paper = PAPER[probe.target]
-    names = [name for name in results["probe"] if name != "intervals"]
-    for name in names:
+    for name in (name for name in results["probe"] if name != "intervals"):
         published = paper.get(name, paper.get("r2") if name.startswith("r2") else None)
-        cells = [_cell(results[who], name) for who in ("probe", "static")]
+        cells = [_cell(results[who], name) for who in judged]
         out.add_row(name, *cells, "" if published is None else f"{published:.4f}")
     return out
 

@@ -23,7 +23,7 @@ class KeptRows(Metric):
             self.add_state(name, default=[], dist_reduce_fx="cat")
 
     def update(
-        self, outputs: Float[Tensor, "row head"], scores: Float[Tensor, "row head"], sample: Int[Tensor, "row"]
+        self, outputs: Float[Tensor, "row output"], scores: Float[Tensor, "row head"], sample: Int[Tensor, "row"]
     ) -> None:
         """Keep a batch."""
         self.outputs.append(outputs.detach().float())

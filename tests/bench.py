@@ -83,7 +83,7 @@ class Stepper:
         generator = torch.Generator().manual_seed(0)
         lengths = [keys - (5 if row % 2 else 0) for row in range(batch)]  # some padding, as in real batches
         ids = [torch.randint(10, 40_000, (n,), generator=generator).tolist() for n in lengths]
-        samples = [Sample(row, tokens, [(100, 140)], 1, "", "") for row, tokens in enumerate(ids)]
+        samples = [Sample(row, str(row), tokens, [(100, 140)], 1, "", "") for row, tokens in enumerate(ids)]
         self.batch = _pad(samples, 0, torch.device("cpu"))
         self.positions = (self.batch.real.cumsum(1) - 1).clamp(min=0)
         self.cache = _prefill(self.model, self.batch)

@@ -34,6 +34,8 @@ def eq1(row: Any, ids: list[int], needle: set[int], generated: int) -> int:
 def eq2(row: Any, evidence: set[int], sink: int, local: int) -> float:
     """Eq. 2 for one head and step, from its attention row over an unpadded sequence."""
     kept = [i for i in range(len(row)) if i >= sink and i < len(row) - local]
+    if not evidence & set(kept):
+        return math.nan
     total = math.fsum(float(row[i]) for i in kept)
     return math.fsum(float(row[i]) for i in kept if i in evidence) / total if total > 0 else math.nan
 

@@ -19,9 +19,12 @@ def make_store(
     shards: int = 4,
     seed: int = 0,
     identity: LLMIdentity = IDENTITY,
-    task: dict[str, Any] | None = None,
+    name: str = "toy",
 ) -> Path:
-    """A complete store whose scores are a fixed function of the hidden state, with a little noise."""
+    """A complete store whose scores are a fixed function of the hidden state, with a little noise.
+
+    Samples are known as `name`:number.
+    """
     rng = np.random.default_rng(seed)
     heads = identity.layers * identity.heads
     weights = np.random.default_rng(1).normal(size=(identity.hidden_size, heads))
@@ -29,17 +32,17 @@ def make_store(
         (path / table).mkdir(parents=True)
     entries = []
     for number, members in enumerate(np.array_split(np.arange(samples), shards)):
-        tables = _tables(rng, members, weights)
+        tables = _tables(rng, members, weights, name)
         entry: dict[str, Any] = {"batch": number}
-        for name in TABLES:
-            entry[name] = write_shard(path / name / f"{number:06d}.arrow", tables[name])
+        for table in TABLES:
+            entry[table] = write_shard(path / table / f"{number:06d}.arrow", tables[table])
         entries.append(entry)
     manifest = {
         "format": FORMAT,
         "complete": True,
         "command": "lightning predict -c configs/extract/niah.yaml",
         "llm": identity.as_dict(),
-        "task": task or {"class": "NIAH", "seed": 0},
+        "task": {"class": "NIAH", "seed": 0},
         "shards": entries,
         "fingerprint": digest(entries),
     }
@@ -47,7 +50,7 @@ def make_store(
     return path
 
 
-def _tables(rng: np.random.Generator, members: Any, weights: Any) -> dict[str, pa.Table]:
+def _tables(rng: np.random.Generator, members: Any, weights: Any, name: str) -> dict[str, pa.Table]:
     lengths = rng.integers(3, 9, size=len(members))
     rows = int(lengths.sum())
     hidden = rng.normal(size=(rows, len(weights))).astype(np.float32)
@@ -63,4 +66,5 @@ def _tables(rng: np.random.Generator, members: Any, weights: Any) -> dict[str, p
             "reasoning": vectors(reasoning),
         }
     )
-    return {"samples": pa.table({"sample": pa.array(members)}), "steps": steps}
+    samples = pa.table({"sample": pa.array(members), "id": pa.array([f"{name}:{member}" for member in members])})
+    return {"samples": samples, "steps": steps}

@@ -34,12 +34,14 @@ def test_scores_equal_the_loops_with_padding(case: tuple) -> None:  # type: igno
     assert copied[0].tolist() == [bool(reference.eq1(row, ids, evidence, generated)) for row in rows]
 
     kept = kept_keys(real, sink, local)[0]
-    mine = reasoning_score((padded[0] * (kept & marked[0])).sum(1), (padded[0] * kept).sum(1))
-    for score, row in zip(mine.tolist(), rows, strict=True):
+    some = (kept & marked[0]).any()[None]
+    mine = reasoning_score((padded * (kept & marked[0])).sum(2), (padded * kept).sum(2), some)
+    for score, row in zip(mine[0].tolist(), rows, strict=True):
         wanted = reference.eq2(row, evidence, sink, local)
         assert (math.isnan(score) and math.isnan(wanted)) or abs(score - wanted) < 1e-9
         assert math.isnan(score) or 0 <= score <= 1
 
 
 def test_nothing_kept_is_no_score_rather_than_zero() -> None:
-    assert math.isnan(reasoning_score(torch.zeros(1), torch.zeros(1)).item())
+    assert math.isnan(reasoning_score(torch.zeros(1, 1), torch.zeros(1, 1), torch.tensor([True])).item())
+    assert math.isnan(reasoning_score(torch.zeros(1, 1), torch.ones(1, 1), torch.tensor([False])).item())
