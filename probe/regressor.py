@@ -1,7 +1,7 @@
 """The multi-hop probe: the reasoning score of every head (A.5, Table 3)."""
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from jaxtyping import Float
@@ -28,7 +28,8 @@ class ProbeRegressor(Probe):
         top: Heads that count as a step's best (Section 5: 5).
         figure_every: Epochs between TensorBoard's pictures of predicted against true scores; 0 draws none.
         standardize: Scale each hidden dimension by the training rows' mean and deviation.
-        residual: Predict the deviation from each head's training mean.
+        residual: What the network's output is added to: nothing, each head's training `mean`, or the `ridge`
+            baseline's prediction, so that the network learns what is not linear.
         rank_weight: Add this times (1 - correlation over the heads of a step) to the loss, the squared error then
             being in units of the training scores' variance around the head means.
 
@@ -50,7 +51,7 @@ class ProbeRegressor(Probe):
         top: int = 5,
         figure_every: int = 10,
         standardize: bool = False,
-        residual: bool = False,
+        residual: Literal["none", "mean", "ridge"] = "none",
         rank_weight: float = 0.0,
     ) -> None:
         super().__init__(in_features, num_heads, hidden, dropout, lr, patience, factor)
@@ -74,7 +75,9 @@ class ProbeRegressor(Probe):
         """Predicted scores of all heads."""
         inputs = (hidden - self.centre) / self.scale if self.standardize else hidden
         output: Tensor = self.mlp(inputs)
-        return output + self.head_means if self.residual else output
+        if self.residual == "ridge":
+            return output + self.predict_linear(hidden)
+        return output + self.head_means if self.residual == "mean" else output
 
     def loss(self, outputs: Tensor, scores: Tensor) -> Tensor:
         """Mean squared error over heads that have a score, and the ranking's share if asked for."""

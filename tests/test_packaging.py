@@ -55,12 +55,14 @@ def test_the_wheel_holds_the_three_packages_and_nothing_else(tmp_path: Path) -> 
 
 def command(config: Path) -> list[str]:
     """The stage and the configs it is merged over, as the README gives them."""
-    base = {"niah.yaml": "configs/extract/niah.yaml", "probe.yaml": "configs/probe.yaml"}
     if config.parent.name == "llm":
-        return ["predict", "-c", base["niah.yaml"], "-c", str(config)]
-    first = ["-c", base[config.name]] if config.parent.name == "demo" else []
-    stage = "predict" if config.name == "niah.yaml" else "fit"
-    return [stage, *first, "-c", str(config)]
+        return ["predict", "-c", "configs/extract/niah.yaml", "-c", str(config)]
+    if config.name == "regressor_ranking.yaml":
+        return ["fit", "-c", "configs/regressor.yaml", "-c", str(config)]
+    extraction = config.name in ("niah.yaml", "hotpotqa.yaml")
+    base = f"configs/extract/{config.name}" if extraction else f"configs/{config.name}"
+    first = ["-c", base] if config.parent.name in ("demo", "source") else []
+    return ["predict" if extraction else "fit", *first, "-c", str(config)]
 
 
 @pytest.mark.parametrize("config", CONFIGS, ids=lambda path: str(path.relative_to(ROOT)))
@@ -77,9 +79,10 @@ def test_every_config_says_what_it_is_for(config: Path) -> None:
     assert yaml.safe_load(text)
 
 
-def test_the_probe_config_is_the_papers() -> None:
+@pytest.mark.parametrize("name", ["probe", "regressor"])
+def test_the_probe_configs_are_the_papers(name: str) -> None:
     """A.5, value by value."""
-    config = yaml.safe_load((ROOT / "configs/probe.yaml").read_text())
+    config = yaml.safe_load((ROOT / f"configs/{name}.yaml").read_text())
     model, data, trainer = config["model"]["init_args"], config["data"]["init_args"], config["trainer"]
     assert model["hidden"] == [8192, 4096, 4096]
     assert (model["dropout"], model["lr"], model["patience"]) == (0.1, 3e-4, 3)

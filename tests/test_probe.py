@@ -1,6 +1,7 @@
 """Probes through the command line: trained, judged, saved, loaded, refused."""
 
 import json
+import math
 import pickle
 from collections.abc import Callable
 from dataclasses import replace
@@ -14,7 +15,9 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 
 import probe
 from datamodules.rows import ScoreRows
+from datamodules.splits import Split
 from extract.errors import UserError
+from probe.regression import FIGURES
 from tests.conftest import Run
 from tests.stores import IDENTITY, make_store
 
@@ -173,6 +176,81 @@ def test_regressor(stage: Stage, tmp_path: Path) -> None:
     code, error = stage("test", "--ckpt_path", tmp_path / "a" / "best.ckpt")
     assert code == 2
     assert "holds a probe.ProbeRegressor, but model.class_path is probe.ProbeClassifier" in error
+
+
+def test_regressor_results_name_baselines_ranking_and_intervals(stage: Stage, tmp_path: Path) -> None:
+    assert stage("fit", *REGRESSOR, "--model.init_args.figure_every", 4)[0] == 0
+    assert stage("test", *REGRESSOR, "--ckpt_path", tmp_path / "a" / "best.ckpt")[0] == 0
+    found = results(tmp_path)
+    for judged in ("probe", "static", "ridge"):
+        for name in FIGURES:
+            low, high = found[judged]["intervals"][name]
+            assert low <= found[judged][name] <= high or math.isnan(found[judged][name])
+    assert found["ridge"]["mse"] < found["static"]["mse"]
+    assert found["probe"]["top_overlap"] > found["static"]["top_overlap"]
+    assert found["top"] == 5
+    (folder, *_) = sorted((tmp_path / "a" / "probe").iterdir())
+    events = EventAccumulator(str(folder))
+    events.Reload()
+    assert "val/predicted_against_true" in events.Tags()["images"]
+    assert {"val/r2_variance_weighted", "val/r2_flattened", "val/ndcg"} <= set(events.Tags()["scalars"])
+
+
+@pytest.mark.parametrize("residual", ["mean", "ridge"])
+def test_the_ranking_regressor_trains_and_restores(stage: Stage, tmp_path: Path, residual: str) -> None:
+    options = ("-c", "configs/regressor_ranking.yaml", "--model.init_args.residual", residual)
+    assert stage("fit", *REGRESSOR, *options)[0] == 0
+    assert stage("test", *REGRESSOR, *options, "--ckpt_path", tmp_path / "a" / "best.ckpt")[0] == 0
+    found = results(tmp_path)
+    assert found["probe"]["rank_correlation"] > 0.5
+    restored = probe.load(tmp_path / "a" / "best.ckpt")
+    probe.save_pretrained(restored, tmp_path / "export")
+    hidden = torch.randn(3, 8)
+    again = probe.load(tmp_path / "export")
+    torch.testing.assert_close(again.predict_scores(hidden), restored.predict_scores(hidden), atol=0, rtol=0)
+
+
+def test_another_store_as_test_split(stage: Stage, tmp_path: Path) -> None:
+    fresh = make_store(tmp_path / "fresh", samples=30, seed=5, name="dev")
+    options = (*REGRESSOR, "--data.init_args.test_store", fresh, "--data.init_args.split.fractions", "[0.8,0.2,0.0]")
+    assert stage("fit", *options)[0] == 0
+    assert stage("test", *options, "--ckpt_path", tmp_path / "a" / "best.ckpt")[0] == 0
+    assert results(tmp_path)["samples"] == 30
+    assert results(tmp_path)["test_store"] != results(tmp_path)["store"]
+    assert stage("fit", *REGRESSOR)[0] == 0
+    shared = make_store(tmp_path / "shared", samples=30, seed=5)
+    code, error = stage("fit", *REGRESSOR, "--data.init_args.test_store", shared)
+    assert code == 2
+    wanted = {int(name.split(":")[1]) for name in _seen(tmp_path / "a" / "best.ckpt")} & set(range(30))
+    assert f"shares {len(wanted)} samples with what" in error
+    other = replace(IDENTITY, name="other-llm", weights="sha256:" + "1" * 64)
+    foreign = make_store(tmp_path / "foreign", identity=other, name="dev")
+    code, error = stage("fit", *REGRESSOR, "--data.init_args.test_store", foreign)
+    assert code == 2
+    assert "other-llm" in error
+    code, error = stage("fit", *REGRESSOR, "--data.init_args.split.fractions", "[0.8,0.2,0.0]")
+    assert code == 2
+    assert "needs a data.test_store" in error
+
+
+def _seen(checkpoint: Path) -> list[str]:
+    seen: list[str] = probe.load(checkpoint).origin["seen"]
+    return seen
+
+
+def test_a_smaller_training_set_lies_within_a_larger_one(store: Path) -> None:
+    def ids(limit: int | None) -> dict[str, set[str]]:
+        rows = ScoreRows(str(store), split=Split(limit=limit))
+        rows.setup("fit")
+        return {part: rows.split_ids(part) for part in ("train", "val", "test")}  # type: ignore[arg-type]
+
+    some, more, every = ids(7), ids(20), ids(None)
+    assert (len(some["train"]), len(more["train"]), len(every["train"])) == (7, 20, 70)
+    assert some["train"] < more["train"] < every["train"]
+    assert some["val"] == every["val"]
+    assert some["test"] == every["test"]
+    with pytest.raises(UserError, match=r"split\.limit: at least 1"):
+        ids(0)
 
 
 class Bomb:

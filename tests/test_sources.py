@@ -137,7 +137,7 @@ def test_folders_and_missing_files(tmp_path: Path) -> None:
     for kind in (HotpotQA, JsonLines):
         with pytest.raises(UserError, match="is a folder; give the file in it"):
             kind(str(tmp_path)).load()
-        with pytest.raises(UserError, match="no file .*gone.json"):
+        with pytest.raises(UserError, match=r"no file .*gone\.json"):
             kind([str(tmp_path / "gone.json")]).load()
     (tmp_path / "latin.json").write_bytes(b"[\xff]")
     with pytest.raises(UserError, match="not UTF-8"):
