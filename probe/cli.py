@@ -21,6 +21,10 @@ stages, each a config file:
   test    -c configs/probe.yaml --ckpt_path CKPT
                                           judge a probe on held-out samples, beside its baselines
 
+commands, each with a --help of its own:
+  overlap A B                             how far two static rankings of heads agree: published files or stores
+  ranking STORE FILE                      write a store's ranking of heads as .json, .yaml or .tsv
+
 useful keys:
   -c FILE                a further config is merged over the former: configs/llm/*.yaml choose a model
   --store FOLDER         the score store to write or to read
@@ -42,9 +46,13 @@ def main(args: Sequence[str] | None = None) -> int:
     if "" not in sys.path:
         sys.path.insert(0, "")
     _quieten()
+    from probe.commands import COMMANDS, run_command
     from probe.parser import StageCLI
 
     try:
+        if argv[0] in COMMANDS:
+            run_command(argv)
+            return 0
         # Lightning restarts a command for further processes from sys.argv, and stores record it.
         with patch.object(sys, "argv", [sys.argv[0], *argv]):
             StageCLI.run_stage()

@@ -1,0 +1,104 @@
+"""Commands beside Lightning's stages: they need neither a model nor a trainer."""
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Literal
+
+from jsonargparse import auto_cli
+from rich.console import Console
+from rich.table import Table
+
+from datamodules.rows import ScoreRows
+from datamodules.splits import Split
+from extract.errors import UserError
+from probe.overlap import overlap as compare
+from probe.parser import Parser
+from probe.rankings import Ranking, read_ranking, write_ranking
+
+Target = Literal["copy_paste", "reasoning"]
+
+
+def store_ranking(store: str, target: Target, split: Split) -> Ranking:
+    """Mean score of each head over the training rows of a score store."""
+    rows = ScoreRows(store, target, split)
+    rows.setup("test")
+    grid = rows.head_means().double().reshape(rows.identity.layers, rows.identity.heads)
+    return Ranking(grid.numpy(), True, store)
+
+
+def _any_ranking(path: str, target: Target) -> Ranking:
+    return store_ranking(path, target, Split()) if Path(path).is_dir() else read_ranking(path)
+
+
+def ranking(
+    store: str,
+    file: str,
+    target: Target = "copy_paste",
+    split: Split = Split(),  # noqa: B008 (frozen)
+    kv_heads: int | None = None,
+    reduce: Literal["max", "mean"] = "max",
+) -> None:
+    """Write the static ranking of a score store: each head's mean score over the training rows.
+
+    Args:
+        store: The score store.
+        file: Where it goes: .json (Wu et al.), .yaml (QRHead's list), .tsv (DuoAttention, by KV head).
+        target: The score to rank by: copy_paste (Eq. 1) or reasoning (Eq. 2).
+        split: Which rows are training rows.
+        kv_heads: KV heads a layer, to rank these; by default each query head is ranked.
+        reduce: How the query heads of a KV head become one score.
+
+    """
+    heads = store_ranking(store, target, split)
+    if kv_heads is not None:
+        heads = heads.by_kv_head(kv_heads, reduce)
+    write_ranking(heads, file)
+    print(f"written to {file}")
+
+
+def overlap(
+    first: str,
+    second: str,
+    n: int = 20,
+    target: Target = "copy_paste",
+    layers: int | None = None,
+    heads: int | None = None,
+) -> None:
+    """Print how far two static rankings of heads agree, beside chance.
+
+    Args:
+        first: A ranking file (.json, .yaml, .tsv) or a score store.
+        second: The other one.
+        n: Size of the tops to compare.
+        target: The score that stores are ranked by.
+        layers: Layers of the LLM, where neither side shows all of them.
+        heads: Query heads a layer, likewise.
+
+    """
+    figures = compare(_any_ranking(first, target), _any_ranking(second, target), n, layers, heads)
+    table = Table(title=f"{first} and {second}: {figures.heads} {figures.unit}")
+    for header in ("", "here", "by chance", "p"):
+        table.add_column(header, justify="right" if header else "left")
+    low_p = f"{figures.p_shared:.2g}"
+    table.add_row(f"shared in the top {n}", str(figures.shared), f"{figures.expected:.2f}", low_p)
+    if figures.ranked:
+        name = f"Spearman over {figures.ranked} that both rank"
+        table.add_row(name, f"{figures.spearman:.3f}", "0", f"{figures.p_spearman:.2g}")
+    Console().print(table)
+
+
+COMMANDS: dict[str, Callable[..., None]] = {"overlap": overlap, "ranking": ranking}
+
+
+def run_command(argv: Sequence[str]) -> None:
+    """Parse and run one of the commands.
+
+    Raises:
+        UserError: wrong arguments, or what the command itself refuses.
+
+    """
+    if argv[0] not in COMMANDS:
+        raise UserError(f"there is no command {argv[0]}")
+    command = COMMANDS[argv[0]]
+    about = (command.__doc__ or "").splitlines()[0]
+    auto_cli(command, args=list(argv[1:]), parser_class=Parser, prog=f"lightning {argv[0]}", description=about)
