@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from jaxtyping import Float, Int
 from lightning import LightningDataModule
+from lightning.pytorch.utilities.types import EVAL_DATALOADERS
 from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
@@ -318,6 +319,6 @@ class ScoreRows(LightningDataModule):
         """Batches of the validation rows, in order."""
         return self._loader("val")
 
-    def test_dataloader(self) -> DataLoader[Rows]:
+    def test_dataloader(self) -> EVAL_DATALOADERS:
         """Batches of the test rows, in order."""
         return self._loader("test")

@@ -7,12 +7,16 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from probe.artifacts import Artifacts
     from probe.checkpoint import load, save_pretrained
     from probe.classifier import ProbeClassifier
+    from probe.dynamism import Dynamism
     from probe.regressor import ProbeRegressor
     from probe.results import Results
 
 _HOMES = {
+    "Artifacts": "probe.artifacts",
+    "Dynamism": "probe.dynamism",
     "ProbeClassifier": "probe.classifier",
     "ProbeRegressor": "probe.regressor",
     "Results": "probe.results",
@@ -20,7 +24,7 @@ _HOMES = {
     "save_pretrained": "probe.checkpoint",
 }
 
-__all__ = ["ProbeClassifier", "ProbeRegressor", "Results", "load", "save_pretrained"]
+__all__ = ["Artifacts", "Dynamism", "ProbeClassifier", "ProbeRegressor", "Results", "load", "save_pretrained"]
 
 
 def __getattr__(name: str) -> Any:

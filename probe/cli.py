@@ -20,6 +20,7 @@ stages, each a config file:
           -c configs/regressor.yaml       or its regressor on one of questions
   test    -c configs/probe.yaml --ckpt_path CKPT
                                           judge a probe on held-out samples, beside its baselines
+  test    -c configs/dynamism.yaml        how the heads of a store change from step to step
 
 commands, each with a --help of its own:
   overlap A B                             how far two static rankings of heads agree: published files or stores

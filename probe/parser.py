@@ -12,6 +12,7 @@ import datamodules  # noqa: F401 (so that its classes are known by name)
 import extract  # noqa: F401
 from extract.errors import UserError
 from extract.llm import LLM
+from probe.artifacts import Artifacts
 from probe.checkpoint import read_checkpoint
 from probe.results import Results
 
@@ -79,8 +80,8 @@ class StageCLI(LightningCLI):
         self.trainer.predict(**{**arguments, "return_predictions": False})
 
     def test(self, **arguments: Any) -> None:
-        """Lightning's test; a Results callback prints the table, so Lightning's own would repeat it."""
-        reported = any(isinstance(callback, Results) for callback in self.trainer.callbacks)  # type: ignore[attr-defined]
+        """Lightning's test; a callback of ours prints the table, so Lightning's own would repeat it."""
+        reported = any(isinstance(callback, Results | Artifacts) for callback in self.trainer.callbacks)  # type: ignore[attr-defined]
         self.trainer.test(**{**arguments, "verbose": arguments["verbose"] and not reported})
 
     def _parse_ckpt_path(self) -> None:

@@ -35,6 +35,7 @@ class Results(Callback):
         results: dict[str, Any] | None = getattr(pl_module, "results", None)
         if results is None:
             raise UserError(f"the Results callback reports on probes, not on {type(pl_module).__name__}")
+        log_dir = trainer.log_dir  # a question to every process
         if not trainer.is_global_zero:
             return
         origin: dict[str, Any] = getattr(pl_module, "origin", {})
@@ -49,7 +50,7 @@ class Results(Callback):
             "versions": versions(),
             **results,
         }
-        folder = Path(self.file).parent if self.file else Path(trainer.log_dir or trainer.default_root_dir)
+        folder = Path(self.file).parent if self.file else Path(log_dir or trainer.default_root_dir)
         folder.mkdir(parents=True, exist_ok=True)
         path = Path(self.file) if self.file else folder / "results.json"
         write_bytes(path, (json.dumps(record, indent=2) + "\n").encode())

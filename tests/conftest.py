@@ -12,7 +12,15 @@ from jaxtyping import install_import_hook
 
 # Shapes and dtypes in signatures are checked at every call; it must come before the first import of a module.
 CHECKED = ("extract.scores", "extract.instrument", "extract.decode", "probe.losses", "probe.mlp", "probe.micro")
-PROBES = ("probe.regressor", "probe.regression", "probe.ranking", "probe.ridge", "probe.scatter", "probe.rows_metric")
+PROBES = (
+    "probe.regressor",
+    "probe.regression",
+    "probe.ranking",
+    "probe.ridge",
+    "probe.scatter",
+    "probe.rows_metric",
+    "probe.turnover",
+)
 install_import_hook([*CHECKED, *PROBES], "beartype.beartype")
 
 import torch

@@ -1,0 +1,68 @@
+"""Heads over steps (Fig. 1 / 5), and how often each head of the model scores."""
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+import numpy as np
+from jaxtyping import Float
+from numpy.typing import NDArray
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+
+def draw_steps(
+    scores: Float[NDArray[np.float32], "step head"],
+    tokens: Sequence[str],
+    heads_per_layer: int,
+    title: str,
+    rows: int = 10,
+) -> "Figure":
+    """Heatmap head × generated token for the heads of highest variance in one sample, most varying on top."""
+    from matplotlib.figure import Figure
+
+    variance = np.nan_to_num(np.nanvar(scores, axis=0))
+    heads = np.argsort(-variance, kind="stable")[:rows]
+    width = min(max(6.0, 1.6 + 0.19 * len(scores)), 40.0)
+    figure = Figure(figsize=(width, 1.6 + 0.24 * len(heads)), layout="constrained")
+    axis = figure.subplots()
+    image = axis.imshow(scores[:, heads].T, aspect="auto", cmap="cividis", vmin=0, vmax=1, interpolation="nearest")
+    axis.set_yticks(range(len(heads)), [f"{head // heads_per_layer}-{head % heads_per_layer}" for head in heads])
+    axis.set_xticks(range(len(tokens)), [_visible(token) for token in tokens], rotation=90, family="monospace")
+    axis.tick_params(labelsize=8)
+    axis.set_xlabel("generated token")
+    axis.set_ylabel("head (layer-head)")
+    axis.set_title(title, fontsize=10)
+    figure.colorbar(image, ax=axis, label="score", pad=0.01)
+    return figure
+
+
+def _visible(token: str) -> str:
+    """A token's text with its spaces and breaks shown; a $ would start a formula."""
+    shown = token.replace(" ", "␣").replace("\n", "↵").replace("\t", "⇥").replace("$", r"\$")
+    return "".join(letter if letter.isprintable() else "�" for letter in shown) or "∅"
+
+
+def draw_frequencies(
+    frequency: Float[NDArray[np.float64], "head"],
+    static: Sequence[int],
+    heads_per_layer: int,
+    title: str,
+) -> "Figure":
+    """Map layer × head of the share of steps at which a head scores; static heads are framed."""
+    from matplotlib.figure import Figure
+    from matplotlib.patches import Rectangle
+
+    grid = frequency.reshape(-1, heads_per_layer)
+    layers, heads = grid.shape
+    figure = Figure(figsize=(1.8 + 0.2 * max(heads, 16), 1.4 + 0.16 * max(layers, 16)), layout="constrained")
+    axis = figure.subplots()
+    image = axis.imshow(grid, aspect="auto", cmap="cividis", vmin=0, interpolation="nearest")
+    for head in static:
+        corner = (head % heads_per_layer - 0.5, head // heads_per_layer - 0.5)
+        axis.add_patch(Rectangle(corner, 1, 1, fill=False, edgecolor="#d62728", linewidth=1.4))
+    axis.set_xlabel("head")
+    axis.set_ylabel("layer")
+    axis.set_title(title, fontsize=10)
+    figure.colorbar(image, ax=axis, label="share of steps at which the head scores", pad=0.02)
+    return figure
