@@ -57,12 +57,13 @@ def test_published_gates_go_to_every_query_head_of_their_group() -> None:
 @given(st.integers(1, 5), st.sampled_from([1, 2, 4]), st.integers(1, 3), st.integers(0, 2**32 - 1))
 def test_rankings_survive_their_files(layers: int, groups: int, width: int, seed: int) -> None:
     scores = np.random.default_rng(seed).random((layers, groups * width))
-    folder = Path(tempfile.mkdtemp())
-    for name in ("r.json", "r.tsv"):
-        write_ranking(whole(scores), folder / name)
-        np.testing.assert_array_equal(read_ranking(folder / name).scores, scores)
-    write_ranking(whole(scores), folder / "r.yaml")
-    assert read_ranking(folder / "r.yaml").top(scores.size) == np.argsort(-scores.ravel()).tolist()
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        for file in (folder / "r.json", folder / "r.tsv"):
+            write_ranking(whole(scores), file)
+            np.testing.assert_array_equal(read_ranking(file).scores, scores)
+        write_ranking(whole(scores), folder / "r.yaml")
+        assert read_ranking(folder / "r.yaml").top(scores.size) == np.argsort(-scores.ravel()).tolist()
     reduced = whole(scores).by_kv_head(groups, "max").scores
     assert reduced.tolist() == [[max(row[g * width : (g + 1) * width]) for g in range(groups)] for row in scores]
 
