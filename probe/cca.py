@@ -10,7 +10,7 @@ Matrix = NDArray[np.float64]
 Vector = NDArray[np.float64]
 
 
-@dataclass(frozen=True)
+@dataclass  # not frozen: torchmetrics refuses frozen results
 class JointMoments:
     """Moments of paired rows of x and y.
 
