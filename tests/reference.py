@@ -33,11 +33,13 @@ def eq1(row: Any, ids: list[int], needle: set[int], generated: int) -> int:
 
 def eq2(row: Any, evidence: set[int], sink: int, local: int) -> float:
     """Eq. 2 for one head and step, from its attention row over an unpadded sequence."""
-    kept = [i for i in range(len(row)) if i >= sink and i < len(row) - local]
-    if not evidence & set(kept):
+    values = [float(value) for value in row]
+    kept = range(sink, max(sink, len(values) - local))
+    facts = [i for i in sorted(evidence) if i in kept]
+    if not facts:
         return math.nan
-    total = math.fsum(float(row[i]) for i in kept)
-    return math.fsum(float(row[i]) for i in kept if i in evidence) / total if total > 0 else math.nan
+    total = math.fsum(values[i] for i in kept)
+    return math.fsum(values[i] for i in facts) / total if total > 0 else math.nan
 
 
 def asl(logits: Any, labels: Any, gamma_neg: float, gamma_pos: float, clip: float) -> float:

@@ -135,7 +135,7 @@ def test_eq2_equals_eager_attention_on_real_questions(llm: LLM) -> None:
     from transformers import AutoModelForCausalLM
 
     eager = AutoModelForCausalLM.from_pretrained(llm.folder, attn_implementation="eager", dtype=torch.float32).eval()
-    task = prepared(llm, HotpotQA([str(DEV), *map(str, TRAIN)]), budget=5)  # the shortest 20 of 794
+    task = prepared(llm, HotpotQA([str(DEV), *map(str, TRAIN)]), budget=8)  # the shortest 20 of 794
     samples = [task.sample(index) for index in task.order()[:20]]
     assert len(samples) == 20
     for first in range(0, 20, 4):
