@@ -22,8 +22,9 @@ from rich.console import Console
 from rich.table import Table
 
 from datamodules.rows import ScoreRows
+from extract.batch import advance, pad, prefill, reasoning_columns
 from extract.cache import reserved_cache
-from extract.decode import _columns, _pad, _prefill, _row, decode
+from extract.decode import _row, decode
 from extract.instrument import Recorder, instrumented, recording
 from extract.llm import LLM, LLMIdentity
 from extract.niah import NIAH
@@ -84,29 +85,21 @@ class Stepper:
         lengths = [keys - (5 if row % 2 else 0) for row in range(batch)]  # some padding, as in real batches
         ids = [torch.randint(10, 40_000, (n,), generator=generator).tolist() for n in lengths]
         samples = [Sample(row, str(row), tokens, [(100, 140)], 1, "", "") for row, tokens in enumerate(ids)]
-        self.batch = _pad(samples, 0, torch.device("cpu"))
-        self.positions = (self.batch.real.cumsum(1) - 1).clamp(min=0)
-        self.cache = _prefill(self.model, self.batch)
+        self.batch = pad(samples, 0, torch.device("cpu"))
+        self.cache = prefill(self.model, self.batch, self.batch.tokens.shape[1])
         self.recorder = Recorder(self.model)
         self.keys = keys
 
     def forward(self) -> torch.Tensor:
         """The model alone, and the greedy token."""
-        logits = self.model(
-            input_ids=self.batch.tokens[:, self.keys - 1 : self.keys],
-            attention_mask=self.batch.real[:, : self.keys],
-            position_ids=self.positions[:, self.keys - 1 : self.keys],
-            past_key_values=self.cache,
-            use_cache=True,
-            logits_to_keep=1,
-        ).logits
+        logits = advance(self.model, self.batch, self.cache, self.keys)
         for layer in self.cache.layers:
             layer.crop(-1)
-        return logits[:, -1].argmax(-1)
+        return logits.argmax(-1)
 
     def recorded(self) -> None:
         """The step as `decode` runs it within `recording`: columns, recorded forward, both scores of every head."""
-        self.recorder.columns = _columns(self.batch, self.keys, 4, 64)
+        self.recorder.columns = reasoning_columns(self.batch, self.keys, 4, 64)
         _row(self.recorder, self.batch, self.forward(), self.keys)
 
     def compare(self, repeats: int) -> tuple[float, float, float]:
@@ -157,7 +150,7 @@ def whole_prompts(llm: LLM) -> list[Result]:
 
 
 @torch.inference_mode()
-def prefill(llm: LLM) -> list[Result]:
+def prefilling(llm: LLM) -> list[Result]:
     """2,048 tokens: instrumented prefill against eager attention with its maps."""
     eager = LLM(llm.name, attention="eager").model
     ids = torch.randint(10, 40_000, (1, 2048), generator=torch.Generator().manual_seed(0))
@@ -280,7 +273,7 @@ def main() -> None:
         steps: list[Callable[[], list[Result]]] = [
             lambda: decoding(llm),
             lambda: whole_prompts(llm),
-            lambda: prefill(llm),
+            lambda: prefilling(llm),
             lambda: long_prompt(llm),
             lambda: training(folder, (1024, 512, 512), "demo's MLP", 1600, 10),
             lambda: training(folder, (8192, 4096, 4096), "paper's MLP", 400, 5),

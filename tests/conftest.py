@@ -11,7 +11,15 @@ os.environ["HF_HUB_OFFLINE"] = "1"  # no test reaches a network
 from jaxtyping import install_import_hook
 
 # Shapes and dtypes in signatures are checked at every call; it must come before the first import of a module.
-CHECKED = ("extract.scores", "extract.instrument", "extract.decode", "probe.losses", "probe.mlp", "probe.micro")
+CHECKED = (
+    "extract.scores",
+    "extract.instrument",
+    "extract.batch",
+    "extract.decode",
+    "probe.losses",
+    "probe.mlp",
+    "probe.micro",
+)
 PROBES = (
     "probe.regressor",
     "probe.regression",
