@@ -1,7 +1,7 @@
 """Prompts side by side: left-padded, prefilled once each, and advanced one token at a time."""
 
 import functools
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
@@ -64,11 +64,13 @@ def pad(samples: Sequence[Sample], fill: int, device: torch.device) -> Batch:
     return Batch(tokens.to(device), real.to(device), evidence.to(device), forced.to(device), budgets.to(device), width)
 
 
-def prefill(model: "PreTrainedModel", batch: Batch, capacity: int) -> "DynamicCache":
+def prefill(
+    model: "PreTrainedModel", batch: Batch, capacity: int, after: Callable[[], None] | None = None
+) -> "DynamicCache":
     """Keys of every prompt but its last token, right-aligned in one cache with room for `capacity` tokens.
 
     Each prompt runs on its own, by the model's own attention: without padding there is no mask, so nothing of size
-    n × n.
+    n × n. `after` is called behind each.
     """
     cache = reserved_cache(model, capacity)
     for row, padding in enumerate(batch.padding.tolist()):
@@ -77,6 +79,8 @@ def prefill(model: "PreTrainedModel", batch: Batch, capacity: int) -> "DynamicCa
             continue
         alone = reserved_cache(model, prompt.shape[1])
         model(input_ids=prompt, past_key_values=alone, use_cache=True, logits_to_keep=1)
+        if after is not None:
+            after()
         for layer, single in zip(cache.layers, alone.layers, strict=True):
             assert isinstance(layer, ReservedLayer)
             assert isinstance(single, ReservedLayer)

@@ -1,5 +1,6 @@
 """See and silence attention heads of a stock transformers model, through its AttentionInterface."""
 
+import functools
 from collections.abc import Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
@@ -10,6 +11,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from extract.errors import UserError
+from extract.keys import Keys
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -31,7 +33,13 @@ class Recorder:
 
     Attributes:
         columns: Weights of keys, to sum attention over chosen keys; None records no masses. [batch, key, column].
-        silence: Heads whose output is zeroed before the output projection; None silences none. [batch, layer, head].
+        silence: Heads whose output is taken away before the output projection; None silences none.
+            [batch, layer, head].
+        fill: What a silenced head's output becomes, by layer, [batch, head, vsize]; None makes it zero.
+        prompt: Keys and values of each layer that stand before those of the batch, one row for several neighbouring
+            rows of the batch, [prompt, kvhead, key, size]: branches of one prompt share them. None: there are none.
+        averaging: Record the mean output of each head over a forward's positions.
+        averages: These means by layer, [batch, head, vsize].
         argmax: Most attended key of each head. [batch, layer, head].
         mass: Attention on the keys of each column, in float32. [batch, layer, head, column].
         hidden: What the LM head reads at the last position: the final hidden state. [batch, hidden].
@@ -43,6 +51,10 @@ class Recorder:
         self.layers, self.heads = int(config.num_hidden_layers), int(config.num_attention_heads)
         self.columns: Float[Tensor, "batch key column"] | None = None
         self.silence: Bool[Tensor, "batch layer head"] | None = None
+        self.fill: dict[int, Float[Tensor, "batch head vsize"]] | None = None
+        self.prompt: list[tuple[Tensor, Tensor]] | None = None
+        self.averaging = False
+        self.averages: dict[int, Float[Tensor, "batch head vsize"]] = {}
         self.hidden: Float[Tensor, "batch hidden"] = torch.empty(0)
         self._kind = type(model).__name__
         self._argmax: dict[int, Int[Tensor, "batch head"]] = {}
@@ -87,13 +99,16 @@ class Recorder:
         """Attention of a one-token query: softmax rows are formed, reduced to argmax and masses, and used."""
         batch, heads, _, size = query.shape
         groups = key.shape[1]
-        flat_key = key.reshape(batch * groups, key.shape[2], size)
-        flat_value = value.reshape(batch * groups, key.shape[2], value.shape[3])
         rows = query.reshape(batch * groups, heads // groups, size)
-        weights = self._weights(rows, flat_key, mask, scaling, groups)
+        parts = [Keys(key.flatten(0, 1), value.flatten(0, 1), groups)]
+        if self.prompt is not None:
+            before, values = self.prompt[int(module.layer_idx)]  # type: ignore[arg-type]
+            parts.insert(0, Keys(before.flatten(0, 1), values.flatten(0, 1), groups))
+        weights = self._weights(rows, parts, mask, scaling, groups)
         self._reduce(module, weights.view(batch, heads, -1))
-        out = torch.bmm(weights.to(value.dtype), flat_value)
-        return out.view(batch, 1, heads, value.shape[3])
+        shares = weights.to(value.dtype).split([part.length for part in parts], dim=-1)
+        outputs = [part.values_of(share) for part, share in zip(parts, shares, strict=True)]
+        return functools.reduce(torch.add, outputs).view(batch, 1, heads, value.shape[3])
 
     def last_row(
         self,
@@ -107,24 +122,28 @@ class Recorder:
         batch, heads, _, size = query.shape
         groups = key.shape[1]
         row = query[:, :, -1].reshape(batch * groups, heads // groups, size)
-        flat_key = key.reshape(batch * groups, key.shape[2], size)
-        weights = self._weights(row, flat_key, None if mask is None else mask[:, :, -1:], scaling, groups)
+        part = Keys(key.flatten(0, 1), key.flatten(0, 1), groups)
+        weights = self._weights(row, [part], None if mask is None else mask[:, :, -1:], scaling, groups)
         self._reduce(module, weights.view(batch, heads, -1))
 
     def _weights(
         self,
         rows: Float[Tensor, "bg share size"],
-        key: Float[Tensor, "bg key size"],
+        parts: list[Keys],
         mask: Tensor | None,
         scaling: float,
         groups: int,
     ) -> Float[Tensor, "bg share key"]:
         """Softmax rows in float32, as the eager functions of transformers compute them."""
-        if mask is None:
-            logits = torch.bmm(rows * scaling, key.transpose(1, 2))
+        if len(parts) > 1:
+            logits = torch.cat([part.logits_of(rows * scaling) for part in parts], dim=-1)
+            if mask is not None:
+                logits += self._additive(mask, rows.dtype, groups)
+        elif mask is None:
+            logits = torch.bmm(rows * scaling, parts[0].keys.transpose(1, 2))
         else:
-            bias = self._additive(mask, key.dtype, groups)
-            logits = torch.baddbmm(bias, rows, key.transpose(1, 2), alpha=scaling)
+            bias = self._additive(mask, rows.dtype, groups)
+            logits = torch.baddbmm(bias, rows, parts[0].keys.transpose(1, 2), alpha=scaling)
         return torch.softmax(logits, dim=-1, dtype=torch.float32)
 
     def _additive(self, mask: Tensor, dtype: torch.dtype, groups: int) -> Tensor:
@@ -148,10 +167,16 @@ class Recorder:
             self._mass[layer] = torch.bmm(weights, self.columns.to(weights.device))
 
     def mute(self, module: torch.nn.Module, output: Float[Tensor, "batch query head vsize"]) -> Tensor:
-        """Zero the silenced heads' outputs, which the output projection reads next."""
+        """Replace the silenced heads' outputs, which the output projection reads next."""
+        layer = int(module.layer_idx)  # type: ignore[arg-type]
+        if self.averaging:
+            self.averages[layer] = output.mean(dim=1)
         if self.silence is None:
             return output
-        return output.masked_fill(self.silence[:, int(module.layer_idx), None, :, None], 0)  # type: ignore[arg-type]
+        silenced = self.silence[:, layer, None, :, None].to(output.device)
+        if self.fill is None:
+            return output.masked_fill(silenced, 0)
+        return torch.where(silenced, self.fill[layer][:, None], output)
 
 
 def _attention(
