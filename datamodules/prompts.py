@@ -45,12 +45,12 @@ class Prompts(LightningDataModule):
         super().__init__()
         self.task, self.llm, self.batch_size = task, llm, batch_size
         self.skip: frozenset[int] = frozenset()
-        """Numbers of batches that an earlier run finished; a writer callback sets it."""
+        """Numbers of batches that an earlier run finished; whoever keeps the results sets it."""
 
     def setup(self, stage: str) -> None:
         """Prepare the task, so that bad settings are found before the model runs."""
-        if stage != "predict":
-            raise UserError(f"datamodules.Prompts serves `lightning predict`, not `{stage}`")
+        if stage not in ("predict", "test"):
+            raise UserError(f"datamodules.Prompts serves `lightning predict` and `lightning test`, not `{stage}`")
         if self.llm is None:
             raise UserError("no `llm:` in the config; add one of configs/llm/*.yaml with a further -c")
         if self.batch_size < 1:
@@ -77,6 +77,10 @@ class Prompts(LightningDataModule):
         assert self.trainer is not None
         share = Share(len(left), self.trainer.global_rank, self.trainer.world_size)
         return DataLoader(PromptBatches(self.task, left), batch_size=None, sampler=share)
+
+    def test_dataloader(self) -> DataLoader[PromptBatch]:
+        """The same batches."""
+        return self.predict_dataloader()
 
     def transfer_batch_to_device(self, batch: PromptBatch, device: torch.device, dataloader_idx: int) -> PromptBatch:
         """Prompts are lists: decoding pads and moves them."""

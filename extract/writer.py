@@ -65,7 +65,7 @@ class ScoreWriter(Callback):
             "argmax": self.argmax,
             "hidden_dtype": self.hidden_dtype,
         }
-        outcome = _on_rank_zero(trainer, lambda: self._open(config))
+        outcome = on_rank_zero(trainer, lambda: self._open(config))
         prompts.skip = frozenset(outcome)
         if len(outcome) == prompts.batches:
             rank_zero_info(f"{self.store}: complete already, nothing to extract")
@@ -150,7 +150,7 @@ class ScoreWriter(Callback):
         except RuntimeError as error:
             raise UserError(f"another process failed; run the same command again to go on ({error})") from error
         prompts: Any = trainer.datamodule  # type: ignore[attr-defined]
-        _on_rank_zero(trainer, lambda: self._complete(prompts.batches))
+        on_rank_zero(trainer, lambda: self._complete(prompts.batches))
 
     def _complete(self, batches: int) -> None:
         manifest = read_manifest(self.store)
@@ -207,7 +207,7 @@ def samples_table(batch: PromptBatch, extracted: Extracted, decoded: Decoded) ->
     )
 
 
-def _on_rank_zero(trainer: Trainer, action: Any) -> Any:
+def on_rank_zero(trainer: Trainer, action: Any) -> Any:
     """Run on rank 0 and share the outcome; an error there is raised on every rank, so that none waits for ever."""
     outcome: tuple[Any, str | None] = (None, None)
     failure: Exception | None = None
@@ -229,17 +229,17 @@ def _refuse_other(store: Path, manifest: dict[str, Any], config: dict[str, Any])
     for key, value in json.loads(json.dumps(config)).items():
         if manifest.get(key) != value:
             raise UserError(
-                f"score store {store} was begun with another {key} ({_brief(manifest.get(key), value)}); "
+                f"score store {store} was begun with another {key} ({first_difference(manifest.get(key), value)}); "
                 "choose another --store, or delete that folder"
             )
 
 
-def _brief(old: Any, new: Any) -> str:
-    """The first setting that differs."""
+def first_difference(old: Any, new: Any, name: str = "") -> str:
+    """The first setting that differs, named through all levels."""
     if isinstance(old, dict) and isinstance(new, dict):
-        name = next(key for key in {**old, **new} if old.get(key) != new.get(key))
-        return f"{name}: {old.get(name)} there, {new.get(name)} here"
-    return f"{old} there, {new} here"
+        key = next(key for key in {**old, **new} if old.get(key) != new.get(key))
+        return first_difference(old.get(key), new.get(key), f"{name}.{key}" if name else key)
+    return f"{name}: {old} there, {new} here" if name else f"{old} there, {new} here"
 
 
 def command() -> str:

@@ -7,6 +7,7 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from probe.ablation import Ablation
     from probe.artifacts import Artifacts
     from probe.checkpoint import load, save_pretrained
     from probe.classifier import ProbeClassifier
@@ -15,6 +16,7 @@ if TYPE_CHECKING:
     from probe.results import Results
 
 _HOMES = {
+    "Ablation": "probe.ablation",
     "Artifacts": "probe.artifacts",
     "Dynamism": "probe.dynamism",
     "ProbeClassifier": "probe.classifier",
@@ -24,7 +26,16 @@ _HOMES = {
     "save_pretrained": "probe.checkpoint",
 }
 
-__all__ = ["Artifacts", "Dynamism", "ProbeClassifier", "ProbeRegressor", "Results", "load", "save_pretrained"]
+__all__ = [
+    "Ablation",
+    "Artifacts",
+    "Dynamism",
+    "ProbeClassifier",
+    "ProbeRegressor",
+    "Results",
+    "load",
+    "save_pretrained",
+]
 
 
 def __getattr__(name: str) -> Any:

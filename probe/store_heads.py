@@ -1,0 +1,71 @@
+"""What a score store's training samples say of an LLM's heads: static ranking, and how many are dynamic."""
+
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+
+from datamodules.sequences import Sequences
+from datamodules.splits import Split
+from extract.errors import UserError
+from extract.llm import LLMIdentity
+from probe.rankings import Ranking
+
+
+@dataclass(frozen=True)
+class StoreHeads:
+    """Training samples of a store, summed up.
+
+    Attributes:
+        ranking: Heads by mean score over all training steps that have one.
+        steps, empty: Training steps with a score, and those of them without any dynamic head.
+        dynamic: Dynamic heads of all training steps together.
+        ids: The training samples.
+        identity: The LLM.
+        record: Store, its fingerprint and the split, for results.
+
+    """
+
+    ranking: Ranking
+    steps: int
+    empty: int
+    dynamic: int
+    ids: frozenset[str]
+    identity: LLMIdentity
+    record: dict[str, Any]
+
+    def average(self, count_empty: bool) -> float:
+        """Dynamic heads a step, steps without any counted or not."""
+        steps = self.steps if count_empty else self.steps - self.empty
+        if not self.dynamic:
+            raise UserError(f"{self.record['store']}: no head is dynamic at any training step, so n would be 0")
+        return self.dynamic / steps
+
+    def refuse_shared(self, ids: list[str]) -> None:
+        """Prompts that are judged must not be those that chose the static heads."""
+        if shared := self.ids & set(ids):
+            raise UserError(
+                f"{min(shared)} is a training sample of {self.record['store']}, so static heads and n would be known "
+                "from it; give the task another seed, or take another --store"
+            )
+
+
+def read_store_heads(
+    store: str, target: Literal["copy_paste", "reasoning"], threshold: float, split: Split
+) -> StoreHeads:
+    """Read the training samples once."""
+    data = Sequences(store, target, split)
+    data.setup("test")
+    samples, identity = data.whole_samples("train"), data.identity
+    total, known = np.zeros(data.num_heads), np.zeros(data.num_heads)
+    steps = empty = dynamic = 0
+    for number in range(len(samples)):
+        scores = samples[number].scores.double().numpy()
+        scored = np.isfinite(scores)
+        total, known = total + np.nansum(scores, axis=0), known + scored.sum(axis=0)
+        count = (scores >= (threshold if target == "reasoning" else 0.5)).sum(axis=1)[scored.any(axis=1)]
+        steps, empty, dynamic = steps + len(count), empty + int((count == 0).sum()), dynamic + int(count.sum())
+    grid = (total / np.maximum(known, 1)).reshape(identity.layers, identity.heads)
+    record = {"store": store, "fingerprint": data.store.fingerprint, "split": data.split_record()}
+    ids = frozenset(data.split_ids("train"))
+    return StoreHeads(Ranking(grid, True, store), steps, empty, dynamic, ids, identity, record)
