@@ -9,6 +9,9 @@ NIAH := -c configs/extract/niah.yaml -c configs/demo/niah.yaml
 CLASSIFIER := -c configs/probe.yaml -c configs/demo/probe.yaml
 HOTPOTQA := -c configs/extract/hotpotqa.yaml -c configs/demo/hotpotqa.yaml
 REGRESSOR := -c configs/regressor.yaml -c configs/demo/regressor.yaml
+ABLATION := -c configs/ablation/niah.yaml -c configs/demo/ablation.yaml
+ABLATION_K := -c configs/ablation/niah_k.yaml -c configs/demo/ablation_k.yaml
+ABLATION_QA := -c configs/ablation/hotpotqa.yaml -c configs/demo/ablation_hotpotqa.yaml
 
 .PHONY: setup demo test lint bench clean
 .DELETE_ON_ERROR:
@@ -24,24 +27,30 @@ $(READY): pyproject.toml constraints.txt
 
 # Extraction reuses what is complete; a probe is trained again only if its store or config is newer.
 demo: $(READY)
-	@echo '== 1/6 extract: the embedded LLM on needle prompts (4 to 6 minutes on 2 cores)'
+	@echo '== 1/9 extract: the embedded LLM on needle prompts (4 to 6 minutes on 2 cores)'
 	$(LIGHTNING) predict $(NIAH)
 	@$(MAKE) --no-print-directory ckpts/demo/.trained
-	@echo '== 3/6 test: held-out prompts'
+	@echo '== 3/9 test: held-out prompts'
 	$(LIGHTNING) test $(CLASSIFIER) --ckpt_path ckpts/demo/best.ckpt
-	@echo '== 4/6 extract: multi-hop questions (3 to 4 minutes)'
+	@echo '== 4/9 extract: multi-hop questions (3 to 4 minutes)'
 	$(LIGHTNING) predict $(HOTPOTQA)
 	@$(MAKE) --no-print-directory ckpts/demo-regressor/.trained
-	@echo '== 6/6 test: held-out questions'
+	@echo '== 6/9 test: held-out questions'
 	$(LIGHTNING) test $(REGRESSOR) --ckpt_path ckpts/demo-regressor/best.ckpt
+	@echo '== 7/9 ablation: silence heads on 24 needle prompts (about 1 minute)'
+	$(LIGHTNING) test $(ABLATION)
+	@echo '== 8/9 ablation: only the first k dynamic heads, 16 prompts (about 1 minute)'
+	$(LIGHTNING) test $(ABLATION_K)
+	@echo '== 9/9 ablation: silence heads on 24 questions (about 1 minute)'
+	$(LIGHTNING) test $(ABLATION_QA)
 
 ckpts/demo/.trained: stores/demo-niah/manifest.json configs/probe.yaml configs/demo/probe.yaml
-	@echo '== 2/6 fit: the classifier (about 1 minute)'
+	@echo '== 2/9 fit: the classifier (about 1 minute)'
 	$(LIGHTNING) fit $(CLASSIFIER)
 	touch $@
 
 ckpts/demo-regressor/.trained: stores/demo-hotpotqa/manifest.json configs/regressor.yaml configs/demo/regressor.yaml
-	@echo '== 5/6 fit: the regressor (about 1 minute)'
+	@echo '== 5/9 fit: the regressor (about 1 minute)'
 	$(LIGHTNING) fit $(REGRESSOR)
 	touch $@
 

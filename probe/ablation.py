@@ -131,7 +131,7 @@ class Ablation(LightningModule):
             raise UserError(f"model.k: numbers of heads, 0 or more, not {self.k}")
         listed = [condition for condition in self.listed if not isinstance(condition, Unmasked)]
         conditions = [Unmasked(), *(Dynamic(k) for k in self.k if k), *listed]
-        average = max(1, round(known.average(self.count_empty)))
+        average = round(known.average(self.count_empty))
         identity = known.identity
         for condition in conditions:
             condition.prepare(Known(identity.layers, identity.heads, known.ranking, average))

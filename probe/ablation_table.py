@@ -66,7 +66,7 @@ def _pair(pairs: list[dict[str, Any]], first: str, second: str, metric: str) -> 
         if pair["metric"] == metric and (pair["first"], pair["second"]) == (first, second):
             return pair
         if pair["metric"] == metric and (pair["first"], pair["second"]) == (second, first):
-            turned = {"difference": -pair["difference"], "low": -pair["high"], "high": -pair["low"]}
+            turned = {"difference": 0.0 - pair["difference"], "low": 0.0 - pair["high"], "high": 0.0 - pair["low"]}
             return {**pair, **turned, "more": pair["less"], "less": pair["more"]}
     raise KeyError(first, second, metric)
 

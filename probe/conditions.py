@@ -87,6 +87,7 @@ class _FixedSize(Condition):
     """A condition of `n` heads, by default as many as are dynamic on average."""
 
     label: str
+    """The name, with {n} where the number stands."""
 
     def __init__(self, n: int | None = None) -> None:
         self.n = n
@@ -98,10 +99,10 @@ class _FixedSize(Condition):
         self._count = known.average if self.n is None else self.n
         if not 1 <= self._count <= total:
             raise UserError(
-                f"model.conditions: {type(self).__name__} of {self._count} heads, but the LLM has {total}; "
-                "set `n` between 1 and that"
+                f"model.conditions: {type(self).__name__} of {self._count} heads, but the LLM has {total}; set its `n` "
+                "between 1 and that (null takes the average number of dynamic heads in the store)"
             )
-        self.name = f"{self.label} {self._count}"
+        self.name = self.label.format(n=self._count)
 
     def describe(self) -> dict[str, Any]:
         """Name and number of heads."""
@@ -117,7 +118,7 @@ class Static(_FixedSize):
 
     """
 
-    label = "static"
+    label = "static {n}"
 
     def __init__(self, n: int | None = None, ranking: str | None = None) -> None:
         super().__init__(n)
@@ -145,7 +146,7 @@ class Static(_FixedSize):
 class StaticMinusDynamic(Static):
     """Silence the static heads that do not score at this step: if only dynamic heads matter, it does no harm."""
 
-    label = "static minus dynamic"
+    label = "static {n} minus dynamic"
 
     def silenced(self, dynamic: Tensor, order: Tensor) -> Tensor:
         """Static heads without the dynamic ones."""
@@ -155,7 +156,7 @@ class StaticMinusDynamic(Static):
 class DynamicMinusStatic(Static):
     """Silence the dynamic heads that are not static: what a fixed set misses."""
 
-    label = "dynamic minus static"
+    label = "dynamic minus static {n}"
 
     def silenced(self, dynamic: Tensor, order: Tensor) -> Tensor:
         """Dynamic heads without the static ones."""
@@ -172,7 +173,7 @@ class Random(_FixedSize):
 
     """
 
-    label = "random"
+    label = "random {n}"
 
     def __init__(self, n: int | None = None, seed: int = 0, exclude_dynamic: bool = False) -> None:
         super().__init__(n)

@@ -71,7 +71,7 @@ def paired(first: Values, second: Values, resamples: int, seed: int) -> Paired:
     binary = bool(np.isin(np.concatenate([first, second]), (0, 1)).all())
     return Paired(
         n=len(gaps),
-        difference=float(gaps.mean()) if len(gaps) else float("nan"),
+        difference=float(gaps.mean()) + 0.0 if len(gaps) else float("nan"),
         low=low,
         high=high,
         more=more,

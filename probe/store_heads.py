@@ -35,11 +35,9 @@ class StoreHeads:
     record: dict[str, Any]
 
     def average(self, count_empty: bool) -> float:
-        """Dynamic heads a step, steps without any counted or not."""
+        """Dynamic heads a step, steps without any counted or not; 0 where no step has any."""
         steps = self.steps if count_empty else self.steps - self.empty
-        if not self.dynamic:
-            raise UserError(f"{self.record['store']}: no head is dynamic at any training step, so n would be 0")
-        return self.dynamic / steps
+        return self.dynamic / max(steps, 1)
 
     def refuse_shared(self, ids: list[str]) -> None:
         """Prompts that are judged must not be those that chose the static heads."""

@@ -45,54 +45,55 @@ def eq2(row: Any, evidence: set[int], sink: int, local: int) -> float:
 class SlowAblation:
     """Claim 2's two passes without any cache: a full eager forward each time, heads silenced by hooks.
 
-    `model` must have eager attention. Forwards over the same tokens are run once.
+    `model` must have eager attention. Equal forwards are run once. Heads score by Eq. 1, or by Eq. 2 with its
+    threshold, sink and local window.
     """
 
-    def __init__(self, model: Any, evidence: set[int]) -> None:
-        self.model, self.evidence = model, evidence
+    def __init__(self, model: Any, evidence: set[int], eq2: tuple[float, int, int] | None = None) -> None:
+        self.model, self.evidence, self.eq2 = model, evidence, eq2
         self.layers = [block.self_attn.o_proj for block in model.model.layers]
         self.size = model.model.layers[0].self_attn.head_dim
-        self._clean: dict[tuple[int, ...], tuple[int, Any]] = {}
+        self._seen: dict[Any, tuple[int, Any]] = {}
 
     @torch.no_grad()
-    def clean(self, ids: list[int]) -> tuple[int, Any]:
-        """Greedy token, and the last query's attention rows [layer × head, key]."""
-        if tuple(ids) not in self._clean:
-            result = self.model(torch.tensor([ids]), output_attentions=True, use_cache=False, logits_to_keep=1)
+    def forward(self, ids: list[int], silenced: dict[int, set[int]], fill: Any = None) -> tuple[int, Any]:
+        """Greedy token, and the last query's attention rows [layer × head, key], with heads silenced at positions.
+
+        A silenced head's output is zero, or `fill` [layer, head, size].
+        """
+        key = (tuple(ids), tuple((at, tuple(sorted(heads))) for at, heads in silenced.items() if heads), fill is None)
+        if key not in self._seen:
+            hooks = [
+                projection.register_forward_pre_hook(lambda _, x, layer=layer: self._silence(x, layer, silenced, fill))
+                for layer, projection in enumerate(self.layers)
+            ]
+            try:
+                result = self.model(torch.tensor([ids]), output_attentions=True, use_cache=False, logits_to_keep=1)
+            finally:
+                for hook in hooks:
+                    hook.remove()
             rows = torch.cat([layer[0, :, -1] for layer in result.attentions])
-            self._clean[tuple(ids)] = int(result.logits[0, -1].argmax()), rows
-        return self._clean[tuple(ids)]
+            self._seen[key] = int(result.logits[0, -1].argmax()), rows
+        return self._seen[key]
 
-    def dynamic(self, ids: list[int]) -> list[int]:
-        """Heads that score by Eq. 1 in the clean pass, most attention on the needle first."""
-        token, rows = self.clean(ids)
-        scoring = [head for head, row in enumerate(rows) if eq1(row.tolist(), ids, self.evidence, token)]
-        return sorted(scoring, key=lambda head: -float(rows[head, sorted(self.evidence)].sum()))
+    def _silence(self, inputs: Any, layer: int, silenced: dict[int, set[int]], fill: Any) -> Any:
+        out, heads = inputs[0].clone(), self.layers[0].in_features // self.size
+        for position, chosen in silenced.items():
+            for head in (head - layer * heads for head in chosen if head // heads == layer):
+                part = slice(head * self.size, (head + 1) * self.size)
+                out[0, position, part] = 0 if fill is None else fill[layer, head]
+        return (out,)
 
-    @torch.no_grad()
-    def masked(self, ids: list[int], silenced: set[int], fill: Any = None) -> int:
-        """Greedy token with heads silenced at the last position alone: zero, or `fill` [layer, head, size]."""
-        if not silenced:
-            return self.clean(ids)[0]
-        heads = self.layers[0].in_features // self.size
-        hooks = []
-        for layer, projection in enumerate(self.layers):
-            columns = [head - layer * heads for head in silenced if head // heads == layer]
-
-            def silence(_: Any, inputs: Any, columns: list[int] = columns, layer: int = layer) -> Any:
-                out = inputs[0].clone()
-                for head in columns:
-                    part = slice(head * self.size, (head + 1) * self.size)
-                    out[0, -1, part] = 0 if fill is None else fill[layer, head]
-                return (out,)
-
-            hooks.append(projection.register_forward_pre_hook(silence))
-        try:
-            logits = self.model(torch.tensor([ids]), use_cache=False, logits_to_keep=1).logits
-        finally:
-            for hook in hooks:
-                hook.remove()
-        return int(logits[0, -1].argmax())
+    def dynamic(self, ids: list[int], token: int, rows: Any) -> list[int]:
+        """Heads that score by Eq. 1, most attention on the needle first; or by Eq. 2, the highest first."""
+        if self.eq2 is None:
+            scores = [float(eq1(row.tolist(), ids, self.evidence, token)) for row in rows]
+            order = rows[:, sorted(self.evidence)].sum(dim=1).tolist()
+        else:
+            threshold, sink, local = self.eq2
+            order = [eq2(row, self.evidence, sink, local) for row in rows]
+            scores = [score >= threshold for score in order]
+        return sorted((head for head, score in enumerate(scores) if score), key=lambda head: -order[head])
 
     @torch.no_grad()
     def mean_outputs(self, prompt: list[int]) -> Any:
@@ -104,13 +105,24 @@ class SlowAblation:
             hook.remove()
         return torch.stack(seen).view(len(self.layers), -1, self.size)
 
-    def generate(self, prompt: list[int], steps: int, ends: Any, choose: Any, fill: Any = None) -> list[int]:
-        """Tokens of a greedy generation; `choose` maps the dynamic heads, in their order, to a set to silence."""
-        ids, answer = list(prompt), list[int]()
-        while len(answer) < steps and not (answer and answer[-1] in ends):
-            answer.append(self.masked(ids, choose(self.dynamic(ids)), fill))
-            ids.append(answer[-1])
-        return answer
+    def generate(
+        self, prompt: list[int], steps: int, ends: Any, choose: Any, fill: Any = None, keep: str = "clean"
+    ) -> list[tuple[int, list[int], set[int], list[int]]]:
+        """A greedy generation: token, dynamic heads, silenced heads and heads that score then, for each step.
+
+        `choose` maps the dynamic heads, in their order, to a set to silence. Later steps see the former ones' `clean`
+        or `masked` states.
+        """
+        ids, past, found = list(prompt), dict[int, set[int]](), list[Any]()
+        while len(found) < steps and not (found and found[-1][0] in ends):
+            before = self.dynamic(ids, *self.forward(ids, past, fill))
+            silenced = choose(before)
+            token, rows = self.forward(ids, {**past, len(ids) - 1: silenced}, fill)
+            found.append((token, before, silenced, self.dynamic(ids, token, rows)))
+            if keep == "masked":
+                past[len(ids) - 1] = silenced
+            ids.append(token)
+        return found
 
 
 def asl(logits: Any, labels: Any, gamma_neg: float, gamma_pos: float, clip: float) -> float:

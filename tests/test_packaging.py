@@ -13,6 +13,12 @@ import yaml
 from tests.conftest import ROOT, Run
 
 PACKAGES = ("extract", "datamodules", "probe")
+ABLATIONS = {
+    "ablation.yaml": "niah.yaml",
+    "ablation_k.yaml": "niah_k.yaml",
+    "ablation_hotpotqa.yaml": "hotpotqa.yaml",
+}
+"""The demo's overlays of claim 2, and what each is merged over."""
 CONFIGS = sorted((ROOT / "configs").rglob("*.yaml"))
 
 
@@ -59,6 +65,10 @@ def command(config: Path) -> list[str]:
         return ["predict", "-c", "configs/extract/niah.yaml", "-c", str(config)]
     if config.name == "regressor_ranking.yaml":
         return ["fit", "-c", "configs/regressor.yaml", "-c", str(config)]
+    if config.parent.name == "ablation":
+        return ["test", "-c", str(config)]
+    if config.name in ABLATIONS:
+        return ["test", "-c", f"configs/ablation/{ABLATIONS[config.name]}", "-c", str(config)]
     extraction = config.name in ("niah.yaml", "hotpotqa.yaml")
     base = f"configs/extract/{config.name}" if extraction else f"configs/{config.name}"
     first = ["-c", base] if config.parent.name in ("demo", "source") else []
@@ -89,6 +99,24 @@ def test_the_probe_configs_are_the_papers(name: str) -> None:
     assert (data["batch_size"], data["split"]["fractions"]) == (128, [0.7, 0.2, 0.1])
     assert (trainer["max_epochs"], trainer["gradient_clip_val"]) == (100, 1.0)
     assert trainer["gradient_clip_algorithm"] == "norm"
+
+
+def test_the_ablation_configs_are_the_papers() -> None:
+    """Figs. 2, 3 and 6: grids, runs, numbers of heads."""
+    grid, sweep, questions = (
+        yaml.safe_load((ROOT / f"configs/ablation/{name}.yaml").read_text()) for name in ("niah", "niah_k", "hotpotqa")
+    )
+    axes = {"lengths": {"start": 5000, "stop": 50000, "step": 5000}, "depths": {"start": 0, "stop": 100, "step": 10}}
+    task = grid["data"]["init_args"]["task"]["init_args"]
+    assert {name: task[name] for name in axes} == axes == {n: grid["model"]["init_args"]["cells"][n] for n in axes}
+    assert (task["runs"], task["haystack_start"]) == (5, "zero")
+    assert sweep["model"]["init_args"]["k"] == list(range(0, 75, 5))
+    task = sweep["data"]["init_args"]["task"]["init_args"]
+    assert (task["lengths"], task["runs"]) == ([5000], 20)
+    cells = questions["model"]["init_args"]["cells"]
+    assert cells["lengths"] == {"start": 250, "stop": 3750, "step": 500}
+    assert cells["depths"] == {"start": 5, "stop": 95, "step": 10}
+    assert cells["fade"]
 
 
 def test_every_dependency_has_its_reason() -> None:
