@@ -40,8 +40,12 @@ class Batch:
 
     def branches(self, count: int) -> "Batch":
         """Every prompt `count` times in a row, each with an answer of its own."""
+        return self.take(torch.arange(len(self.tokens), device=self.tokens.device).repeat_interleave(count))
+
+    def take(self, rows: Int[Tensor, "some"]) -> "Batch":
+        """A copy of some rows."""
         names = ("tokens", "real", "evidence", "forced", "budgets")
-        return replace(self, **{name: getattr(self, name).repeat_interleave(count, dim=0) for name in names})
+        return replace(self, **{name: getattr(self, name)[rows] for name in names})
 
 
 def pad(samples: Sequence[Sample], fill: int, device: torch.device) -> Batch:

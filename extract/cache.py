@@ -2,6 +2,7 @@
 
 from typing import TYPE_CHECKING, Any
 
+import torch
 from torch import Tensor
 from transformers.cache_utils import DynamicCache, DynamicLayer
 
@@ -25,10 +26,6 @@ class ReservedLayer(DynamicLayer):
         self._values = self._room(value_states)
         self.keys, self.values = self._keys[:, :, :0], self._values[:, :, :0]
 
-    def own_length(self) -> int:
-        """Tokens that this layer itself holds."""
-        return 0 if self.keys is None else self.keys.shape[2]
-
     def _room(self, states: Tensor) -> Tensor:
         batch, heads, _, size = states.shape
         return states.new_zeros((batch, heads, self.capacity, size))
@@ -37,7 +34,7 @@ class ReservedLayer(DynamicLayer):
         """Write the new keys and values behind the filled part; returns all of it."""
         if not self.is_initialized:
             self.lazy_initialization(key_states, value_states)
-        start = self.own_length()
+        start = self.get_seq_length()
         end = start + key_states.shape[2]
         self._keys[:, :, start:end] = key_states
         self._values[:, :, start:end] = value_states
@@ -56,24 +53,67 @@ class ReservedLayer(DynamicLayer):
         self.keys, self.values = self._keys[:, :, :end], self._values[:, :, :end]
 
 
-class BranchedLayer(ReservedLayer):
+class BranchedLayer(DynamicLayer):
     """Answers of several branches of each prompt: their keys are kept apart, the prompt's are kept once.
 
     `update` returns the branches' own keys alone; `Recorder.prompt` gives the prompt's to the attention function.
 
     Args:
         prompt: Keys of the prompts, one row each.
+        branches: Rows of answers in all.
         capacity: Most tokens of an answer.
+
+    Attributes:
+        rows: The branches that the next forward runs; one may stand there several times where nothing is kept.
+        again: The next forward runs the last token once more: its keys are used, not kept, and stand in `last`.
 
     """
 
-    def __init__(self, prompt: ReservedLayer, capacity: int) -> None:
-        super().__init__(capacity)
-        self.prompt = prompt
+    def __init__(self, prompt: ReservedLayer, branches: int, capacity: int) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self.prompt, self.branches, self.capacity = prompt, branches, capacity
+        self.rows, self.again, self.length = torch.arange(branches), False, 0
+        self.last: tuple[Tensor, Tensor] | None = None
 
     def get_seq_length(self) -> int:
-        """Tokens of prompt and answers so far."""
-        return self.prompt.get_seq_length() + self.own_length()
+        """Tokens of prompt and answers before the next forward's."""
+        return self.prompt.get_seq_length() + self.length - self.again
+
+    def lazy_initialization(self, key_states: Tensor, value_states: Tensor) -> None:
+        """Reserve the room."""
+        super().lazy_initialization(key_states, value_states)
+        self._own = [self._room(states) for states in (key_states, value_states)]
+
+    def _room(self, states: Tensor) -> Tensor:
+        _, heads, _, size = states.shape
+        return states.new_zeros((self.branches, heads, self.capacity, size))
+
+    def update(self, key_states: Tensor, value_states: Tensor, *_: Any, **__: Any) -> tuple[Tensor, Tensor]:
+        """Keys and values of the answers of `rows`, the new token's behind them."""
+        if not self.is_initialized:
+            self.lazy_initialization(key_states, value_states)
+        new, rows = (key_states, value_states), self.rows.to(key_states.device)
+        if self.again:
+            self.last = new
+            before = (own[rows, :, : self.length - 1] for own in self._own)
+            keys, values = (torch.cat(pair, dim=2) for pair in zip(before, new, strict=True))
+            return keys, values
+        for own, states in zip(self._own, new, strict=True):
+            own[:, :, self.length][rows] = states[:, :, 0]
+        self.length += 1
+        keys, values = (own[rows, :, : self.length] for own in self._own)
+        return keys, values
+
+    def copy(self, target: Tensor, source: Tensor) -> None:
+        """Give branches the answers of others."""
+        for own in self._own:
+            own[target.to(own.device), :, : self.length] = own[source.to(own.device), :, : self.length]
+
+    def keep_last(self, rows: Tensor, which: Tensor) -> None:
+        """Write a repeated forward's keys over the last ones of `rows`, taken from its places `which`."""
+        assert self.last is not None
+        for own, states in zip(self._own, self.last, strict=True):
+            own[:, :, self.length - 1][rows.to(own.device)] = states[which.to(own.device), :, 0]
 
     def prompt_keys(self) -> tuple[Tensor, Tensor]:
         """Keys and values of the prompts."""
@@ -81,25 +121,13 @@ class BranchedLayer(ReservedLayer):
         assert self.prompt.values is not None
         return self.prompt.keys, self.prompt.values
 
-    def last(self) -> tuple[Tensor, Tensor]:
-        """A copy of the last token's keys and values."""
-        assert self.keys is not None
-        assert self.values is not None
-        return self.keys[:, :, -1:].clone(), self.values[:, :, -1:].clone()
 
-    def put_last(self, keys: Tensor, values: Tensor) -> None:
-        """Write over the last token's keys and values."""
-        assert self.keys is not None
-        assert self.values is not None
-        self.keys[:, :, -1:], self.values[:, :, -1:] = keys, values
-
-
-def branched_cache(prompts: DynamicCache, capacity: int) -> tuple[DynamicCache, list[BranchedLayer]]:
+def branched_cache(prompts: DynamicCache, branches: int, capacity: int) -> tuple[DynamicCache, list[BranchedLayer]]:
     """A cache for branches of cached prompts, with room for answers of `capacity` tokens; and its layers."""
     layers = []
     for layer in prompts.layers:
         assert isinstance(layer, ReservedLayer)
-        layers.append(BranchedLayer(layer, capacity))
+        layers.append(BranchedLayer(layer, branches, capacity))
     cache = DynamicCache()
     cache.layers = list(layers)
     return cache, layers

@@ -11,7 +11,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from extract.errors import UserError
-from extract.keys import Keys
+from extract.keys import Branching, Keys
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -36,8 +36,9 @@ class Recorder:
         silence: Heads whose output is taken away before the output projection; None silences none.
             [batch, layer, head].
         fill: What a silenced head's output becomes, by layer, [batch, head, vsize]; None makes it zero.
-        prompt: Keys and values of each layer that stand before those of the batch, one row for several neighbouring
-            rows of the batch, [prompt, kvhead, key, size]: branches of one prompt share them. None: there are none.
+        prompt: Keys and values of each layer that stand before those of the batch, [prompt, kvhead, key, size]: rows
+            that branch from one prompt share them. None: there are none.
+        branching: Which prompt each row goes on.
         averaging: Record the mean output of each head over a forward's positions.
         averages: These means by layer, [batch, head, vsize].
         argmax: Most attended key of each head. [batch, layer, head].
@@ -53,6 +54,7 @@ class Recorder:
         self.silence: Bool[Tensor, "batch layer head"] | None = None
         self.fill: dict[int, Float[Tensor, "batch head vsize"]] | None = None
         self.prompt: list[tuple[Tensor, Tensor]] | None = None
+        self.branching: Branching | None = None
         self.averaging = False
         self.averages: dict[int, Float[Tensor, "batch head vsize"]] = {}
         self.hidden: Float[Tensor, "batch hidden"] = torch.empty(0)
@@ -100,10 +102,9 @@ class Recorder:
         batch, heads, _, size = query.shape
         groups = key.shape[1]
         rows = query.reshape(batch * groups, heads // groups, size)
-        parts = [Keys(key.flatten(0, 1), value.flatten(0, 1), groups)]
+        parts = [Keys(key, value)]
         if self.prompt is not None:
-            before, values = self.prompt[int(module.layer_idx)]  # type: ignore[arg-type]
-            parts.insert(0, Keys(before.flatten(0, 1), values.flatten(0, 1), groups))
+            parts.insert(0, Keys(*self.prompt[int(module.layer_idx)], self.branching))  # type: ignore[arg-type]
         weights = self._weights(rows, parts, mask, scaling, groups)
         self._reduce(module, weights.view(batch, heads, -1))
         shares = weights.to(value.dtype).split([part.length for part in parts], dim=-1)
@@ -122,7 +123,7 @@ class Recorder:
         batch, heads, _, size = query.shape
         groups = key.shape[1]
         row = query[:, :, -1].reshape(batch * groups, heads // groups, size)
-        part = Keys(key.flatten(0, 1), key.flatten(0, 1), groups)
+        part = Keys(key, key)
         weights = self._weights(row, [part], None if mask is None else mask[:, :, -1:], scaling, groups)
         self._reduce(module, weights.view(batch, heads, -1))
 
@@ -140,10 +141,10 @@ class Recorder:
             if mask is not None:
                 logits += self._additive(mask, rows.dtype, groups)
         elif mask is None:
-            logits = torch.bmm(rows * scaling, parts[0].keys.transpose(1, 2))
+            logits = torch.bmm(rows * scaling, parts[0].keys.flatten(0, 1).transpose(1, 2))
         else:
             bias = self._additive(mask, rows.dtype, groups)
-            logits = torch.baddbmm(bias, rows, parts[0].keys.transpose(1, 2), alpha=scaling)
+            logits = torch.baddbmm(bias, rows, parts[0].keys.flatten(0, 1).transpose(1, 2), alpha=scaling)
         return torch.softmax(logits, dim=-1, dtype=torch.float32)
 
     def _additive(self, mask: Tensor, dtype: torch.dtype, groups: int) -> Tensor:

@@ -3,45 +3,74 @@
 from dataclasses import dataclass
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor
 
 
 @dataclass(frozen=True)
-class Keys:
-    """Keys and values of one layer; a row of them serves one row of queries, or several neighbouring ones.
+class Branching:
+    """Which prompt each row of a batch goes on.
 
     Attributes:
-        keys, values: Rows are prompts × KV heads, or batch rows × KV heads where nothing is shared.
-        groups: KV heads.
+        places: For each row, prompt × `width` + its number among the rows of that prompt.
+        width: Most rows of one prompt.
 
     """
 
-    keys: Float[Tensor, "pg key size"]
-    values: Float[Tensor, "pg key vsize"]
-    groups: int
+    places: Int[Tensor, "batch"]
+    width: int
+
+    @classmethod
+    def of(cls, prompts: Int[Tensor, "batch"]) -> "Branching":
+        """From the prompt of each row, ascending."""
+        counts = torch.bincount(prompts)
+        number = torch.arange(len(prompts), device=prompts.device) - (counts.cumsum(0) - counts)[prompts]
+        width = int(counts.max())
+        return cls(prompts * width + number, width)
+
+
+@dataclass(frozen=True)
+class Keys:
+    """Keys and values of one layer, for rows that have one each, or for rows that branch from prompts.
+
+    Attributes:
+        keys, values: Of every row, or of every prompt.
+        branching: Of the rows, if they branch.
+
+    """
+
+    keys: Float[Tensor, "own kvhead key size"]
+    values: Float[Tensor, "own kvhead key vsize"]
+    branching: Branching | None = None
 
     @property
     def length(self) -> int:
         """Number of keys."""
-        return self.keys.shape[1]
+        return self.keys.shape[2]
 
     def logits_of(self, rows: Float[Tensor, "bg share size"]) -> Float[Tensor, "bg share key"]:
         """Products of queries with their keys."""
-        return self._spread(torch.bmm(self._gather(rows), self.keys.transpose(1, 2)), rows)
+        return self._spread(torch.bmm(self._gather(rows), self.keys.flatten(0, 1).transpose(1, 2)), rows)
 
     def values_of(self, weights: Float[Tensor, "bg share key"]) -> Float[Tensor, "bg share vsize"]:
         """Sums of their values, weighted."""
-        return self._spread(torch.bmm(self._gather(weights), self.values), weights)
+        return self._spread(torch.bmm(self._gather(weights), self.values.flatten(0, 1)), weights)
 
     def _gather(self, rows: Tensor) -> Tensor:
-        """Rows that share a row of keys as one matrix: [prompt × group, branch × share, …]."""
-        prompts, branches = len(self.keys) // self.groups, len(rows) // len(self.keys)
-        split = rows.view(prompts, branches, self.groups, *rows.shape[1:])
-        return split.transpose(1, 2).reshape(len(self.keys), -1, rows.shape[2])
+        """Rows of a prompt as one matrix: [prompt × kvhead, branch × share, …]; absent branches are zero."""
+        if self.branching is None:
+            return rows
+        prompts, groups = self.keys.shape[:2]
+        full = rows.new_zeros(prompts * self.branching.width, groups, *rows.shape[1:])
+        full[self.branching.places.to(rows.device)] = rows.unflatten(0, (-1, groups))
+        split = full.unflatten(0, (prompts, -1)).transpose(1, 2)
+        return split.reshape(prompts * groups, -1, rows.shape[2])
 
     def _spread(self, result: Tensor, rows: Tensor) -> Tensor:
         """The inverse of `_gather`, for its product."""
-        prompts, branches = len(self.keys) // self.groups, len(rows) // len(self.keys)
-        split = result.view(prompts, self.groups, branches, rows.shape[1], -1)
-        return split.transpose(1, 2).reshape(len(rows), rows.shape[1], -1)
+        if self.branching is None:
+            return result
+        prompts, groups = self.keys.shape[:2]
+        split = result.view(prompts, groups, self.branching.width, rows.shape[1], -1)
+        spread: Tensor = split.transpose(1, 2).flatten(0, 1)[self.branching.places.to(rows.device)]
+        return spread.flatten(0, 1)

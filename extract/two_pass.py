@@ -12,6 +12,7 @@ from extract.batch import Batch, advance, pad, prefill
 from extract.cache import branched_cache
 from extract.dynamic import DynamicHeads
 from extract.instrument import Recorder, instrumented, recording
+from extract.keys import Branching
 from extract.llm import LLM
 from extract.task import Sample
 
@@ -75,11 +76,10 @@ def ablate(
     recorder = Recorder(model)
     if operator == "mean":
         cache, means = _averaging_prefill(model, prompts, recorder)
-        recorder.fill = {layer: mean.repeat_interleave(count, dim=0) for layer, mean in means.items()}
     else:
-        cache = prefill(model, prompts, prompts.width - 1)
+        cache, means = prefill(model, prompts, prompts.width - 1), None
     with instrumented(model), recording(recorder, model):
-        return _TwoPass(llm, prompts.branches(count), cache, conditions, heads, keep, recorder).run()
+        return _TwoPass(llm, prompts.branches(count), cache, means, conditions, heads, keep, recorder).run()
 
 
 def _averaging_prefill(
@@ -95,22 +95,30 @@ def _averaging_prefill(
 
 
 class _TwoPass:
-    """The loop over steps. Rows are samples × conditions, a sample's conditions side by side."""
+    """The loop over steps. Rows are samples × conditions, a sample's conditions side by side.
+
+    Rows of a sample that have the same answer so far are one until it parts: `leader` names the first of them, and a
+    forward runs leaders alone. Under `keep: masked` the heads silenced so far must be the same, too.
+    """
 
     def __init__(
         self,
         llm: LLM,
         batch: Batch,
         prompts: "DynamicCache",
+        means: dict[int, Tensor] | None,
         conditions: Sequence[Selection],
         heads: DynamicHeads,
         keep: Literal["clean", "masked"],
         recorder: Recorder,
     ) -> None:
         self.llm, self.batch, self.conditions, self.heads = llm, batch, conditions, heads
-        self.keep, self.recorder = keep, recorder
-        self.cache, self.layers = branched_cache(prompts, batch.tokens.shape[1] - batch.width)
+        self.keep, self.recorder, self.means = keep, recorder, means
+        rows, capacity = batch.tokens.shape
+        self.cache, self.layers = branched_cache(prompts, rows, capacity - batch.width)
         recorder.prompt = [layer.prompt_keys() for layer in self.layers]
+        self.sample = torch.arange(rows, device=batch.tokens.device) // len(conditions)
+        self.leader = self.sample * len(conditions)
 
     def run(self) -> Ablated:
         """All steps, until every row has ended."""
@@ -130,20 +138,36 @@ class _TwoPass:
         return self._collect(lengths, steps)
 
     def _step(self, keys: int, going: Bool[Tensor, "batch"]) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        """Generated token; dynamic, silenced and afterwards scoring heads."""
-        self.recorder.columns = self.heads.columns(self.batch, keys)
-        generated, before, order = self._forward(keys)
+        """Generated token; dynamic, silenced and afterwards scoring heads. Rows that have ended get anything."""
+        leaders, of_leader = self.leader[going].unique(return_inverse=True)
+        which = torch.zeros_like(self.leader).masked_scatter_(going, of_leader)
+        generated, before, order = (found[which] for found in self._forward(keys, leaders))
         silence = self._choose(before, order) & going[:, None]
-        after = before
-        if bool(silence.any()):
-            masked, scoring = self._silenced(keys, silence)
-            some = silence.any(dim=1)  # a row that silences nothing has nothing to run twice for
-            generated, after = torch.where(some, masked, generated), torch.where(some[:, None], scoring, before)
+        some = silence.any(dim=1)  # a row that silences nothing has nothing to run twice for
+        after, chosen = before, torch.zeros_like(self.leader)
+        if bool(some.any()):
+            pairs = torch.cat([self.leader[some, None], silence[some].long()], dim=1)
+            different, place = pairs.unique(dim=0, return_inverse=True)
+            chosen.masked_scatter_(some, place)
+            token, scoring, _ = self._forward(keys, different[:, 0], silence=different[:, 1:].bool())
+            generated = torch.where(some, token[chosen], generated)
+            after = torch.where(some[:, None], scoring[chosen], before)
+        self._part(going, generated, torch.where(some, chosen, -1))
         return generated, before, silence, after
 
-    def _forward(self, keys: int) -> tuple[Tensor, Tensor, Tensor]:
-        generated = advance(self.llm.model, self.batch, self.cache, keys).argmax(dim=-1)
-        return generated, *self.heads.scored(self.recorder, self.batch, keys, generated)
+    def _forward(
+        self, keys: int, rows: Int[Tensor, "some"], silence: Bool[Tensor, "some head"] | None = None
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """Token of some rows, scoring heads, and their order; a forward that silences heads keeps no keys."""
+        part, recorder = self.batch.take(rows), self.recorder
+        recorder.columns = self.heads.columns(part, keys)
+        recorder.branching = Branching.of(self.sample[rows])
+        recorder.silence = None if silence is None else silence.view(-1, recorder.layers, recorder.heads)
+        recorder.fill = None if self.means is None else {n: mean[self.sample[rows]] for n, mean in self.means.items()}
+        for layer in self.layers:
+            layer.rows, layer.again = rows, silence is not None
+        generated = advance(self.llm.model, part, self.cache, keys).argmax(dim=-1)
+        return generated, *self.heads.scored(recorder, part, keys, generated)
 
     def _choose(self, dynamic: Tensor, order: Tensor) -> Bool[Tensor, "batch head"]:
         """Each condition chooses for its own rows."""
@@ -154,16 +178,24 @@ class _TwoPass:
         ]
         return torch.stack(chosen, dim=1).flatten(0, 1)
 
-    def _silenced(self, keys: int, silence: Bool[Tensor, "batch head"]) -> tuple[Tensor, Tensor]:
-        """The same query again, in place of the first: token, and the heads that score then."""
-        clean = [layer.last() for layer in self.layers] if self.keep == "clean" else []
-        self.cache.crop(-1)
-        self.recorder.silence = silence.view(len(silence), self.recorder.layers, self.recorder.heads)
-        generated, after, _ = self._forward(keys)
-        self.recorder.silence = None
-        for layer, states in zip(self.layers, clean, strict=False):
-            layer.put_last(*states)
-        return generated, after
+    def _part(
+        self, going: Bool[Tensor, "batch"], generated: Int[Tensor, "batch"], masked: Int[Tensor, "batch"]
+    ) -> None:
+        """Rows whose answers part from now on get leaders and keys of their own.
+
+        `masked` is a row's place in the forward that silenced heads, -1 without one.
+        """
+        state = masked if self.keep == "masked" else torch.zeros_like(masked)
+        rows = going.nonzero()[:, 0]
+        parts, part = torch.stack([self.leader, generated, state], dim=1)[rows].unique(dim=0, return_inverse=True)
+        first = torch.full((len(parts),), len(going), device=rows.device).scatter_reduce_(0, part, rows, "amin")
+        former = parts[:, 0]
+        self.leader = self.leader.masked_scatter(going, first[part])
+        new = first != former
+        for layer in self.layers:
+            layer.copy(first[new], former[new])
+            if self.keep == "masked":
+                layer.keep_last(first[parts[:, 2] >= 0], parts[parts[:, 2] >= 0, 2])
 
     def _collect(self, lengths: Tensor, steps: list[tuple[Tensor, ...]]) -> Ablated:
         """By sample and condition, on the host."""
