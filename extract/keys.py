@@ -63,7 +63,7 @@ class Keys:
         prompts, groups = self.keys.shape[:2]
         full = rows.new_zeros(prompts * self.branching.width, groups, *rows.shape[1:])
         full[self.branching.places.to(rows.device)] = rows.unflatten(0, (-1, groups))
-        split = full.unflatten(0, (prompts, -1)).transpose(1, 2)
+        split: Tensor = full.unflatten(0, (prompts, -1)).transpose(1, 2)
         return split.reshape(prompts * groups, -1, rows.shape[2])
 
     def _spread(self, result: Tensor, rows: Tensor) -> Tensor:

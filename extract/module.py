@@ -3,11 +3,9 @@
 from dataclasses import dataclass
 from typing import Any
 
-from lightning import LightningModule
-
 from extract.decode import Decoded, decode
-from extract.errors import UserError
 from extract.llm import LLM
+from extract.stage import LLMStage
 from extract.task import Sample, Task
 
 
@@ -36,7 +34,7 @@ class Extracted:
     metrics: list[dict[str, float]]
 
 
-class Extraction(LightningModule):
+class Extraction(LLMStage):
     """Generate greedily and score every head at every step; a `ScoreWriter` callback keeps the rows.
 
     Args:
@@ -47,21 +45,8 @@ class Extraction(LightningModule):
     """
 
     def __init__(self, llm: LLM | None = None, sink: int = 4, local: int = 64) -> None:
-        super().__init__()
+        super().__init__(llm)
         self.sink, self.local = sink, local
-        self._llm = llm
-
-    @property
-    def llm(self) -> LLM:
-        """The frozen model.
-
-        Raises:
-            UserError: none was configured.
-
-        """
-        if self._llm is None:
-            raise UserError("no `llm:` in the config; add one of configs/llm/*.yaml with a further -c")
-        return self._llm
 
     def describe(self) -> dict[str, Any]:
         """The settings that determine scores, for the store's manifest."""
@@ -69,9 +54,7 @@ class Extraction(LightningModule):
 
     def on_predict_start(self) -> None:
         """Put the model where the Trainer works."""
-        if self.llm.device_map is not None and self.trainer.world_size > 1:
-            raise UserError("llm.device_map spreads one model over devices, so it needs `trainer.devices: 1`")
-        self.llm.to(self.device)
+        self.place_llm()
 
     def predict_step(self, batch: PromptBatch) -> Extracted:
         """Rows of one batch."""

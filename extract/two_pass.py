@@ -1,13 +1,13 @@
 """Ablation decoding: each step looks at all heads, then chooses its token with some of them silenced (claim 2)."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal, Protocol
+from typing import TYPE_CHECKING, Literal, Protocol, runtime_checkable
 
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
+from extract.ablated import Ablated
 from extract.batch import Batch, advance, pad, prefill
 from extract.cache import branched_cache
 from extract.dynamic import DynamicHeads
@@ -20,31 +20,12 @@ if TYPE_CHECKING:
     from transformers import DynamicCache, PreTrainedModel
 
 
+@runtime_checkable
 class Selection(Protocol):
     """Chooses the heads to silence at a step."""
 
     def silenced(self, dynamic: Bool[Tensor, "row head"], order: Float[Tensor, "row head"]) -> Bool[Tensor, "row head"]:
         """The heads to silence, given a clean pass's dynamic heads and what orders them (higher first)."""
-
-
-@dataclass(frozen=True)
-class Ablated:
-    """Generations of every sample under every condition.
-
-    Attributes:
-        lengths: Steps; the one that generates an end token is one.
-        tokens: Generated tokens.
-        before: Dynamic heads of the clean pass of each step.
-        silenced: Heads silenced in the second pass.
-        after: Heads that score in the second pass, by its own token.
-
-    """
-
-    lengths: Int[Tensor, "sample condition"]
-    tokens: Int[Tensor, "sample condition step"]
-    before: Bool[Tensor, "sample condition step head"]
-    silenced: Bool[Tensor, "sample condition step head"]
-    after: Bool[Tensor, "sample condition step head"]
 
 
 @torch.inference_mode()
@@ -163,7 +144,9 @@ class _TwoPass:
         recorder.columns = self.heads.columns(part, keys)
         recorder.branching = Branching.of(self.sample[rows])
         recorder.silence = None if silence is None else silence.view(-1, recorder.layers, recorder.heads)
-        recorder.fill = None if self.means is None else {n: mean[self.sample[rows]] for n, mean in self.means.items()}
+        if self.means is not None:
+            sample = self.sample[rows]
+            recorder.fill = {layer: mean[sample.to(mean.device)] for layer, mean in self.means.items()}
         for layer in self.layers:
             layer.rows, layer.again = rows, silence is not None
         generated = advance(self.llm.model, part, self.cache, keys).argmax(dim=-1)

@@ -3,18 +3,18 @@
 from typing import TYPE_CHECKING, Any, Literal
 
 import torch
-from lightning import LightningModule
 from rich.table import Table
-from torch import Tensor
 
 from datamodules.prompts import Prompts
 from datamodules.splits import Split
+from extract.ablated import Generation
 from extract.dynamic import DynamicHeads
 from extract.errors import UserError
 from extract.llm import LLM
 from extract.module import PromptBatch
+from extract.stage import LLMStage
 from extract.task import Sample
-from extract.two_pass import Ablated, ablate
+from extract.two_pass import ablate
 from extract.writer import on_rank_zero
 from probe.ablation_figures import draw_grid, draw_sweep
 from probe.ablation_table import outcome_table, pair_lines
@@ -22,13 +22,13 @@ from probe.cells import Cells
 from probe.conditions import Condition, Dynamic, Known, Unmasked
 from probe.outcomes import Outcomes
 from probe.store_heads import StoreHeads, read_store_heads
-from probe.trials import Trial, Trials
+from probe.trials import Trial, Trials, heads_of
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 
-class Ablation(LightningModule):
+class Ablation(LLMStage):
     """Generate every prompt under every condition, and compare them.
 
     Args:
@@ -71,8 +71,8 @@ class Ablation(LightningModule):
         resamples: int = 1000,
         seed: int = 0,
     ) -> None:
-        super().__init__()
-        self._llm, self.store, self.split = llm, store, split
+        super().__init__(llm)
+        self.store, self.split = store, split
         self.k = sorted(set(k or []))
         self.listed = conditions or []
         self.heads = DynamicHeads(target, threshold, sink, local)
@@ -81,18 +81,6 @@ class Ablation(LightningModule):
         self.trials, self.cells = Trials(trials), cells
         self.resamples, self.seed = resamples, seed
         self.results: dict[str, Any] = {}
-
-    @property
-    def llm(self) -> LLM:
-        """The frozen model.
-
-        Raises:
-            UserError: none was configured.
-
-        """
-        if self._llm is None:
-            raise UserError("no `llm:` in the config; add one of configs/llm/*.yaml with a further -c")
-        return self._llm
 
     @property
     def _data(self) -> Prompts:
@@ -153,9 +141,7 @@ class Ablation(LightningModule):
 
     def on_test_start(self) -> None:
         """Put the model where the Trainer works."""
-        if self.llm.device_map is not None and self.trainer.world_size > 1:
-            raise UserError("llm.device_map spreads one model over devices, so it needs `trainer.devices: 1`")
-        self.llm.to(self.device)
+        self.place_llm()
 
     def test_step(self, batch: PromptBatch) -> None:
         """Generate one batch under every condition and keep it."""
@@ -164,29 +150,23 @@ class Ablation(LightningModule):
         self.known.refuse_shared([sample.id for sample in batch.samples])
         found = ablate(self.llm, batch.samples, self.conditions, self.heads, self.operator, self.keep)
         trials = [
-            self._trial(batch, sample, found, row, place)
+            self._trial(batch, sample, condition.name, found.of(row, place))
             for row, sample in enumerate(batch.samples)
-            for place in range(len(self.conditions))
+            for place, condition in enumerate(self.conditions)
         ]
         self.trials.write(batch.number, trials)
 
-    def _trial(self, batch: PromptBatch, sample: Sample, found: Ablated, row: int, place: int) -> Trial:
-        steps = int(found.lengths[row, place])
-        tokens = found.tokens[row, place, :steps].tolist()
+    def _trial(self, batch: PromptBatch, sample: Sample, condition: str, generation: Generation) -> Trial:
+        tokens = generation.tokens.tolist()
         answer = str(self.llm.tokenizer.decode(tokens, skip_special_tokens=True)).strip()
-        before, silenced, after = (x[row, place, :steps] for x in (found.before, found.silenced, found.after))
         return {
             "sample": sample.index,
             "id": sample.id,
-            "condition": self.conditions[place].name,
+            "condition": condition,
             "length": sample.fields["length"],
             "depth": sample.fields["depth"],
             "metrics": batch.task.grade(sample, answer),
-            "steps": steps,
-            "dynamic": _mean_heads(before),
-            "silenced": _mean_heads(silenced),
-            "compensated": _most_heads(after & ~before),
-            "compensated_static": _most_heads(after & ~before & self.static),
+            **heads_of(generation, self.static),
             "gold": sample.gold,
             "answer": answer,
         }
@@ -240,13 +220,3 @@ class Ablation(LightningModule):
         if self.k:
             drawn["k_sweep"] = draw_sweep(self.results["figures"], self.outcomes, self.k, self.static_top)
         return drawn
-
-
-def _mean_heads(heads: Tensor) -> float:
-    """Heads a step."""
-    return float(heads.sum(dim=1).double().mean())
-
-
-def _most_heads(heads: Tensor) -> int:
-    """Heads of the step that has most."""
-    return int(heads.sum(dim=1).max())

@@ -4,6 +4,10 @@ import json
 from pathlib import Path
 from typing import Any
 
+from jaxtyping import Bool
+from torch import Tensor
+
+from extract.ablated import Generation
 from extract.errors import UserError
 from extract.shards import write_bytes
 from extract.store import digest, sweep
@@ -66,6 +70,22 @@ class Trials:
 
     def _files(self) -> list[Path]:
         return sorted(path for path in self.folder.glob("*.json") if path.stem.isdigit())
+
+
+def heads_of(generation: Generation, static: Bool[Tensor, "head"]) -> dict[str, int | float]:
+    """Heads of a generation in numbers.
+
+    Steps; dynamic and silenced heads a step, on average; compensated heads of the step that has most, all of them and
+    those of a static set: m(s).
+    """
+    new = generation.compensated()
+    return {
+        "steps": len(generation.tokens),
+        "dynamic": float(generation.before.sum(dim=1).double().mean()),
+        "silenced": float(generation.silenced.sum(dim=1).double().mean()),
+        "compensated": int(new.sum(dim=1).max()),
+        "compensated_static": int((new & static).sum(dim=1).max()),
+    }
 
 
 def _read(path: Path) -> Any:

@@ -13,6 +13,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import psutil
 import torch
 from lightning import Callback, Trainer
@@ -25,13 +26,17 @@ from datamodules.rows import ScoreRows
 from extract.batch import advance, pad, prefill, reasoning_columns
 from extract.cache import reserved_cache
 from extract.decode import _row, decode
+from extract.dynamic import DynamicHeads
 from extract.instrument import Recorder, instrumented, recording
 from extract.llm import LLM, LLMIdentity
 from extract.niah import NIAH
 from extract.task import Sample
+from extract.two_pass import ablate
 from probe.classifier import ProbeClassifier
+from probe.conditions import Condition, Dynamic, Known, Random, Static
 from probe.losses import asymmetric_loss
 from probe.mlp import MLP
+from probe.rankings import Ranking
 from tests.stores import make_store
 
 Result = dict[str, Any]
@@ -184,6 +189,38 @@ def long_prompt(llm: LLM) -> list[Result]:
     return results
 
 
+def ablation(llm: LLM) -> list[Result]:
+    """15 numbers of heads, static and random ones, on a prompt of about 1,000 tokens: together, and one by one."""
+    task = NIAH(lengths=[890], depths=[50.0], seed=1)
+    task.prepare(llm)
+    sample = task.sample(0)
+    scores = np.random.default_rng(0).random((30, 9))
+    conditions: list[Condition] = [*(Dynamic(top=5 * step) for step in range(15)), Static(), Random()]
+    for condition in conditions:
+        condition.prepare(Known(30, 9, Ranking(scores, True, "drawn"), average=5))
+    found: dict[str, list[list[int]]] = {"together": [], "alone": []}
+
+    def tokens(some: list[Condition]) -> list[list[int]]:
+        got = ablate(llm, [sample], some, DynamicHeads())
+        return [got.tokens[0, place, : got.lengths[0, place]].tolist() for place in range(len(some))]
+
+    together = timed(lambda: found["together"].extend(tokens(conditions)))
+    alone = timed(lambda: [found["alone"].extend(tokens([condition])) for condition in conditions])
+    same = sum(a == b for a, b in zip(found["together"], found["alone"], strict=True))
+    detail = (
+        f"{together:.1f} s against {alone:.1f} s, {len(sample.ids)} tokens, {same} of {len(conditions)} answers equal"
+    )
+    return [
+        bound(
+            "17 conditions of one prompt, each with a prefill of its own / together",
+            alone / together,
+            ">=",
+            4.0,
+            detail,
+        )
+    ]
+
+
 class EpochTime(Callback):
     """Seconds of each training epoch's batches, validation left out."""
 
@@ -275,6 +312,7 @@ def main() -> None:
             lambda: whole_prompts(llm),
             lambda: prefilling(llm),
             lambda: long_prompt(llm),
+            lambda: ablation(llm),
             lambda: training(folder, (1024, 512, 512), "demo's MLP", 1600, 10),
             lambda: training(folder, (8192, 4096, 4096), "paper's MLP", 400, 5),
         ]

@@ -5,12 +5,14 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 
+from extract.ablated import Generation
 from extract.errors import UserError
 from probe.ablation_figures import cell_means
 from probe.cells import Cells
 from probe.outcomes import Outcomes
-from probe.trials import Trials
+from probe.trials import Trials, heads_of
 
 CONFIG = {"llm": {"name": "x"}, "task": {"seed": 1, "lengths": {"low": 5, "high": 9}}}
 
@@ -46,17 +48,32 @@ def test_foreign_folders_are_left_alone(tmp_path: Path) -> None:
         Trials(tmp_path / "mine.json" / "below").open(CONFIG)
 
 
+def test_heads_of_a_generation_are_counted() -> None:
+    """Three heads, two steps: head 2 takes over at the second, head 1 at the first."""
+    before, after = torch.tensor([[1, 0, 0], [1, 1, 0]]).bool(), torch.tensor([[1, 1, 0], [0, 1, 1]]).bool()
+    silenced, static = before & torch.tensor([True, False, True]), torch.tensor([True, True, False])
+    assert heads_of(Generation(torch.tensor([5, 6]), before, silenced, after), static) == {
+        **{"steps": 2, "dynamic": 1.5, "silenced": 1.0},
+        **{"compensated": 1, "compensated_static": 1},
+    }
+    assert (
+        heads_of(Generation(torch.tensor([5]), before[1:], silenced[1:], after[1:]), static)["compensated_static"] == 0
+    )
+
+
 def test_cells_hold_what_lies_in_them() -> None:
-    cells = Cells({"start": 250, "stop": 750, "step": 500}, [5.0, 15.0, 25.0])
-    assert cells.place("lengths", np.array([-1, 0, 499, 500, 999, 1000, 1001])).tolist() == [-1, 0, 0, 1, 1, 1, -1]
+    cells = Cells({"start": 250.0, "stop": 750.0, "step": 500.0}, [5.0, 15.0, 25.0])
+    assert cells.place("lengths", np.array([-1.0, 0, 499, 500, 999, 1000, 1001])).tolist() == [-1, 0, 0, 1, 1, 1, -1]
     assert cells.place("depths", np.array([0, 9.9, 10, 30, 31])).tolist() == [0, 0, 1, 2, -1]
-    assert Cells([7.0], [1.0]).place("lengths", np.array([-5, 900])).tolist() == [0, 0]
-    grid = Cells({"start": 5000, "stop": 50000, "step": 5000}, {"start": 0, "stop": 100, "step": 10})
+    assert Cells([7.0], [1.0]).place("lengths", np.array([-5.0, 900])).tolist() == [0, 0]
+    grid = Cells({"start": 5e3, "stop": 5e4, "step": 5e3}, {"start": 0.0, "stop": 100.0, "step": 10.0})
     assert (len(grid.axis("lengths")), len(grid.axis("depths"))) == (10, 11)
-    assert grid.place("depths", np.arange(0, 101, 10)).tolist() == list(range(11))
+    assert grid.place("depths", np.arange(0.0, 101, 10)).tolist() == list(range(11))
 
 
-@pytest.mark.parametrize("lengths", [[], [1.0, 2.0, 4.0], {"start": 1, "stop": 2}, {"start": 1, "stop": 2, "step": 0}])
+@pytest.mark.parametrize(
+    "lengths", [[], [1.0, 2.0, 4.0], {"start": 1.0, "stop": 2.0}, {"start": 1.0, "stop": 2.0, "step": 0.0}]
+)
 def test_bad_cells_are_refused(lengths: Any) -> None:
     with pytest.raises(UserError, match=r"model\.cells\.lengths"):
         Cells(lengths, [1.0]).check()

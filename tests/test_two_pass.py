@@ -8,12 +8,13 @@ import numpy as np
 import pytest
 import torch
 
+from extract.ablated import Ablated
 from extract.decode import decode
 from extract.dynamic import DynamicHeads
 from extract.llm import LLM
 from extract.prompt import encode, locate
 from extract.task import Sample
-from extract.two_pass import Ablated, ablate
+from extract.two_pass import ablate
 from probe.conditions import Condition, Dynamic, DynamicMinusStatic, Known, Random, Static, StaticMinusDynamic, Unmasked
 from probe.rankings import Ranking
 from tests import reference
