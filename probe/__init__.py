@@ -10,13 +10,17 @@ if TYPE_CHECKING:
     from probe.artifacts import Artifacts
     from probe.checkpoint import load, save_pretrained
     from probe.classifier import ProbeClassifier
+    from probe.correlation import Correlation
     from probe.dynamism import Dynamism
+    from probe.offsets import OffsetProbes
     from probe.regressor import ProbeRegressor
     from probe.results import Results
 
 _HOMES = {
     "Artifacts": "probe.artifacts",
+    "Correlation": "probe.correlation",
     "Dynamism": "probe.dynamism",
+    "OffsetProbes": "probe.offsets",
     "ProbeClassifier": "probe.classifier",
     "ProbeRegressor": "probe.regressor",
     "Results": "probe.results",
@@ -24,7 +28,17 @@ _HOMES = {
     "save_pretrained": "probe.checkpoint",
 }
 
-__all__ = ["Artifacts", "Dynamism", "ProbeClassifier", "ProbeRegressor", "Results", "load", "save_pretrained"]
+__all__ = [
+    "Artifacts",
+    "Correlation",
+    "Dynamism",
+    "OffsetProbes",
+    "ProbeClassifier",
+    "ProbeRegressor",
+    "Results",
+    "load",
+    "save_pretrained",
+]
 
 
 def __getattr__(name: str) -> Any:

@@ -85,8 +85,8 @@ class PairedMoments(Metric):
             if not len(early):
                 continue
             self.count[k] += len(early)
-            self.x_sum[k] += early.sum(dim=0, dtype=torch.float64)
-            self.y_sum[k] += late.sum(dim=0, dtype=torch.float64)
+            self.x_sum[k] += early.sum(dim=0)
+            self.y_sum[k] += late.sum(dim=0)
             self.xy[k] += early.T @ late
             for side, rows in (("x", early), ("y", late)):
                 low, high = torch.aminmax(rows, dim=0)
@@ -105,6 +105,8 @@ class PairedMoments(Metric):
         x, y = self.x_sum[k] / count, self.y_sum[k] / count
         return JointMoments(
             count=count,
+            x_mean=_numpy(x),
+            y_mean=_numpy(y),
             xx=_numpy(xx / count - torch.outer(x, x)),
             yy=_numpy(yy / count - torch.outer(y, y)),
             xy=_numpy(self.xy[k] / count - torch.outer(x, y)),
