@@ -68,7 +68,9 @@ class PairedMoments(Metric):
         """Add whole samples, rows in step order."""
         known = y.isfinite().all(dim=1)
         sequence = torch.cumsum(~known, dim=0)[known]  # grows at each gap
-        x, y, sample = (x - self.x_centre)[known], (y - self.y_centre)[known], sample[known]
+        if not bool(known.all()):
+            x, y, sample = x[known], y[known], sample[known]
+        x, y = x - self.x_centre, y - self.y_centre
         new = torch.ones(len(x), dtype=torch.bool, device=x.device)
         new[1:] = (sample[1:] != sample[:-1]) | (sequence[1:] != sequence[:-1])
         unit = torch.cumsum(new, dim=0) - 1

@@ -1,7 +1,6 @@
 """`lightning test -c configs/cca.yaml`: figures from rows put together one by one, nulls, intervals, refusals."""
 
 import csv
-import json
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +16,6 @@ from extract.store import ScoreStore
 from probe.cca import canonical, correlations_on
 from probe.correlation import summary
 from probe.jackknife import jackknife
-from tests.conftest import Run
 from tests.stores import make_store
 from tests.test_cca import moments
 
@@ -26,25 +24,13 @@ SIZES = LLMIdentity("toy", "sha256:" + "1" * 64, layers=2, heads=2, hidden_size=
 
 
 @pytest.fixture
-def measure(run: Run, tmp_path: Path) -> Measure:
+def measure(measured: Measure, tmp_path: Path) -> Measure:
     """Results of a run on a synthetic store, or its refusal."""
     make_store(tmp_path / "store", samples=120, shards=3, identity=SIZES)
 
     def call(*args: object, store: Path | None = None) -> Any:
-        out = tmp_path / "out"
-        callbacks = [{"class_path": "probe.Artifacts", "init_args": {"folder": str(out)}}]
-        code, said = run(
-            *("test", "-c", "configs/cca.yaml", "--store", store or tmp_path / "store", "--trainer.accelerator", "cpu"),
-            *(
-                "--trainer.default_root_dir",
-                tmp_path / "runs",
-                "--trainer.logger.init_args.save_dir",
-                tmp_path / "runs",
-            ),
-            *("--trainer.enable_progress_bar", "false", "--trainer.callbacks", json.dumps(callbacks)),
-            *("--model.init_args.offsets", 2, "--data.init_args.permutations", 2, "--data.init_args.groups", 4, *args),
-        )
-        return said if code else json.loads((out / "results.json").read_text())
+        few = ("--model.init_args.offsets", 2, "--data.init_args.permutations", 2, "--data.init_args.groups", 4)
+        return measured("cca", store or tmp_path / "store", *few, *args)
 
     return call
 
