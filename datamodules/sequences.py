@@ -1,5 +1,6 @@
 """Whole samples in step order, for figures that follow a head from one step to the next."""
 
+from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
@@ -21,11 +22,20 @@ class WholeSamples(Dataset[Rows]):
         rows: Store rows of whole samples, ascending.
         batch_rows: Rows a batch, save that the last sample of a batch is taken whole.
         hidden: Read hidden states too; without them `Rows.hidden` has no columns.
+        partners: For each of `rows` the store row whose scores are read in its place.
 
     """
 
-    def __init__(self, columns: Columns, rows: NDArray[np.int64], batch_rows: int, hidden: bool) -> None:
+    def __init__(
+        self,
+        columns: Columns,
+        rows: NDArray[np.int64],
+        batch_rows: int,
+        hidden: bool,
+        partners: NDArray[np.int64] | None = None,
+    ) -> None:
         self.columns, self.rows, self.hidden = columns, rows, hidden
+        self.partners = partners
         sample = columns.sample[rows]
         starts = np.flatnonzero(np.diff(sample, prepend=-1))
         first = np.flatnonzero(np.diff(starts // batch_rows, prepend=-1))
@@ -37,14 +47,37 @@ class WholeSamples(Dataset[Rows]):
 
     def __getitem__(self, number: int) -> Rows:
         """One batch."""
-        inside = number < len(self)
-        rows = self.rows[self.edges[number] : self.edges[number + 1]] if inside else self.rows[:0]
+        inside = slice(self.edges[number], self.edges[number + 1]) if number < len(self) else slice(0, 0)
+        rows = self.rows[inside]
         hidden = self.columns.hidden.take(rows) if self.hidden else np.empty((len(rows), 0), np.float32)
-        scores = self.columns.scores.take(rows)
-        return Rows(torch.from_numpy(hidden).float(), torch.from_numpy(scores).float(), self._sample(rows))
+        scores = torch.from_numpy(self._scores(rows if self.partners is None else self.partners[inside])).float()
+        return Rows(torch.from_numpy(hidden).float(), scores, torch.from_numpy(self.columns.sample[rows]))
 
-    def _sample(self, rows: NDArray[np.int64]) -> torch.Tensor:
-        return torch.from_numpy(self.columns.sample[rows])
+    def _scores(self, rows: NDArray[np.int64]) -> NDArray[np.float32]:
+        """Scores of rows in any order; the store reads them in its own."""
+        order = np.argsort(rows, kind="stable")
+        taken = self.columns.scores.take(rows[order])
+        scores: NDArray[np.float32] = np.empty_like(taken)
+        scores[order] = taken
+        return scores
+
+
+@dataclass(frozen=True)
+class Pass:
+    """One of the loaders of `lightning test`.
+
+    Attributes:
+        part: Whose samples: training ones, or judged ones.
+        group: Only those of this group (delete-a-group jackknife); None for all.
+        null: Each sample's scores are another sample's, at the same `step` or `shifted` by a random number of steps.
+        draw: Number of the null's random draw.
+
+    """
+
+    part: Literal["train", "judged"]
+    group: int | None = None
+    null: Literal["step", "shifted"] | None = None
+    draw: int = 0
 
 
 class Sequences(ScoreRows):
@@ -84,26 +117,38 @@ class Sequences(ScoreRows):
             raise UserError("data.split.by: samples are followed from step to step here, so only `sample` will do")
         super().setup(stage)
 
-    def judged_rows(self) -> NDArray[np.int64]:
-        """Rows of the judged samples, ascending, in the test store."""
-        if self.test_path is not None:
-            return self._rows["test"]
-        if self.judged == "all":
-            return np.arange(len(self._columns["test"].sample))
-        return np.sort(np.concatenate([self._rows["val"], self._rows["test"]]))
-
-    def whole_samples(self, part: Literal["train", "judged"]) -> WholeSamples:
-        """Batches of one of the two."""
+    def part_rows(self, part: Literal["train", "judged"]) -> tuple[Columns, NDArray[np.int64]]:
+        """Rows of the training or of the judged samples, ascending, and the store's columns they lie in."""
         if part == "train":
-            return WholeSamples(self._columns["train"], self._rows["train"], self.batch_size, self.hidden)
-        return WholeSamples(self._columns["test"], self.judged_rows(), self.batch_size, self.hidden)
+            return self._columns["train"], self._rows["train"]
+        columns = self._columns["test"]
+        if self.test_path is not None:
+            return columns, self._rows["test"]
+        if self.judged == "all":
+            return columns, np.arange(len(columns.sample))
+        return columns, np.sort(np.concatenate([self._rows["val"], self._rows["test"]]))
+
+    def judged_samples(self) -> list[int]:
+        """Numbers of the judged samples."""
+        columns, rows = self.part_rows("judged")
+        samples: list[int] = np.unique(columns.sample[rows]).tolist()
+        return samples
+
+    def passes(self) -> list[Pass]:
+        """What the loaders of `lightning test` are, in order."""
+        return [Pass("train"), Pass("judged")]
+
+    def whole_samples(self, which: Pass) -> WholeSamples:
+        """Batches of a pass."""
+        columns, rows = self.part_rows(which.part)
+        return WholeSamples(columns, rows, self.batch_size, self.hidden)
 
     def test_dataloader(self) -> list[DataLoader[Rows]]:
-        """Training samples, then judged ones."""
+        """A loader for each pass."""
         assert self.trainer is not None
         loaders = []
-        for part in ("train", "judged"):
-            samples = self.whole_samples(part)
+        for which in self.passes():
+            samples = self.whole_samples(which)
             share = Share(len(samples), self.trainer.global_rank, self.trainer.world_size)
             loaders.append(DataLoader(samples, batch_size=None, sampler=share, num_workers=self.num_workers))
         return loaders

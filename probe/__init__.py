@@ -11,14 +11,18 @@ if TYPE_CHECKING:
     from probe.artifacts import Artifacts
     from probe.checkpoint import load, save_pretrained
     from probe.classifier import ProbeClassifier
+    from probe.correlation import Correlation
     from probe.dynamism import Dynamism
+    from probe.offsets import OffsetProbes
     from probe.regressor import ProbeRegressor
     from probe.results import Results
 
 _HOMES = {
     "Ablation": "probe.ablation",
     "Artifacts": "probe.artifacts",
+    "Correlation": "probe.correlation",
     "Dynamism": "probe.dynamism",
+    "OffsetProbes": "probe.offsets",
     "ProbeClassifier": "probe.classifier",
     "ProbeRegressor": "probe.regressor",
     "Results": "probe.results",
@@ -29,7 +33,9 @@ _HOMES = {
 __all__ = [
     "Ablation",
     "Artifacts",
+    "Correlation",
     "Dynamism",
+    "OffsetProbes",
     "ProbeClassifier",
     "ProbeRegressor",
     "Results",

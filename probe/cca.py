@@ -16,6 +16,8 @@ class JointMoments:
 
     Attributes:
         count: Rows.
+        x_mean: Mean of x, from wherever it was measured.
+        y_mean: Of y.
         xx: Covariance of x, sums divided by `count`.
         yy: Covariance of y.
         xy: Cross-covariance.
@@ -25,11 +27,42 @@ class JointMoments:
     """
 
     count: int
+    x_mean: Float[Vector, "x"]
+    y_mean: Float[Vector, "y"]
     xx: Float[Matrix, "x x"]
     yy: Float[Matrix, "y y"]
     xy: Float[Matrix, "x y"]
     x_range: Float[Vector, "x"]
     y_range: Float[Vector, "y"]
+
+    def without(self, part: "JointMoments") -> "JointMoments | None":
+        """Moments of the rows that are not in `part`, one of their groups; None if there is none.
+
+        The ranges stay those of all rows: what is left does not tell them.
+        """
+        count = self.count - part.count
+        if not count:
+            return None
+        whole, share = self.count / count, part.count / count
+        x, y = (whole * getattr(self, name) - share * getattr(part, name) for name in ("x_mean", "y_mean"))
+
+        def rest(name: str, left: str, right: str, means: Matrix) -> Matrix:
+            squares = (
+                weight * (getattr(side, name) + np.outer(getattr(side, left), getattr(side, right)))
+                for weight, side in ((whole, self), (-share, part))
+            )
+            return np.asarray(sum(squares) - means)
+
+        return JointMoments(
+            count,
+            x,
+            y,
+            rest("xx", "x_mean", "x_mean", np.outer(x, x)),
+            rest("yy", "y_mean", "y_mean", np.outer(y, y)),
+            rest("xy", "x_mean", "y_mean", np.outer(x, y)),
+            self.x_range,
+            self.y_range,
+        )
 
 
 @dataclass(frozen=True)

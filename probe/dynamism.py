@@ -100,8 +100,9 @@ class Dynamism(LightningModule):
             )
         if self.static_file is not None:
             self._published()
-        if self.sample is not None and self.sample not in self._samples():
-            raise UserError(f"model.sample {self.sample} is not among the judged samples, {self._samples()[:3]}, …")
+        samples = self._data.judged_samples()
+        if self.sample is not None and self.sample not in samples:
+            raise UserError(f"model.sample {self.sample} is not among the judged samples, {samples[:3]}, …")
 
     def _check_data(self) -> None:
         if not isinstance(getattr(self.trainer, "datamodule", None), Sequences):
@@ -111,10 +112,6 @@ class Dynamism(LightningModule):
     def _data(self) -> Sequences:
         data: Sequences = self.trainer.datamodule  # type: ignore[attr-defined]
         return data
-
-    def _samples(self) -> list[int]:
-        samples: list[int] = np.unique(self._data.whole_samples("judged")._sample(self._data.judged_rows())).tolist()
-        return samples
 
     def _published(self) -> Ranking:
         identity = self._data.identity
@@ -215,7 +212,7 @@ class Dynamism(LightningModule):
     def drawings(self) -> "dict[str, Figure]":
         """Fig. 1 of one sample, and the map of frequencies."""
         per_layer = self._data.identity.heads
-        number = self._samples()[0] if self.sample is None else self.sample
+        number = self._data.judged_samples()[0] if self.sample is None else self.sample
         scores, tokens = self._steps(number)
         title = f"sample {number}: the ten heads of highest variance ({self.results['dynamic_heads']})"
         steps, samples = self.results["steps"], self.results["samples"]

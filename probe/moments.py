@@ -68,7 +68,9 @@ class PairedMoments(Metric):
         """Add whole samples, rows in step order."""
         known = y.isfinite().all(dim=1)
         sequence = torch.cumsum(~known, dim=0)[known]  # grows at each gap
-        x, y, sample = (x - self.x_centre)[known], (y - self.y_centre)[known], sample[known]
+        if not bool(known.all()):
+            x, y, sample = x[known], y[known], sample[known]
+        x, y = x - self.x_centre, y - self.y_centre
         new = torch.ones(len(x), dtype=torch.bool, device=x.device)
         new[1:] = (sample[1:] != sample[:-1]) | (sequence[1:] != sequence[:-1])
         unit = torch.cumsum(new, dim=0) - 1
@@ -85,8 +87,8 @@ class PairedMoments(Metric):
             if not len(early):
                 continue
             self.count[k] += len(early)
-            self.x_sum[k] += early.sum(dim=0, dtype=torch.float64)
-            self.y_sum[k] += late.sum(dim=0, dtype=torch.float64)
+            self.x_sum[k] += early.sum(dim=0)
+            self.y_sum[k] += late.sum(dim=0)
             self.xy[k] += early.T @ late
             for side, rows in (("x", early), ("y", late)):
                 low, high = torch.aminmax(rows, dim=0)
@@ -105,6 +107,8 @@ class PairedMoments(Metric):
         x, y = self.x_sum[k] / count, self.y_sum[k] / count
         return JointMoments(
             count=count,
+            x_mean=_numpy(x),
+            y_mean=_numpy(y),
             xx=_numpy(xx / count - torch.outer(x, x)),
             yy=_numpy(yy / count - torch.outer(y, y)),
             xy=_numpy(self.xy[k] / count - torch.outer(x, y)),

@@ -74,6 +74,8 @@ class StageCLI(LightningCLI):
             parser.link_arguments("store", f"{target}.init_args.store")
         parser.link_arguments("data.hidden_size", "model.init_args.in_features", apply_on="instantiate")
         parser.link_arguments("data.num_heads", "model.init_args.num_heads", apply_on="instantiate")
+        parser.link_arguments("data.offsets", "model.init_args.num_offsets", apply_on="instantiate")
+        parser.link_arguments("data.probed_target", "model.init_args.target", apply_on="instantiate")
 
     def predict(self, **arguments: Any) -> None:
         """Lightning's predict, without keeping every prediction in memory."""

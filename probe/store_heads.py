@@ -5,7 +5,7 @@ from typing import Any, Literal
 
 import numpy as np
 
-from datamodules.sequences import Sequences
+from datamodules.sequences import Pass, Sequences
 from datamodules.splits import Split
 from extract.errors import UserError
 from extract.llm import LLMIdentity
@@ -54,7 +54,7 @@ def read_store_heads(
     """Read the training samples once."""
     data = Sequences(store, target, split)
     data.setup("test")
-    samples, identity = data.whole_samples("train"), data.identity
+    samples, identity = data.whole_samples(Pass("train")), data.identity
     total, known = np.zeros(data.num_heads), np.zeros(data.num_heads)
     steps = empty = dynamic = 0
     for number in range(len(samples)):

@@ -1,8 +1,10 @@
 """Fixtures: the embedded LLM, a tiny random one, and the command line in this process."""
 
+import json
 import os
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -92,6 +94,24 @@ def run(capsys: pytest.CaptureFixture[str]) -> Run:
         capsys.readouterr()
         code = main([str(arg) for arg in args])
         return code, capsys.readouterr().err
+
+    return call
+
+
+@pytest.fixture
+def measured(run: Run, tmp_path: Path) -> Callable[..., Any]:
+    """`lightning test` of a measurement's shipped config on a store: its results, or its refusal."""
+
+    def call(config: str, store: Path, *args: object) -> Any:
+        out = tmp_path / "out"
+        callbacks = [{"class_path": "probe.Artifacts", "init_args": {"folder": str(out)}}]
+        code, said = run(
+            *("test", "-c", f"configs/{config}.yaml", "--store", store, "--trainer.accelerator", "cpu"),
+            *("--trainer.default_root_dir", tmp_path / "runs"),
+            *("--trainer.logger.init_args.save_dir", tmp_path / "runs"),
+            *("--trainer.enable_progress_bar", "false", "--trainer.callbacks", json.dumps(callbacks), *args),
+        )
+        return said if code else json.loads((out / "results.json").read_text())
 
     return call
 

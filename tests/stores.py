@@ -20,14 +20,15 @@ def make_store(
     seed: int = 0,
     identity: LLMIdentity = IDENTITY,
     name: str = "toy",
+    relation: float = 1.0,
 ) -> Path:
     """A complete store whose scores are a fixed function of the hidden state, with a little noise.
 
-    Samples are known as `name`:number.
+    Samples are known as `name`:number. A `relation` of 0 makes the scores noise alone.
     """
     rng = np.random.default_rng(seed)
     heads = identity.layers * identity.heads
-    weights = np.random.default_rng(1).normal(size=(identity.hidden_size, heads))
+    weights = relation * np.random.default_rng(1).normal(size=(identity.hidden_size, heads))
     for table in TABLES:
         (path / table).mkdir(parents=True)
     entries = []

@@ -10,7 +10,6 @@ import pytest
 
 import probe.ablation
 from extract.two_pass import ablate
-from tests.conftest import Run
 
 Extract = Callable[..., tuple[int, str]]
 Measure = Callable[..., Any]
@@ -18,25 +17,19 @@ CONDITIONS = ["none", "dynamic", "static 2", "random 2 seed 0", "static 2 minus 
 
 
 @pytest.fixture
-def measure(run: Run, extract_tiny: Extract, tiny_llm_folder: Path, tmp_path: Path) -> Measure:
+def measure(measured: Measure, extract_tiny: Extract, tiny_llm_folder: Path, tmp_path: Path) -> Measure:
     """Results of a run of four prompts of the tiny LLM, or its refusal."""
     extract_tiny(tmp_path / "store", "--data.init_args.task.init_args.runs", 12)
+    listed: list[Any] = [{"class_path": "probe.conditions.Dynamic"}]
+    for name in ("Static", "Random", "StaticMinusDynamic", "DynamicMinusStatic"):
+        listed.append({"class_path": f"probe.conditions.{name}", "init_args": {"n": 2}})
 
     def call(*args: object, trials: str = "trials") -> Any:
-        out = tmp_path / "out"
-        callbacks = [{"class_path": "probe.Artifacts", "init_args": {"folder": str(out)}}]
-        listed: list[Any] = [{"class_path": "probe.conditions.Dynamic"}]
-        for name in ("Static", "Random", "StaticMinusDynamic", "DynamicMinusStatic"):
-            listed.append({"class_path": f"probe.conditions.{name}", "init_args": {"n": 2}})
-        code, said = run(
-            *("test", "-c", "configs/ablation/niah.yaml", "-c", "tests/configs/tiny_ablation.yaml"),
-            *("--store", tmp_path / "store", "--llm.init_args.name", tiny_llm_folder),
-            *("--model.init_args.trials", tmp_path / trials, "--model.init_args.conditions", json.dumps(listed)),
-            *("--trainer.default_root_dir", tmp_path / "runs"),
-            *("--trainer.logger.init_args.save_dir", tmp_path / "runs", "--trainer.callbacks", json.dumps(callbacks)),
-            *args,
+        return measured(
+            *("ablation/niah", tmp_path / "store", "-c", "tests/configs/tiny_ablation.yaml"),
+            *("--llm.init_args.name", tiny_llm_folder, "--model.init_args.trials", tmp_path / trials),
+            *("--model.init_args.conditions", json.dumps(listed), *args),
         )
-        return said if code else json.loads((out / "results.json").read_text())
 
     return call
 

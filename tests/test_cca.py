@@ -17,7 +17,8 @@ Array = NDArray[np.float64]
 def moments(x: Array, y: Array) -> JointMoments:
     a, b = x - x.mean(0), y - y.mean(0)
     n = len(x)
-    return JointMoments(n, a.T @ a / n, b.T @ b / n, a.T @ b / n, np.ptp(x, axis=0), np.ptp(y, axis=0))
+    means, widths = (x.mean(0), y.mean(0)), (np.ptp(x, axis=0), np.ptp(y, axis=0))
+    return JointMoments(n, *means, a.T @ a / n, b.T @ b / n, a.T @ b / n, *widths)
 
 
 def related(seed: int, rows: int = 3000, width: int = 12, heads: int = 9) -> tuple[Array, Array]:
@@ -92,3 +93,13 @@ def test_columns_that_never_move_are_left_out() -> None:
     np.testing.assert_allclose(
         canonical(moments(still, y), 3, 0.95, 0.99).correlations, canonical(moments(x, y), 3, 0.95, 0.99).correlations
     )
+
+
+def test_a_group_taken_away_leaves_the_moments_of_the_rest() -> None:
+    x, y = related(5)
+    rest, wanted = moments(x, y).without(moments(x[:800], y[:800])), moments(x[800:], y[800:])
+    assert rest is not None
+    assert rest.count == wanted.count
+    for name in ("x_mean", "y_mean", "xx", "yy", "xy"):
+        np.testing.assert_allclose(getattr(rest, name), getattr(wanted, name), rtol=1e-9, atol=1e-9)
+    assert moments(x, y).without(moments(x, y)) is None

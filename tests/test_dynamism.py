@@ -1,7 +1,6 @@
 """`lightning test -c configs/dynamism.yaml`: its figures from plain sets, its files, its refusals."""
 
 import csv
-import json
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +9,6 @@ import pytest
 
 from datamodules.sequences import Sequences
 from extract.store import ScoreStore
-from tests.conftest import Run
 from tests.stores import make_store
 from tests.test_turnover import slow_figures
 
@@ -18,27 +16,11 @@ Measure = Any
 
 
 @pytest.fixture
-def measure(run: Run, tmp_path: Path) -> Measure:
+def measure(measured: Measure, tmp_path: Path) -> Measure:
     """Results of a run on a synthetic store, or its refusal."""
     make_store(tmp_path / "store", samples=30, shards=3)
-
-    def call(*args: object) -> Any:
-        out = tmp_path / "out"
-        callbacks = [{"class_path": "probe.Artifacts", "init_args": {"folder": str(out)}}]
-        code, said = run(
-            *("test", "-c", "configs/dynamism.yaml", "--store", tmp_path / "store", "--trainer.accelerator", "cpu"),
-            *(
-                "--trainer.default_root_dir",
-                tmp_path / "runs",
-                "--trainer.logger.init_args.save_dir",
-                tmp_path / "runs",
-            ),
-            *("--trainer.enable_progress_bar", "false", "--trainer.callbacks", json.dumps(callbacks)),
-            *("--model.init_args.static_top", 2, "--model.init_args.resamples", 50, *args),
-        )
-        return said if code else json.loads((out / "results.json").read_text())
-
-    return call
+    few = ("--model.init_args.static_top", 2, "--model.init_args.resamples", 50)
+    return lambda *args: measured("dynamism", tmp_path / "store", *few, *args)
 
 
 def plain(folder: Path, column: str, active: Any, static_top: int = 2) -> tuple[dict[str, float], list[int]]:
