@@ -10,23 +10,35 @@ import pytest
 
 import probe.ablation
 from extract.two_pass import ablate
+from probe.cli import main
 
-Extract = Callable[..., tuple[int, str]]
 Measure = Callable[..., Any]
 CONDITIONS = ["none", "dynamic", "static 2", "random 2 seed 0", "static 2 minus dynamic", "dynamic minus static 2"]
 
 
+@pytest.fixture(scope="module")
+def store(tiny_llm_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Scores of twelve prompts of the tiny LLM."""
+    folder = tmp_path_factory.mktemp("tiny-store")
+    args = (
+        *("predict", "-c", "configs/extract/niah.yaml", "-c", "tests/configs/tiny_niah.yaml"),
+        *("--llm.init_args.name", tiny_llm_folder, "--store", folder / "store"),
+        *("--data.init_args.task.init_args.runs", 12, "--trainer.default_root_dir", folder / "runs"),
+    )
+    assert main([str(arg) for arg in args]) == 0
+    return folder / "store"
+
+
 @pytest.fixture
-def measure(measured: Measure, extract_tiny: Extract, tiny_llm_folder: Path, tmp_path: Path) -> Measure:
+def measure(measured: Measure, store: Path, tiny_llm_folder: Path, tmp_path: Path) -> Measure:
     """Results of a run of four prompts of the tiny LLM, or its refusal."""
-    extract_tiny(tmp_path / "store", "--data.init_args.task.init_args.runs", 12)
     listed: list[Any] = [{"class_path": "probe.conditions.Dynamic"}]
     for name in ("Static", "Random", "StaticMinusDynamic", "DynamicMinusStatic"):
         listed.append({"class_path": f"probe.conditions.{name}", "init_args": {"n": 2}})
 
     def call(*args: object, trials: str = "trials") -> Any:
         return measured(
-            *("ablation/niah", tmp_path / "store", "-c", "tests/configs/tiny_ablation.yaml"),
+            *("ablation/niah", store, "-c", "tests/configs/tiny_ablation.yaml"),
             *("--llm.init_args.name", tiny_llm_folder, "--model.init_args.trials", tmp_path / trials),
             *("--model.init_args.conditions", json.dumps(listed), *args),
         )
