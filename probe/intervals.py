@@ -21,9 +21,9 @@ def wilson(successes: int, n: int) -> tuple[float, float]:
     return float(bounds.low), float(bounds.high)
 
 
-def mean_interval(values: Values, resamples: int, seed: int) -> tuple[float, float]:
-    """95 % interval of a mean: Wilson's where all values are 0 or 1, else the bootstrap over prompts."""
-    if np.isin(values, (0, 1)).all():
+def mean_interval(values: Values, share: bool, resamples: int, seed: int) -> tuple[float, float]:
+    """95 % interval of a mean: Wilson's for a `share` of values that are 0 or 1, else the bootstrap over prompts."""
+    if share:
         return wilson(int(values.sum()), len(values))
     return interval(_resampled_means(values, resamples, seed))
 

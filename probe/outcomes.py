@@ -66,12 +66,13 @@ class Outcomes:
         self, chosen: Bool[NDArray[np.bool_], "prompt"], resamples: int, seed: int
     ) -> dict[str, dict[str, dict[str, float]]]:
         """Mean of every value under every condition over the chosen prompts, with its n and 95 % interval."""
+        shares = {name for name in self.metrics if np.isin(self.values[name], (0, 1)).all()}
         found: dict[str, dict[str, dict[str, float]]] = {}
         for row, condition in enumerate(self.conditions):
             cells = {}
             for name, grid in self.values.items():
                 values = grid[row, chosen]
-                low, high = mean_interval(values, resamples, seed)
+                low, high = mean_interval(values, name in shares, resamples, seed)
                 mean = float(values.mean()) if len(values) else float("nan")
                 cells[name] = {"value": mean, "low": low, "high": high, "n": len(values)}
             found[condition] = cells

@@ -18,7 +18,7 @@ def test_wilson_equals_its_formula(successes: int, n: int) -> None:
 
 
 def test_nothing_gives_nan() -> None:
-    assert all(math.isnan(bound) for bound in (*wilson(0, 0), *mean_interval(np.array([0.5])[:0], 10, 0)))
+    assert all(math.isnan(bound) for bound in (*wilson(0, 0), *mean_interval(np.array([0.5])[:0], False, 10, 0)))
 
 
 @pytest.mark.parametrize(("more", "less"), [(0, 0), (5, 0), (4, 2), (3, 3), (0, 9)])
@@ -30,9 +30,10 @@ def test_mcnemar_equals_counting_all_signs(more: int, less: int) -> None:
 
 
 def test_shares_get_wilson_and_other_means_the_bootstrap() -> None:
-    assert mean_interval(np.array([1.0, 0, 1, 1]), 100, 0) == wilson(3, 4)
+    assert mean_interval(np.array([1.0, 0, 1, 1]), True, 100, 0) == wilson(3, 4)
+    assert mean_interval(np.zeros(9), False, 100, 0) == (0, 0)
     values = np.random.default_rng(0).normal(3, 2, size=400)
-    low, high = mean_interval(values, 2000, 0)
+    low, high = mean_interval(values, False, 2000, 0)
     error = values.std() / 20
     assert (low, high) == pytest.approx((values.mean() - 1.96 * error, values.mean() + 1.96 * error), abs=0.05)
 
