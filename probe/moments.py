@@ -82,8 +82,8 @@ class PairedMoments(Metric):
             early, late = (x, y) if k == 0 else (x[left >= k], y[step >= k])
             # Of k = 0 all squares, of each further k those of the rows that it is the first to leave out.
             dropped = (x, y) if k == 0 else (x[left == k - 1], y[step == k - 1])
-            self.xx[k] += dropped[0].T @ dropped[0]
-            self.yy[k] += dropped[1].T @ dropped[1]
+            self.xx[k] += upper_gram(dropped[0])
+            self.yy[k] += upper_gram(dropped[1])
             if not len(early):
                 continue
             self.count[k] += len(early)
@@ -109,12 +109,27 @@ class PairedMoments(Metric):
             count=count,
             x_mean=_numpy(x),
             y_mean=_numpy(y),
-            xx=_numpy(xx / count - torch.outer(x, x)),
-            yy=_numpy(yy / count - torch.outer(y, y)),
+            xx=_numpy(_whole(xx) / count - torch.outer(x, x)),
+            yy=_numpy(_whole(yy) / count - torch.outer(y, y)),
             xy=_numpy(self.xy[k] / count - torch.outer(x, y)),
             x_range=_numpy(self.x_max[k] - self.x_min[k]),
             y_range=_numpy(self.y_max[k] - self.y_min[k]),
         )
+
+
+def upper_gram(x: Float[Tensor, "row column"]) -> Float[Tensor, "column column"]:
+    """`x.T @ x` on and above the diagonal, by bands of columns: little more than half of the products."""
+    out = x.new_zeros(x.shape[1], x.shape[1])
+    band = max(128, -(-x.shape[1] // 8))
+    for first in range(0, x.shape[1], band):
+        out[first : first + band, first:] = x[:, first : first + band].T @ x[:, first:]
+    return out
+
+
+def _whole(upper: Float[Tensor, "column column"]) -> Float[Tensor, "column column"]:
+    """A symmetric matrix from its upper half."""
+    half = upper.triu()
+    return half + half.triu(1).T
 
 
 def _numpy(values: Tensor) -> Any:

@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from probe.moments import PairedMoments
+from probe.moments import PairedMoments, upper_gram
 
 X, Y, K = 4, 3, 5
 
@@ -80,3 +80,9 @@ def test_large_offsets_of_values_cost_no_precision() -> None:
     assert a is not None
     assert b is not None
     assert a.xx == pytest.approx(b.xx, rel=1e-3, abs=1e-4)
+
+
+@pytest.mark.parametrize("columns", [1, 128, 130, 300])
+def test_the_gram_matrix_is_whole_above_the_diagonal(columns: int) -> None:
+    x = torch.randn(7, columns, dtype=torch.float64)
+    assert torch.allclose(upper_gram(x).triu(), (x.T @ x).triu())
