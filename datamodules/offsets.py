@@ -6,7 +6,8 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from datamodules.rows import Columns, Part, RowBatches, Rows, ScoreRows
+from datamodules.columns import Columns
+from datamodules.rows import Part, RowBatches, Rows, ScoreRows
 from datamodules.splits import Split
 from extract.errors import UserError
 

@@ -2,8 +2,7 @@
 
 import functools
 import math
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator
 from typing import Any, Literal, NamedTuple
 
 import numpy as np
@@ -15,6 +14,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
+from datamodules.columns import Columns
 from datamodules.share import EpochShare
 from datamodules.splits import Split
 from extract.errors import UserError
@@ -35,56 +35,6 @@ class Rows(NamedTuple):
     hidden: Float[Tensor, "row hidden"]
     scores: Float[Tensor, "row head"]
     sample: Int[Tensor, "row"]
-
-
-class Shards:
-    """Rows of a column that lies in several memory-mapped arrays.
-
-    Args:
-        arrays: One [rows, width] array for each shard.
-
-    """
-
-    def __init__(self, arrays: Sequence[NDArray[Any]]) -> None:
-        self.arrays = list(arrays)
-        self.starts = np.cumsum([0, *(len(array) for array in arrays)])
-
-    def take(self, rows: NDArray[np.int64]) -> NDArray[Any]:
-        """The chosen rows, given in ascending order: one gather for each shard that holds any."""
-        out = np.empty((len(rows), self.arrays[0].shape[1]), dtype=self.arrays[0].dtype)
-        cuts = np.searchsorted(rows, self.starts)
-        for number in np.flatnonzero(np.diff(cuts)):
-            first, last = cuts[number], cuts[number + 1]
-            # mode="clip" writes straight into `out`; numpy buffers the result in its checking mode.
-            chosen = rows[first:last] - self.starts[number]
-            np.take(self.arrays[number], chosen, axis=0, out=out[first:last], mode="clip")
-        return out
-
-
-@dataclass(frozen=True)
-class Columns:
-    """What is read of a store.
-
-    Attributes:
-        hidden, scores: Vectors of each row.
-        sample: Sample number of each row; rows of a sample lie together, in step order.
-
-    """
-
-    hidden: Shards
-    scores: Shards
-    sample: NDArray[np.int64]
-
-    @classmethod
-    def of(cls, store: ScoreStore, target: str) -> "Columns":
-        """The columns of a store, memory-mapped."""
-        return cls(Shards(store.vectors("hidden")), Shards(store.vectors(target)), store.scalars("sample"))
-
-    def with_future(self, rows: NDArray[np.int64], offset: int) -> NDArray[np.int64]:
-        """Those of `rows` whose sample goes on for `offset` steps more."""
-        rows = rows[rows + offset < len(self.sample)]
-        same: NDArray[np.bool_] = self.sample[rows] == self.sample[rows + offset]
-        return rows[same]
 
 
 class RowBatches(Dataset[Rows]):

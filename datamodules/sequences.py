@@ -8,7 +8,8 @@ import torch
 from numpy.typing import NDArray
 from torch.utils.data import DataLoader, Dataset
 
-from datamodules.rows import Columns, Rows, ScoreRows
+from datamodules.columns import Columns
+from datamodules.rows import Rows, ScoreRows
 from datamodules.share import Share
 from datamodules.splits import Split
 from extract.errors import UserError

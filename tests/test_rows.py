@@ -9,7 +9,8 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from datamodules.rows import ScoreRows, Shards
+from datamodules.columns import Shards
+from datamodules.rows import ScoreRows
 from datamodules.share import EpochShare, Share
 from datamodules.splits import SPLITS, Split
 from extract.errors import UserError
