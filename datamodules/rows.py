@@ -237,18 +237,6 @@ class ScoreRows(LightningDataModule):
             )
         return (total / count.clamp(min=1)).float()
 
-    def moments(self) -> tuple[Float[Tensor, "hidden"], Float[Tensor, "hidden"], float]:
-        """Training rows' mean and deviation of hidden states, and variance of scores around their head's mean."""
-        means, count = self.head_means(), len(self._rows["train"])
-        total = torch.stack([rows.hidden.double().sum(dim=0) for rows in self._training_chunks()]).sum(dim=0)
-        centre = total / count
-        squares, spread, known = torch.zeros(self.hidden_size, dtype=torch.float64), 0.0, 0
-        for rows in self._training_chunks():
-            squares += (rows.hidden - centre).square().sum(dim=0)
-            spread += float((rows.scores - means).square().nansum())
-            known += int(rows.scores.isfinite().sum())
-        return centre.float(), (squares / count).sqrt().float(), spread / known
-
     def _loader(self, split: Part) -> DataLoader[Rows]:
         batches = self.batches(split)
         assert self.trainer is not None

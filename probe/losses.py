@@ -44,17 +44,3 @@ def masked_mse(predicted: Float[Tensor, "row head"], scores: Float[Tensor, "row 
     known = scores.isfinite()
     error = torch.where(known, predicted.float() - scores.nan_to_num(), 0.0)
     return error.square().sum() / known.sum().clamp(min=1)
-
-
-def step_correlation(predicted: Float[Tensor, "row head"], scores: Float[Tensor, "row head"]) -> Float[Tensor, ""]:
-    """Mean over steps of the correlation, over the heads that have a score, between predicted and true scores."""
-    known = scores.isfinite()
-    count = known.sum(dim=1, keepdim=True).clamp(min=1)
-    a, b = (_centred(values.float().nan_to_num(), known, count) for values in (predicted, scores))
-    spread = (a.square().sum(dim=1) * b.square().sum(dim=1)).clamp(min=1e-12).sqrt()
-    return ((a * b).sum(dim=1) / spread).mean()
-
-
-def _centred(values: Tensor, known: Tensor, count: Tensor) -> Tensor:
-    mean = torch.where(known, values, 0.0).sum(dim=1, keepdim=True) / count
-    return torch.where(known, values - mean, 0.0)

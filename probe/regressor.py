@@ -1,14 +1,15 @@
 """The multi-hop probe: the reasoning score of every head (A.5, Table 3)."""
 
 from collections.abc import Sequence
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from jaxtyping import Float
 from lightning.pytorch.utilities import rank_zero_info
 from torch import Tensor
 
-from probe.losses import masked_mse, step_correlation
+from extract.errors import UserError
+from probe.losses import masked_mse
 from probe.module import Probe
 from probe.regression import Regression
 from probe.ridge import fit_ridge
@@ -18,20 +19,14 @@ from probe.scatter import draw_scatter
 class ProbeRegressor(Probe):
     """Mean squared error on Eq. 2, with a linear output.
 
-    The last three keys depart from the paper, whose values are their defaults: they serve the ranking of heads within
-    a step, which is what retrieval uses.
-
     Args:
         in_features, num_heads, hidden, dropout, lr, patience, factor: See `Probe`.
         resamples: Bootstrap resamples of the test samples for 95 % intervals.
         seed: Of the bootstrap.
         top: Heads that count as a step's best (Section 5: 5).
         figure_every: Epochs between TensorBoard's pictures of predicted against true scores; 0 draws none.
-        standardize: Scale each hidden dimension by the training rows' mean and deviation.
-        residual: What the network's output is added to: nothing, each head's training `mean`, or the `ridge`
-            baseline's prediction, so that the network learns what is not linear.
-        rank_weight: Add this times (1 - correlation over the heads of a step) to the loss, the squared error then
-            being in units of the training scores' variance around the head means.
+        blend: Share of the ridge baseline in what is predicted. The paper's regressor has none; a network and a linear
+            map that were fitted apart err apart, so that their mean errs less, in value and in ranking.
 
     """
 
@@ -50,67 +45,50 @@ class ProbeRegressor(Probe):
         seed: int = 0,
         top: int = 5,
         figure_every: int = 10,
-        standardize: bool = False,
-        residual: Literal["none", "mean", "ridge"] = "none",
-        rank_weight: float = 0.0,
+        blend: float = 0.0,
     ) -> None:
         super().__init__(in_features, num_heads, hidden, dropout, lr, patience, factor)
         # The CLI links the first two to every model; the others belong to a run, not to the trained probe.
         self.save_hyperparameters(ignore=["llm", "store", "resamples", "seed", "figure_every"])
         self.resamples, self.bootstrap_seed = resamples, seed
         self.top, self.figure_every = top, figure_every
-        self.standardize, self.residual, self.rank_weight = standardize, residual, rank_weight
-        self.register_buffer("centre", torch.zeros(in_features))
-        self.register_buffer("scale", torch.ones(in_features))
-        self.register_buffer("variance", torch.ones(()))
+        self.blend = blend
         self.register_buffer("ridge_weight", torch.zeros(num_heads, in_features))
         self.register_buffer("ridge_bias", torch.zeros(num_heads))
-        self.centre: Tensor
-        self.scale: Tensor
-        self.variance: Tensor
         self.ridge_weight: Tensor
         self.ridge_bias: Tensor
 
-    def forward(self, hidden: Tensor) -> Tensor:
-        """Predicted scores of all heads."""
-        inputs = (hidden - self.centre) / self.scale if self.standardize else hidden
-        output: Tensor = self.mlp(inputs)
-        if self.residual == "ridge":
-            return output + self.predict_linear(hidden)
-        return output + self.head_means if self.residual == "mean" else output
+    def setup(self, stage: str) -> None:
+        """Check the data, and the share."""
+        super().setup(stage)
+        if not 0 <= self.blend < 1:
+            raise UserError(f"model.blend: a share of at least 0 and below 1, not {self.blend}")
 
     def loss(self, outputs: Tensor, scores: Tensor) -> Tensor:
-        """Mean squared error over heads that have a score, and the ranking's share if asked for."""
-        squared = masked_mse(outputs, scores)
-        if not self.rank_weight:
-            return squared
-        return squared / self.variance + self.rank_weight * (1 - step_correlation(outputs, scores))
+        """Mean squared error over heads that have a score."""
+        return masked_mse(outputs, scores)
 
     def predict_scores(self, hidden: Float[Tensor, "row hidden"]) -> Float[Tensor, "row head"]:
         """Predicted reasoning score of each head."""
         output: Tensor = self(hidden)
-        return output
+        return torch.lerp(output, self.predict_linear(hidden), self.blend) if self.blend else output
 
     def predict_linear(self, hidden: Float[Tensor, "row hidden"]) -> Float[Tensor, "row head"]:
         """The ridge baseline's prediction."""
         return hidden @ self.ridge_weight.T + self.ridge_bias
 
     def on_fit_start(self) -> None:
-        """Besides what every probe remembers, the inputs' scale and the linear baseline."""
+        """Besides what every probe remembers, the linear baseline."""
         super().on_fit_start()
         rows = self._rows()
-        mean, deviation, variance = rows.moments()
-        self.centre.copy_(mean)
-        self.scale.copy_(deviation + 1e-6)
-        self.variance.fill_(variance)
         linear = fit_ridge(rows.batches("train"), rows.batches("val"))
         self.ridge_weight.copy_(linear.weight)
         self.ridge_bias.copy_(linear.bias)
         rank_zero_info(f"ridge baseline fitted; strength {linear.alpha} a row had the least validation error")
 
     def validation_step(self, batch: Any) -> None:
-        """Keep the outputs of probe and ridge side by side."""
-        outputs = torch.cat([self(batch.hidden), self.predict_linear(batch.hidden)], dim=1)
+        """Keep the predictions of probe and ridge side by side."""
+        outputs = torch.cat([self.predict_scores(batch.hidden), self.predict_linear(batch.hidden)], dim=1)
         self.kept.update(outputs, batch.scores, batch.sample)
 
     test_step = validation_step

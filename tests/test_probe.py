@@ -196,9 +196,8 @@ def test_regressor_results_name_baselines_ranking_and_intervals(stage: Stage, tm
     assert {"val/r2_variance_weighted", "val/r2_flattened", "val/ndcg"} <= set(events.Tags()["scalars"])
 
 
-@pytest.mark.parametrize("residual", ["mean", "ridge"])
-def test_the_ranking_regressor_trains_and_restores(stage: Stage, tmp_path: Path, residual: str) -> None:
-    options = ("-c", "configs/regressor_ranking.yaml", "--model.init_args.residual", residual)
+def test_the_ranking_regressor_blends_and_restores(stage: Stage, tmp_path: Path) -> None:
+    options = ("-c", "configs/regressor_ranking.yaml")
     assert stage("fit", *REGRESSOR, *options)[0] == 0
     assert stage("test", *REGRESSOR, *options, "--ckpt_path", tmp_path / "a" / "best.ckpt")[0] == 0
     found = results(tmp_path)
@@ -206,8 +205,13 @@ def test_the_ranking_regressor_trains_and_restores(stage: Stage, tmp_path: Path,
     restored = probe.load(tmp_path / "a" / "best.ckpt")
     probe.save_pretrained(restored, tmp_path / "export")
     hidden = torch.randn(3, 8)
-    again = probe.load(tmp_path / "export")
+    again: Any = probe.load(tmp_path / "export")
     torch.testing.assert_close(again.predict_scores(hidden), restored.predict_scores(hidden), atol=0, rtol=0)
+    half = (again(hidden) + hidden @ again.ridge_weight.T + again.ridge_bias) / 2
+    torch.testing.assert_close(again.predict_scores(hidden), half)
+    code, error = stage("fit", *REGRESSOR, "--model.init_args.blend", 1.0)
+    assert code == 2
+    assert "model.blend" in error
 
 
 def test_another_store_as_test_split(stage: Stage, tmp_path: Path, store: Path) -> None:

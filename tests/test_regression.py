@@ -8,12 +8,11 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from scipy.stats import pearsonr, spearmanr
+from scipy.stats import spearmanr
 from sklearn.linear_model import Ridge
 from sklearn.metrics import mean_absolute_error, mean_squared_error, ndcg_score, r2_score
 
 from datamodules.rows import ScoreRows
-from probe.losses import step_correlation
 from probe.ranking import ranking_figures, top_heads
 from probe.regression import FIGURES, Regression
 from probe.ridge import ALPHAS, fit_ridge
@@ -86,13 +85,6 @@ def test_equal_scores_rank_by_number() -> None:
     assert flat["rank_correlation"].isnan().all()  # a constant prediction ranks nothing
 
 
-@given(seeds)
-def test_step_correlation_is_pearsons(seed: int) -> None:
-    predicted, truth, _ = made(seed)
-    wanted = np.mean([pearsonr(a, b)[0] for a, b in zip(predicted.numpy(), truth.numpy(), strict=True)])
-    assert float(step_correlation(predicted, truth)) == pytest.approx(wanted, abs=1e-5)
-
-
 def test_ridge_is_scikit_learns_on_scaled_inputs_chosen_by_validation(tmp_path: Path) -> None:
     rows = ScoreRows(str(make_store(tmp_path / "toy", samples=60)), target="reasoning")
     rows.setup("fit")
@@ -116,14 +108,10 @@ def test_ridge_is_scikit_learns_on_scaled_inputs_chosen_by_validation(tmp_path: 
     assert not torch.allclose(few.weight, linear.weight)
 
 
-def test_moments_of_the_training_rows(tmp_path: Path) -> None:
+def test_head_means_are_those_of_the_training_rows(tmp_path: Path) -> None:
     rows = ScoreRows(str(make_store(tmp_path / "toy")), target="reasoning")
     rows.setup("fit")
     train = rows.batches("train").read(rows.batches("train").rows)
-    mean, deviation, variance = rows.moments()
-    torch.testing.assert_close(mean, train.hidden.mean(0))
-    torch.testing.assert_close(deviation, train.hidden.std(0, correction=0))
-    assert variance == pytest.approx(float(train.scores.var(0, correction=0).mean()), rel=1e-5)
     torch.testing.assert_close(rows.head_means(), train.scores.mean(0))
 
 
