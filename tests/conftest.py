@@ -42,9 +42,13 @@ PROBES = (
 install_import_hook([*CHECKED, *PROBES], "beartype.beartype")
 
 import torch
+from hypothesis import settings
 
 from extract.llm import LLM
 from probe.cli import main
+
+settings.register_profile("project", deadline=None)  # a busy machine is no failure
+settings.load_profile("project")
 
 ROOT = Path(__file__).parent.parent
 Run = Callable[..., tuple[int, str]]
