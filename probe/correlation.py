@@ -118,7 +118,8 @@ class Correlation(LightningModule):
             "offsets": [self._offset(k) for k in range(self.offsets + 1)],
         }
         for cell in self.records():
-            self.log(f"{cell['kind']}/{cell['figure']}/k{cell['k']:02d}", cell["value"], sync_dist=True)
+            if cell["value"] is not None:
+                self.log(f"{cell['kind']}/{cell['figure']}/k{cell['k']:02d}", cell["value"], sync_dist=True)
 
     def _samples(self, part: Any) -> int:
         columns, rows = self._data.part_rows(part)

@@ -68,6 +68,18 @@ def test_figures_of_a_store_equal_those_of_its_rows(measure: Measure, tmp_path: 
     assert {path.suffix for path in (tmp_path / "out").iterdir()} == {".json", ".csv", ".png", ".pdf"}
 
 
+def test_an_offset_beyond_the_samples_has_no_figures(measure: Measure, tmp_path: Path) -> None:
+    """Training samples of this store have up to 8 steps, judged ones up to 7."""
+    store = make_store(tmp_path / "short", samples=12, shards=2, identity=SIZES, seed=6)
+    options = ("--model.init_args.offsets", 8, "--data.init_args.groups", 0, "--data.init_args.target", "reasoning")
+    found = measure(*options, store=store)["offsets"]
+    assert found[7]["pairs"]["train"] > 0
+    assert found[7]["pairs"]["judged"] == 0
+    assert found[7]["held_out"]["component_1"]["value"] is None
+    assert found[8]["pairs"] == {"train": 0, "judged": 0}
+    assert "in_sample" not in found[8]
+
+
 def test_batches_leave_no_trace(measure: Measure) -> None:
     one, many = measure(), measure("--data.init_args.batch_size", 20)
     for a, b in zip(one["offsets"], many["offsets"], strict=True):
