@@ -37,7 +37,7 @@ demo: $(READY)
 	@$(MAKE) --no-print-directory ckpts/demo-regressor/.trained
 	@echo '== 6/9 test: held-out questions'
 	$(LIGHTNING) test $(REGRESSOR) --ckpt_path ckpts/demo-regressor/best.ckpt
-	@echo '== 7/9 ablation: silence heads on 24 needle prompts (about 1 minute)'
+	@echo '== 7/9 ablation: silence heads on 24 needle prompts (1 to 2 minutes)'
 	$(LIGHTNING) test $(ABLATION)
 	@echo '== 8/9 ablation: only the first k dynamic heads, 16 prompts (about 1 minute)'
 	$(LIGHTNING) test $(ABLATION_K)
