@@ -52,6 +52,13 @@ class ReservedLayer(DynamicLayer):
         self._values[row, :, start:end] = single.values[0]
         self.keys, self.values = self._keys[:, :, :end], self._values[:, :, :end]
 
+    def take(self, rows: Tensor) -> None:
+        """Go on with some rows of the batch alone."""
+        assert self.keys is not None
+        length = self.get_seq_length()
+        self._keys, self._values = self._keys[rows.to(self._keys.device)], self._values[rows.to(self._values.device)]
+        self.keys, self.values = self._keys[:, :, :length], self._values[:, :, :length]
+
 
 class BranchedLayer(DynamicLayer):
     """Answers of several branches of each prompt: their keys are kept apart, the prompt's are kept once.

@@ -41,6 +41,8 @@ class Recorder:
         branching: Which prompt each row goes on.
         averaging: Record the mean output of each head over a forward's positions.
         averages: These means by layer, [batch, head, vsize].
+        keeping: Keep whole softmax rows, of the last query alone.
+        rows: These rows. [batch, layer, head, key].
         argmax: Most attended key of each head. [batch, layer, head].
         mass: Attention on the keys of each column, in float32. [batch, layer, head, column].
         hidden: What the LM head reads at the last position: the final hidden state. [batch, hidden].
@@ -57,10 +59,12 @@ class Recorder:
         self.branching: Branching | None = None
         self.averaging = False
         self.averages: dict[int, Float[Tensor, "batch head vsize"]] = {}
+        self.keeping = False
         self.hidden: Float[Tensor, "batch hidden"] = torch.empty(0)
         self._kind = type(model).__name__
         self._argmax: dict[int, Int[Tensor, "batch head"]] = {}
         self._mass: dict[int, Float[Tensor, "batch head column"]] = {}
+        self._rows: dict[int, Float[Tensor, "batch head key"]] = {}
         self._bias: tuple[Tensor, Tensor] | None = None
 
     @property
@@ -72,6 +76,11 @@ class Recorder:
     def mass(self) -> Float[Tensor, "batch layer head column"]:
         """Attention on the keys of each column at the last forward's last position."""
         return self._stack(self._mass)
+
+    @property
+    def rows(self) -> Float[Tensor, "batch layer head key"]:
+        """Attention of each head on every key at the last forward's last position."""
+        return self._stack(self._rows)
 
     def _stack(self, results: dict[int, Tensor]) -> Tensor:
         """All layers side by side, on the last layer's device, where the logits are."""
@@ -87,6 +96,7 @@ class Recorder:
         """Forget the last forward. Called before each one."""
         self._argmax.clear()
         self._mass.clear()
+        self._rows.clear()
         self._bias = None
 
     def attend(
@@ -164,6 +174,8 @@ class Recorder:
                 "so key positions would be wrong; models with windows are not supported yet"
             )
         self._argmax[layer] = weights.argmax(dim=-1)
+        if self.keeping:
+            self._rows[layer] = weights
         if self.columns is not None:
             self._mass[layer] = torch.bmm(weights, self.columns.to(weights.device))
 

@@ -1,9 +1,10 @@
 """Question answering over a context with marked evidence (HotpotQA and its like)."""
 
+import copy
 import functools
 import re
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Literal
 
 from lightning.pytorch.utilities import rank_zero_info
@@ -11,6 +12,7 @@ from tqdm import tqdm
 
 from extract.answers import ANSWER_END, exact_match, f1, find_answer
 from extract.errors import UserError
+from extract.pieces import sentences
 from extract.prompt import Prompt, Span, encode, render, tokens_between
 from extract.records import Loaded, Passage, Record, Source
 from extract.styles import CONTEXT, EXAMPLE, STYLES, SYSTEM, TEMPLATE
@@ -20,6 +22,14 @@ if TYPE_CHECKING:
     from extract.llm import LLM
 
 GAP = "\n\n"
+
+
+@dataclass(frozen=True)
+class Placed:
+    """Token span of a context, and of each of its sentences with its text."""
+
+    context: Span
+    sentences: list[tuple[Span, str]]
 
 
 class MultiHopQA(Task):
@@ -186,6 +196,21 @@ class MultiHopQA(Task):
                 "depth": depth(evidence, context),
             },
         )
+
+    def without_context(self) -> "MultiHopQA":
+        """The same prepared questions, asked without their contexts."""
+        bare = copy.copy(self)
+        bare.__dict__.pop("_turns", None)
+        bare.context = "none"
+        return bare
+
+    def placed(self, index: int) -> "Placed":
+        """Where the context of a record's prompt and its sentences stand."""
+        prompt, start, length = self._render(self._records[index])
+        shown = prompt.text[start : start + length]
+        parts = [(a + len(shown[a:b]) - len(shown[a:b].lstrip()), b) for a, b in sentences(shown)]
+        found = [(tokens_between(prompt, start + a, start + b), shown[a:b]) for a, b in parts]
+        return Placed(tokens_between(prompt, start, start + length), found)
 
     def _shown(self, record: Record) -> Sequence[Passage]:
         """The passages that the prompt shows."""

@@ -62,21 +62,32 @@ class Artifacts(Callback):
         if not trainer.is_global_zero:
             return
         found: Any = pl_module
-        folder.mkdir(parents=True, exist_ok=True)
-        record = {"command": command(), "versions": versions(), **found.results}
-        write_bytes(folder / "results.json", (json.dumps(record, indent=2) + "\n").encode())
-        write_bytes(folder / "results.csv", _csv(found.records()).encode())
-        writer: Any = getattr(trainer.logger, "experiment", None)
-        for name, figure in found.drawings().items():
-            for suffix in ("png", "pdf"):
-                image = io.BytesIO()
-                figure.savefig(image, format=suffix, dpi=150)
-                write_bytes(folder / f"{name}.{suffix}", image.getvalue())
-            if hasattr(writer, "add_figure"):
-                writer.add_figure(name, figure)
+        leave(folder, found.results, found.records(), found.drawings(), trainer)
         console = Console()
         console.print(found.table())
         console.print(f"tables and figures written to {folder}", highlight=False)
+
+
+def leave(
+    folder: Path,
+    results: dict[str, Any],
+    records: list[dict[str, Any]],
+    drawings: "dict[str, Figure]",
+    trainer: Trainer,
+) -> None:
+    """Write results as JSON and CSV, and every figure, into a folder and to TensorBoard."""
+    folder.mkdir(parents=True, exist_ok=True)
+    record = {"command": command(), "versions": versions(), **results}
+    write_bytes(folder / "results.json", (json.dumps(record, indent=2) + "\n").encode())
+    write_bytes(folder / "results.csv", _csv(records).encode())
+    writer: Any = getattr(trainer.logger, "experiment", None)
+    for name, figure in drawings.items():
+        for suffix in ("png", "pdf"):
+            image = io.BytesIO()
+            figure.savefig(image, format=suffix, dpi=150)
+            write_bytes(folder / f"{name}.{suffix}", image.getvalue())
+        if hasattr(writer, "add_figure"):
+            writer.add_figure(name, figure)
 
 
 def _csv(records: list[dict[str, Any]]) -> str:

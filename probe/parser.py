@@ -14,6 +14,7 @@ from extract.errors import UserError
 from extract.llm import LLM
 from probe.artifacts import Artifacts
 from probe.checkpoint import read_checkpoint
+from probe.rag.evaluation import RagEvaluation
 from probe.results import Results
 
 _NOISE = re.compile(
@@ -83,7 +84,7 @@ class StageCLI(LightningCLI):
 
     def test(self, **arguments: Any) -> None:
         """Lightning's test; a callback of ours prints the table, so Lightning's own would repeat it."""
-        reported = any(isinstance(callback, Results | Artifacts) for callback in self.trainer.callbacks)  # type: ignore[attr-defined]
+        reported = any(isinstance(callback, Results | Artifacts | RagEvaluation) for callback in self.trainer.callbacks)  # type: ignore[attr-defined]
         self.trainer.test(**{**arguments, "verbose": arguments["verbose"] and not reported})
 
     def _parse_ckpt_path(self) -> None:

@@ -21,6 +21,7 @@ CHECKED = (
     "extract.ablated",
     "extract.dynamic",
     "extract.keys",
+    "extract.masked",
     "extract.two_pass",
     "probe.losses",
     "probe.mlp",
@@ -36,6 +37,9 @@ PROBES = (
     "probe.ranking",
     "probe.ridge",
     "probe.scatter",
+    "probe.rag.outcomes",
+    "probe.rag.strategies",
+    "probe.rag.windows",
     "probe.rows_metric",
     "probe.turnover",
 )

@@ -1,0 +1,308 @@
+"""Run prompts whose context is partly hidden: greedy generation of many at once, and a look at the whole context."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
+
+from extract.cache import ReservedLayer, reserved_cache
+from extract.instrument import Recorder, instrumented, recording
+from extract.llm import LLM
+from extract.views import View
+
+if TYPE_CHECKING:
+    from transformers import DynamicCache
+
+ROWS = 16
+"""Drafts whose own attention is looked at together: each keeps the maps of every layer."""
+
+
+@dataclass(frozen=True)
+class Job:
+    """A generation to run.
+
+    Attributes:
+        question: What it belongs to: keys are shared among the jobs of a question.
+        view: What has been said: prompt and answer so far.
+        limit: Most tokens to generate, 1 or more.
+        stop: Whether the generated tokens are enough; asked after each. Equal jobs are run once.
+
+    """
+
+    question: int
+    view: View
+    limit: int
+    stop: Callable[[Sequence[int]], bool]
+
+
+@dataclass(frozen=True)
+class Generated:
+    """What a job gave.
+
+    Attributes:
+        tokens: Greedy tokens, without an end token.
+        entropies: Entropy of the distribution that each was taken from, in nats.
+        ended: Whether an end token followed.
+
+    """
+
+    tokens: tuple[int, ...]
+    entropies: tuple[float, ...]
+    ended: bool
+
+
+@dataclass(frozen=True)
+class Seen:
+    """The last query with everything visible.
+
+    Attributes:
+        hidden: Final hidden state.
+        rows: Attention of each head, layer-major, on every token so far.
+
+    """
+
+    hidden: Float[Tensor, "hidden"]
+    rows: Float[Tensor, "head key"]
+
+
+@dataclass
+class _Kept:
+    """Keys of a view that was run, on the model's device."""
+
+    view: View
+    layers: list[ReservedLayer]
+
+
+class MaskedLLM:
+    """The frozen model over views of prompts.
+
+    What it has run it keeps, question by question: a view goes on from the longest beginning that it shares with a kept
+    one. Keys of a token depend only on the tokens before it, their positions and their mask, so nothing changes but
+    rounding.
+
+    Args:
+        llm: The frozen model.
+        chunk: Tokens of a prompt that run together, so that no mask is of size n × n.
+        keep: Views kept for each question, the latest.
+
+    """
+
+    def __init__(self, llm: LLM, chunk: int = 512, keep: int = 16) -> None:
+        self.llm, self.chunk, self.keep = llm, chunk, keep
+        self._kept: dict[int, list[_Kept]] = {}
+        self._ends = frozenset(llm.end_tokens)
+
+    def forget(self, question: int) -> None:
+        """Free what a finished question keeps."""
+        self._kept.pop(question, None)
+
+    @torch.inference_mode()
+    def generate(self, jobs: Sequence[Job]) -> list[Generated]:
+        """Run all jobs in one batch; each distinct one once."""
+        distinct = list(dict.fromkeys(jobs))
+        done = dict(zip(distinct, self._generate(distinct), strict=True))
+        return [done[job] for job in jobs]
+
+    def _generate(self, jobs: list[Job]) -> list[Generated]:
+        width = max(len(job.view) for job in jobs)
+        capacity = width + max(job.limit for job in jobs)
+        cache = reserved_cache(self.llm.model, capacity)
+        for row, job in enumerate(jobs):
+            single = self._prefill(job.question, job.view, len(job.view) - 1)
+            for layer, own in zip(cache.layers, single.layers, strict=True):
+                assert isinstance(layer, ReservedLayer)
+                assert isinstance(own, ReservedLayer)
+                layer.place(row, width - len(job.view), own, len(jobs))
+        return _Decoding(self, jobs, cache, width, capacity).run()
+
+    def _prefill(self, question: int, view: View, capacity: int) -> "DynamicCache":
+        """Keys of all tokens of a view but the last, in a cache of its own; they are kept, too."""
+        model, kept = self.llm.model, self._kept.get(question, [])
+        cache = reserved_cache(model, capacity)
+        shared, best = max(
+            ((min(one.view.shared(view), len(view) - 1), n) for n, one in enumerate(kept)), default=(0, 0)
+        )
+        if shared:
+            for layer, former in zip(cache.layers, kept[best].layers, strict=True):
+                assert isinstance(layer, ReservedLayer)
+                assert former.keys is not None
+                assert former.values is not None
+                layer.update(former.keys[:, :, :shared], former.values[:, :, :shared])
+            kept.append(kept.pop(best))
+        tokens, positions, visible = self._tensors(view)
+        mask = None if bool(visible.all()) else visible[None]
+        for start in range(shared, len(view) - 1, self.chunk):
+            end = min(start + self.chunk, len(view) - 1)
+            model(
+                input_ids=tokens[None, start:end],
+                position_ids=positions[None, start:end],
+                attention_mask=None if mask is None else mask[:, :end].long(),
+                past_key_values=cache,
+                use_cache=True,
+                logits_to_keep=1,
+            )
+        return cache
+
+    def _tensors(self, view: View) -> tuple[Int[Tensor, "token"], Int[Tensor, "token"], Bool[Tensor, "token"]]:
+        device = self.llm.model.device
+        tokens, positions = (torch.tensor(x, device=device) for x in (view.tokens, view.positions))
+        return tokens, positions, torch.tensor(view.visible, device=device)
+
+    def store(self, question: int, view: View, layers: "Sequence[object]", row: int, start: int) -> None:
+        """Keep the keys of a view that was run in a row of a batch, from column `start` on."""
+        parts = []
+        for layer in layers:
+            assert isinstance(layer, ReservedLayer)
+            assert layer.keys is not None
+            assert layer.values is not None
+            own, place = ReservedLayer(len(view)), (slice(row, row + 1), slice(None), slice(start, start + len(view)))
+            own.update(layer.keys[place], layer.values[place])
+            parts.append(own)
+        kept = self._kept.setdefault(question, [])
+        kept.append(_Kept(view, parts))
+        del kept[: -self.keep]
+
+    @torch.inference_mode()
+    def look(self, question: int, view: View) -> Seen:
+        """Hidden state and attention of a view's last token, everything visible."""
+        model, recorder = self.llm.model, Recorder(self.llm.model)
+        cache = self._prefill(question, view, len(view))
+        tokens, positions, _ = self._tensors(view)
+        recorder.keeping = True
+        with instrumented(model), recording(recorder, model):
+            model(
+                input_ids=tokens[None, -1:],
+                position_ids=positions[None, -1:],
+                past_key_values=cache,
+                use_cache=True,
+                logits_to_keep=1,
+            )
+        self.store(question, view, cache.layers, 0, 0)
+        return Seen(recorder.hidden[0].float(), recorder.rows[0].flatten(0, 1))
+
+    @torch.inference_mode()
+    def paid(self, drafts: Sequence[Sequence[int]], own: bool) -> list[Float[Tensor, "token"]]:
+        """Attention that the tokens of each draft are paid within it (see `paid_attention`), on the host.
+
+        From a forward over the draft's tokens alone, its last layer, as DRAGIN's code has it.
+        """
+        model, found = self.llm.model, dict[tuple[int, ...], Tensor]()
+        distinct = sorted({tuple(draft) for draft in drafts if draft}, key=len)
+        former = model.config._attn_implementation
+        model.set_attn_implementation("eager")
+        try:
+            for first in range(0, len(distinct), ROWS):
+                some = distinct[first : first + ROWS]
+                for draft, paid in zip(some, self._paid(some, own), strict=True):
+                    found[draft] = paid[: len(draft)]
+        finally:
+            model.set_attn_implementation(former)
+        return [found.get(tuple(draft), torch.zeros(0)) for draft in drafts]
+
+    def _paid(self, drafts: list[tuple[int, ...]], own: bool) -> Float[Tensor, "draft token"]:
+        lengths = torch.tensor([len(draft) for draft in drafts])
+        ids = torch.zeros(len(drafts), int(lengths.max()), dtype=torch.long)
+        for row, draft in enumerate(drafts):
+            ids[row, : len(draft)] = torch.tensor(draft)
+        model = self.llm.model
+        # Padding stands behind the drafts, where no token of theirs sees it.
+        maps = model.base_model(ids.to(model.device), use_cache=False, output_attentions=True).attentions[-1]
+        return paid_attention(maps.float(), lengths.to(maps.device), own).cpu()
+
+
+def paid_attention(
+    maps: Float[Tensor, "draft head query key"], lengths: Int[Tensor, "draft"], own: bool
+) -> Float[Tensor, "draft key"]:
+    """The largest attention that any later token pays to each token, then the mean over heads.
+
+    Args:
+        maps: Causal attention of right-padded drafts.
+        lengths: Their tokens.
+        own: Whether a token's attention on itself counts (DRAGIN's code) or not (its paper).
+
+    """
+    size = maps.shape[-1]
+    asks = torch.arange(size, device=maps.device)
+    counted = torch.ones(size, size, dtype=torch.bool, device=maps.device).tril(0 if own else -1)
+    allowed = counted & (asks[None, :, None] < lengths[:, None, None])
+    return maps.masked_fill(~allowed[:, None], 0).amax(dim=2).mean(dim=1)
+
+
+class _Decoding:
+    """Greedy decoding of a batch of views behind their cached keys; a row leaves when its job is done."""
+
+    def __init__(self, masked: MaskedLLM, jobs: list[Job], cache: "DynamicCache", width: int, capacity: int) -> None:
+        self.masked, self.jobs, self.cache, self.width = masked, jobs, cache, width
+        device = masked.llm.model.device
+        keys = torch.ones(len(jobs), capacity, dtype=torch.long)
+        for row, job in enumerate(jobs):
+            first = width - len(job.view)
+            keys[row, :first] = 0
+            keys[row, first:width] = torch.tensor(job.view.visible).long()
+        self.keys = keys.to(device)
+        self.position = torch.tensor([job.view.positions[-1] for job in jobs], device=device)
+        self.following = torch.tensor([job.view.end for job in jobs], device=device)
+        self.token = torch.tensor([job.view.tokens[-1] for job in jobs], device=device)
+        self.live = list(range(len(jobs)))
+        self.said: list[list[int]] = [[] for _ in jobs]
+        self.entropies: list[list[float]] = [[] for _ in jobs]
+        self.done: dict[int, Generated] = {}
+
+    def run(self) -> list[Generated]:
+        """All jobs, in their order."""
+        step = 0
+        while len(self.done) < len(self.jobs):
+            self._step(step)
+            step += 1
+        return [self.done[number] for number in range(len(self.jobs))]
+
+    def _step(self, step: int) -> None:
+        logits: Tensor = (
+            self.masked.llm.model(
+                input_ids=self.token[:, None],
+                attention_mask=self.keys[:, : self.width + step],
+                position_ids=self.position[:, None],
+                past_key_values=self.cache,
+                use_cache=True,
+                logits_to_keep=1,
+            )
+            .logits[:, -1]
+            .float()
+        )
+        self.token = logits.argmax(dim=-1)
+        entropies = torch.special.entr(torch.softmax(logits, dim=-1)).sum(dim=-1)
+        for row, (token, entropy) in enumerate(zip(self.token.tolist(), entropies.tolist(), strict=True)):
+            if self.live[row] not in self.done:
+                self._take(row, token, entropy, step)
+        self.position = self.following + step
+        self._leave()
+
+    def _take(self, row: int, token: int, entropy: float, step: int) -> None:
+        """A row's next token; the job may be done with it."""
+        number = self.live[row]
+        job, said = self.jobs[number], self.said[number]
+        ended = token in self.masked._ends
+        if not ended:
+            said.append(token)
+            self.entropies[number].append(entropy)
+            if len(said) < job.limit and not job.stop(said):
+                return
+        self.done[number] = Generated(tuple(said), tuple(self.entropies[number]), ended)
+        run = job.view.then(said[:step])  # the last token was generated, not run
+        self.masked.store(job.question, run, self.cache.layers, row, self.width - len(job.view))
+
+    def _leave(self) -> None:
+        """Drop rows that are done, once they are half of the batch: dropping copies the others' keys."""
+        going = [row for row, number in enumerate(self.live) if number not in self.done]
+        if not going or 2 * len(going) > len(self.live):
+            return
+        rows = torch.tensor(going, device=self.token.device)
+        for layer in self.cache.layers:
+            assert isinstance(layer, ReservedLayer)
+            layer.take(rows)
+        for name in ("keys", "position", "following", "token"):
+            setattr(self, name, getattr(self, name)[rows])
+        self.live = [self.live[row] for row in going]

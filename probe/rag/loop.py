@@ -1,0 +1,319 @@
+"""Algorithm 1: draft under a mask, and where the draft is uncertain go back, retrieve, and write the sentence again."""
+
+import math
+import re
+from collections.abc import Generator, Sequence
+from dataclasses import asdict, dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from extract.masked import Generated, Job, MaskedLLM, Seen
+from extract.pieces import ends_sentence, first_characters, spell
+from extract.prompt import Span
+from extract.views import Mask, View, view, whole
+from probe.rag.question import Question
+from probe.rag.strategies import Moment, Retrieved, Strategy
+from probe.rag.triggers import Draft, Judgement
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+
+@dataclass(frozen=True)
+class Look:
+    """Asks for the last query with everything visible."""
+
+    question: int
+    view: View
+
+
+@dataclass(frozen=True)
+class Paid:
+    """Asks for the attention that the tokens of a draft are paid."""
+
+    draft: tuple[int, ...]
+    own: bool
+
+
+Request = Job | Look | Paid
+Steps = Generator[Request, Any, None]
+
+
+@dataclass(frozen=True)
+class Settings:
+    """How a run goes.
+
+    Attributes:
+        mask: How hidden tokens are hidden.
+        draft_length: Most tokens of a draft, and of a sentence written again.
+        length: Most tokens of an answer.
+        retries: Retrievals that one sentence may call for; after these it stands as it is.
+        opening, marker, answer_end: How an answer is found (see `MultiHopQA`).
+
+    """
+
+    mask: Mask
+    draft_length: int
+    length: int
+    retries: int
+    opening: str
+    marker: str
+    answer_end: str
+
+    def answered(self, text: str) -> bool:
+        """Whether the text holds the whole answer."""
+        if not self.marker:
+            return bool(re.search(self.answer_end, text))
+        found = re.search(re.escape(self.marker), f"{self.opening} {text}", flags=re.IGNORECASE)
+        return bool(found and re.search(self.answer_end, f"{self.opening} {text}"[found.end() :].lstrip(" :\n\t")))
+
+
+@dataclass(frozen=True)
+class Stop:
+    """Ends a generation behind the answer, or behind its first sentence."""
+
+    settings: Settings
+    tokenizer: "PreTrainedTokenizerBase" = field(compare=False)
+    said: tuple[int, ...]
+    sentence: bool
+
+    def __call__(self, tokens: Sequence[int]) -> bool:
+        """Whether the generated tokens are enough."""
+        text = spell(self.tokenizer, [*self.said, *tokens]).text if self.said else self._alone(tokens)
+        return (self.sentence and ends_sentence(text)) or self.settings.answered(text)
+
+    def _alone(self, tokens: Sequence[int]) -> str:
+        return str(self.tokenizer.decode(list(tokens), skip_special_tokens=True))
+
+
+@dataclass
+class Round:
+    """One turn of the loop.
+
+    Attributes:
+        draft: What was drafted.
+        judgement: What the trigger made of it.
+        kept: The answer behind the cut, or with the draft where nothing fired.
+        retrieved: What became visible.
+        rewrite: The sentence written again.
+
+    """
+
+    draft: str
+    judgement: Judgement
+    kept: str
+    retrieved: Retrieved | None = None
+    rewrite: str | None = None
+
+
+class Run:
+    """One question under one strategy.
+
+    `steps` asks for what the model must do and is sent what it gave, so that many runs share its batches.
+
+    Attributes:
+        rounds: What happened.
+        answer: Tokens of the answer so far.
+        stop: Why it ended: `answered`, `ended` (an end token), `length`.
+        stuck: Sentences that called again after their last retry.
+        masked, looked, weighed: Tokens run forward as if this run were alone: under the mask, for retrievals with
+            everything visible, for RIND's attention.
+
+    """
+
+    def __init__(
+        self, question: Question, strategy: Strategy, settings: Settings, tokenizer: "PreTrainedTokenizerBase"
+    ) -> None:
+        assert strategy.trigger is not None
+        self.question, self.strategy, self.settings, self.tokenizer = question, strategy, settings, tokenizer
+        self.trigger = strategy.trigger
+        self.rounds: list[Round] = []
+        self.answer: list[int] = []
+        self.stop = ""
+        self.stuck = self.masked = self.looked = self.weighed = 0
+        self._ran: list[View] = []
+        self._calls: dict[int, int] = {}
+
+    def steps(self) -> Steps:
+        """The loop of Algorithm 1."""
+        visible, length = self.strategy.first(self.question), self.settings.length
+        while not self.stop:
+            draft: Generated = yield from self._generate(visible, sentence=False)
+            judgement = yield from self._judge(draft)
+            if judgement.hit is not None:
+                text = self._text([*self.answer, *draft.tokens])
+                self.answer = self._cut(draft, judgement.sentence)
+                kept = self._text(self.answer)
+                found = yield from self._retrieve(text)
+                visible = found.windows
+                rewrite: Generated = yield from self._generate(visible, sentence=True)
+                before, self.answer = len(self.answer), [*self.answer, *rewrite.tokens]
+                said = self._text(self.answer)[len(kept) :]
+                self.rounds.append(Round(self._text(draft.tokens), judgement, kept, found, said))
+                ended = rewrite.ended or len(self.answer) == before
+            else:
+                self.answer = [*self.answer, *draft.tokens]
+                visible = self.strategy.first(self.question)
+                self.rounds.append(Round(self._text(draft.tokens), judgement, self._text(self.answer)))
+                ended = draft.ended
+            if self.settings.answered(self._text(self.answer)):
+                self.stop = "answered"
+            elif ended:
+                self.stop = "ended"
+            elif len(self.answer) >= length:
+                self.stop = "length"
+
+    def _generate(self, visible: list[Span], sentence: bool) -> Generator[Request, Generated, Generated]:
+        """Greedy tokens behind the answer under a mask: a draft, or one sentence."""
+        settings = self.settings
+        if self.strategy.bare:
+            prompt = whole(self.question.bare)
+        else:
+            prompt = view(self.question.sample.ids, self.question.context, visible, settings.mask)
+        said = prompt.then(self.answer)
+        limit = max(1, min(settings.draft_length, settings.length - len(self.answer)))
+        stop = Stop(settings, self.tokenizer, tuple(self.answer), sentence)
+        done = yield Job(self.question.sample.index, said, limit, stop)
+        run = said.then(done.tokens if done.ended else done.tokens[:-1])
+        self.masked += self._fresh(run)
+        return done
+
+    def _fresh(self, run: View) -> int:
+        """Tokens of a view that this run has not run before, and remember it."""
+        fresh = len(run) - max((former.shared(run) for former in self._ran), default=0)
+        self._ran.append(run)
+        return fresh
+
+    def _judge(self, draft: Generated) -> Generator[Request, Any, Judgement]:
+        """What the trigger makes of the draft; a sentence that has used up its retries is passed over."""
+        paid: list[float] = []
+        if self.trigger.own is not None and draft.tokens:
+            paid = (yield Paid(draft.tokens, self.trigger.own)).tolist()
+            self.weighed += len(draft.tokens)
+        said = spell(self.tokenizer, [*self.answer, *draft.tokens])
+        spent = frozenset(start for start, calls in self._calls.items() if calls >= self.settings.retries)
+        drafted = Draft(said, len(self.answer), draft.entropies, paid)
+        judgement = self.trigger.judge(drafted, spent)
+        if spent and self.trigger.judge(drafted, frozenset()).sentence in spent:
+            self.stuck += 1
+        if judgement.hit is not None:
+            self._calls[judgement.sentence] = self._calls.get(judgement.sentence, 0) + 1
+        return judgement
+
+    def _cut(self, draft: Generated, sentence: int) -> list[int]:
+        """Answer and draft up to a sentence: the tokens whose first character stands before it."""
+        tokens = [*self.answer, *draft.tokens]
+        places = first_characters(spell(self.tokenizer, tokens))
+        return [token for token, place in zip(tokens, places, strict=True) if place < sentence]
+
+    def _retrieve(self, text: str) -> Generator[Request, Seen, Retrieved]:
+        """Look with everything visible, and let the strategy choose."""
+        seen_view = whole(self.question.sample.ids).then(self.answer)
+        seen = yield Look(self.question.sample.index, seen_view)
+        self.looked += self._fresh(seen_view)
+        number = sum(round_.retrieved is not None for round_ in self.rounds)
+        return self.strategy.retrieve(Moment(self.question, seen, text, number))
+
+    def _text(self, tokens: Sequence[int]) -> str:
+        return spell(self.tokenizer, tokens).text
+
+    @property
+    def text(self) -> str:
+        """The answer so far."""
+        return self._text(self.answer)
+
+
+def run_together(masked: MaskedLLM, runs: Sequence[Run]) -> None:
+    """Run all to their ends: what several of them ask for goes to the model as one batch."""
+    steps = [run.steps() for run in runs]
+    asked: dict[int, Request] = {}
+    for number in range(len(runs)):
+        _send(steps, asked, number, None)
+    while asked:
+        looks = {number: request for number, request in asked.items() if isinstance(request, Look)}
+        paid = {number: request for number, request in asked.items() if isinstance(request, Paid)}
+        jobs = {number: request for number, request in asked.items() if isinstance(request, Job)}
+        given: dict[int, Any] = {}
+        if looks:
+            seen = {look: masked.look(look.question, look.view) for look in dict.fromkeys(looks.values())}
+            given = {number: seen[look] for number, look in looks.items()}
+        elif paid:
+            own = next(iter(paid.values())).own
+            chosen = {number: request.draft for number, request in paid.items() if request.own == own}
+            given = dict(zip(chosen, masked.paid(list(chosen.values()), own), strict=True))
+        else:
+            given = dict(zip(jobs, masked.generate(list(jobs.values())), strict=True))
+        for number, answer in given.items():
+            _send(steps, asked, number, answer)
+
+
+def _send(steps: list[Steps], asked: dict[int, Request], number: int, answer: Any) -> None:
+    """Give a run what it asked for; note what it asks for next."""
+    try:
+        asked[number] = steps[number].send(answer)
+    except StopIteration:
+        asked.pop(number, None)
+
+
+def trace(run: Run, grade: dict[str, float], heads_per_layer: int) -> dict[str, Any]:
+    """Everything about a finished run, in plain values."""
+    sample = run.question.sample
+    return {
+        "sample": sample.index,
+        "id": sample.id,
+        "question": sample.question,
+        "gold": sample.gold,
+        "strategy": run.strategy.name,
+        "context": list(run.question.context),
+        "evidence": [list(span) for span in sample.evidence],
+        "rounds": [_round(run, round_, heads_per_layer) for round_ in run.rounds],
+        "text": run.text,
+        "stop": run.stop,
+        "metrics": {**grade, **{name: _plain(value) for name, value in figures(run).items()}},
+    }
+
+
+def _round(run: Run, round_: Round, heads_per_layer: int) -> dict[str, Any]:
+    found, ids = round_.retrieved, run.question.sample.ids
+    return {
+        "draft": round_.draft,
+        "words": [asdict(word) for word in round_.judgement.words],
+        "hit": round_.judgement.hit,
+        "kept": round_.kept,
+        "heads": None if found is None or found.heads is None else [divmod(h, heads_per_layer) for h in found.heads],
+        "windows": None if found is None else [_window(run, start, end, ids) for start, end in found.windows],
+        "rewrite": round_.rewrite,
+    }
+
+
+def _window(run: Run, start: int, end: int, ids: list[int]) -> dict[str, Any]:
+    return {"start": start, "end": end, "text": str(run.tokenizer.decode(ids[start:end], skip_special_tokens=True))}
+
+
+def figures(run: Run) -> dict[str, float]:
+    """What a run cost and found; NaN where nothing was retrieved or, for the first four, nothing can be."""
+    found = [round_.retrieved for round_ in run.rounds if round_.retrieved is not None]
+    shown = [{position for start, end in one.windows for position in range(start, end)} for one in found]
+    if not found and not run.strategy.bare and run.strategy.first(run.question):
+        shown = [{i for start, end in run.strategy.first(run.question) for i in range(start, end)}]
+    evidence = run.question.evidence
+    recall = [len(one & evidence) / len(evidence) for one in shown]
+    precision = [len(one & evidence) / len(one) for one in shown]
+    return {
+        "recall": _mean(recall),
+        "precision": _mean(precision),
+        "first_recall": recall[0] if recall else float("nan"),
+        "visible": _mean([len(one) for one in shown]),
+        "retrievals": len(found),
+        "stuck": run.stuck,
+        "masked_tokens": run.masked,
+        "forward_tokens": run.masked + run.looked + run.weighed,
+    }
+
+
+def _plain(value: float) -> float | None:
+    """JSON knows no NaN."""
+    return None if math.isnan(value) else value
+
+
+def _mean(values: Sequence[float]) -> float:
+    return sum(values) / len(values) if values else float("nan")

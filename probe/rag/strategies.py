@@ -1,0 +1,322 @@
+"""What becomes visible when a retrieval is called for: the columns of Table 4, and what the paper lacks."""
+
+import random
+from abc import ABC, abstractmethod
+from dataclasses import asdict, dataclass
+from typing import Any, Literal
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from extract.masked import Seen
+from extract.prompt import Span
+from extract.scores import kept_keys, reasoning_score
+from probe.rag.bm25 import best_sentences
+from probe.rag.question import Question
+from probe.rag.triggers import Never, Trigger
+from probe.rag.windows import Windows, merged
+from probe.regressor import ProbeRegressor
+
+
+@dataclass(frozen=True)
+class Retrieved:
+    """Visible token spans of the prompt, and the heads that chose them, layer-major; None without heads."""
+
+    windows: list[Span]
+    heads: list[int] | None = None
+
+
+@dataclass(frozen=True)
+class Moment:
+    """Where a retrieval takes place.
+
+    Attributes:
+        question: The question.
+        seen: The last query with everything visible.
+        text: The answer so far and the draft that called for the retrieval.
+        number: Retrievals before this one.
+
+    """
+
+    question: Question
+    seen: Seen
+    text: str
+    number: int
+
+
+class Strategy(ABC):
+    """One column of the comparison.
+
+    Args:
+        name: What the table calls it; by default the class's label.
+        windows: Its own settings of Algorithm 2; null: the evaluation's.
+        trigger: Its own trigger; null: the evaluation's.
+
+    """
+
+    label: str
+    bare = False
+    """The context is left out of the prompt."""
+    uses_probe = False
+    paper: str | None = None
+    """The column of Table 4."""
+
+    def __init__(self, name: str | None = None, windows: Windows | None = None, trigger: Trigger | None = None) -> None:
+        self.name, self.windows, self.trigger = name or self.label, windows, trigger
+
+    def prepare(self, windows: Windows, trigger: Trigger) -> None:
+        """Take the evaluation's settings where it has none of its own."""
+        self.windows, self.trigger = self.windows or windows, self.trigger or trigger
+        self.windows.check()
+
+    def meet(self, probe: ProbeRegressor) -> None:
+        """See the trained probe."""
+        del probe
+
+    def describe(self) -> dict[str, Any]:
+        """Class and settings."""
+        assert self.windows is not None
+        assert self.trigger is not None
+        return {"class": type(self).__name__, "windows": asdict(self.windows), "trigger": self.trigger.describe()}
+
+    def first(self, question: Question) -> list[Span]:
+        """What is visible while no retrieval is in force: nothing of the context."""
+        del question
+        return []
+
+    @abstractmethod
+    def retrieve(self, moment: Moment) -> Retrieved:
+        """What becomes visible."""
+
+
+class HeadStrategy(Strategy):
+    """Algorithm 2 with some heads' attention."""
+
+    @abstractmethod
+    def heads(self, moment: Moment, count: int) -> list[int]:
+        """The heads to listen to, layer-major."""
+
+    def retrieve(self, moment: Moment) -> Retrieved:
+        """Windows about the context positions that the heads look at, on average."""
+        assert self.windows is not None
+        heads = self.heads(moment, self.windows.heads)
+        start, end = moment.question.context
+        rows = moment.seen.rows
+        scores = rows[torch.tensor(heads, device=rows.device), start:end].mean(dim=0)
+        return Retrieved([(start + a, start + b) for a, b in self.windows.around(scores)], heads)
+
+
+class Dynamic(HeadStrategy):
+    """The heads that the probe expects, from the hidden state, to score highest now."""
+
+    label, uses_probe, paper = "dynamic", True, "dynamic"
+
+    def meet(self, probe: ProbeRegressor) -> None:
+        """Keep the probe."""
+        self._probe = probe
+
+    @torch.inference_mode()
+    def heads(self, moment: Moment, count: int) -> list[int]:
+        """Highest predictions."""
+        hidden = moment.seen.hidden[None].to(self._probe.device)
+        return top(self._probe.predict_scores(hidden)[0], count)
+
+
+class Static(HeadStrategy):
+    """Fixed heads: the highest mean score over the probe's training rows."""
+
+    label, uses_probe, paper = "static", False, "static"
+
+    def meet(self, probe: ProbeRegressor) -> None:
+        """The probe carries these means."""
+        self._means = probe.head_means
+
+    def heads(self, moment: Moment, count: int) -> list[int]:
+        """The same at each retrieval."""
+        del moment
+        return top(self._means, count)
+
+
+class DynamicRandom(HeadStrategy):
+    """New random heads at each retrieval.
+
+    Args:
+        name, windows, trigger: See `Strategy`.
+        seed: With question and number of the retrieval it fixes the draw.
+
+    """
+
+    label, paper = "dynamic random", "dynamic random"
+
+    def __init__(
+        self,
+        name: str | None = None,
+        windows: Windows | None = None,
+        trigger: Trigger | None = None,
+        seed: int = 0,
+    ) -> None:
+        super().__init__(name, windows, trigger)
+        self.seed = seed
+
+    def describe(self) -> dict[str, Any]:
+        """With the seed."""
+        return {**super().describe(), "seed": self.seed}
+
+    def heads(self, moment: Moment, count: int) -> list[int]:
+        """A fresh draw."""
+        return self._draw(moment, count, f"{self.seed}:{moment.question.sample.id}:{moment.number}")
+
+    def _draw(self, moment: Moment, count: int, seed: str) -> list[int]:
+        return random.Random(seed).sample(range(len(moment.seen.rows)), count)
+
+
+class FixedRandom(DynamicRandom):
+    """Random heads, the same at every retrieval of every question."""
+
+    label, paper = "fixed random", "fixed random"
+
+    def heads(self, moment: Moment, count: int) -> list[int]:
+        """One draw."""
+        return self._draw(moment, count, f"{self.seed}")
+
+
+class Oracle(HeadStrategy):
+    """The heads whose true reasoning score (Eq. 2) is highest now: what a perfect probe would choose.
+
+    Args:
+        name, windows, trigger: See `Strategy`.
+        sink, local: First and last tokens that Eq. 2 leaves out.
+
+    """
+
+    label = "oracle"
+
+    def __init__(
+        self,
+        name: str | None = None,
+        windows: Windows | None = None,
+        trigger: Trigger | None = None,
+        sink: int = 4,
+        local: int = 64,
+    ) -> None:
+        super().__init__(name, windows, trigger)
+        self.sink, self.local = sink, local
+
+    def describe(self) -> dict[str, Any]:
+        """With the tokens left out."""
+        return {**super().describe(), "sink": self.sink, "local": self.local}
+
+    def heads(self, moment: Moment, count: int) -> list[int]:
+        """Highest scores, by the supporting facts."""
+        return top(true_scores(moment, self.sink, self.local), count)
+
+
+class BM25(Strategy):
+    """Sentences of the context by BM25, with question, answer and draft as query: the plain competitor.
+
+    Args:
+        name, windows, trigger: See `Strategy`.
+        tokens: Sentences are taken, best first, until so many tokens are visible.
+
+    """
+
+    label = "bm25"
+
+    def __init__(
+        self,
+        name: str | None = None,
+        windows: Windows | None = None,
+        trigger: Trigger | None = None,
+        tokens: int = 192,
+    ) -> None:
+        super().__init__(name, windows, trigger)
+        self.tokens = tokens
+
+    def describe(self) -> dict[str, Any]:
+        """With the tokens."""
+        return {**super().describe(), "tokens": self.tokens}
+
+    def retrieve(self, moment: Moment) -> Retrieved:
+        """The best sentences."""
+        question = moment.question
+        query = f"{question.sample.question} {moment.text}"
+        return Retrieved(merged(best_sentences(question.sentences, query, self.tokens)))
+
+
+class Gold(Strategy):
+    """The supporting facts themselves.
+
+    Args:
+        name, windows, trigger: See `Strategy`.
+        when: `always`: visible from the first draft on, and nothing is retrieved: what perfect windows could give.
+            `fired`: visible when the trigger fires, as for the other strategies.
+
+    """
+
+    label = "gold"
+
+    def __init__(
+        self,
+        name: str | None = None,
+        windows: Windows | None = None,
+        trigger: Trigger | None = None,
+        when: Literal["always", "fired"] = "always",
+    ) -> None:
+        super().__init__(name, windows, Never() if when == "always" else trigger)
+        self.when = when
+
+    def first(self, question: Question) -> list[Span]:
+        """The facts, if always."""
+        return merged(question.sample.evidence) if self.when == "always" else []
+
+    def retrieve(self, moment: Moment) -> Retrieved:
+        """The facts."""
+        return Retrieved(merged(moment.question.sample.evidence))
+
+
+class Full(Strategy):
+    """Everything visible all the time: the model as it is."""
+
+    label = "full"
+
+    def __init__(self, name: str | None = None) -> None:
+        super().__init__(name, trigger=Never())
+
+    def first(self, question: Question) -> list[Span]:
+        """The context."""
+        return [question.context]
+
+    def retrieve(self, moment: Moment) -> Retrieved:
+        """Never called for."""
+        raise NotImplementedError
+
+
+class WithoutRAG(Strategy):
+    """The context is left out of the prompt, not masked; no retrieval."""
+
+    label, bare, paper = "w/o RAG", True, "w/o RAG"
+
+    def __init__(self, name: str | None = None) -> None:
+        super().__init__(name, trigger=Never())
+
+    def retrieve(self, moment: Moment) -> Retrieved:
+        """Never called for."""
+        raise NotImplementedError
+
+
+def top(scores: Float[Tensor, "head"], count: int) -> list[int]:
+    """The heads of highest score, the first of equal ones."""
+    found: list[int] = scores.argsort(descending=True, stable=True)[:count].tolist()
+    return found
+
+
+def true_scores(moment: Moment, sink: int, local: int) -> Float[Tensor, "head"]:
+    """Eq. 2 of each head at this query; −1 for a head without any kept attention."""
+    rows = moment.seen.rows
+    keys = rows.shape[1]
+    kept = kept_keys(torch.ones(1, keys, dtype=torch.bool, device=rows.device), sink, local)[0]
+    evidence = torch.zeros(keys, dtype=torch.bool, device=rows.device)
+    evidence[torch.tensor(sorted(moment.question.evidence), device=rows.device)] = True
+    on_evidence, on_kept = ((rows * columns).sum(dim=1)[None] for columns in (kept & evidence, kept))
+    return reasoning_score(on_evidence, on_kept, (kept & evidence).any()[None])[0].nan_to_num(nan=-1.0)
