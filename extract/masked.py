@@ -101,9 +101,10 @@ class MaskedLLM:
 
     @torch.inference_mode()
     def generate(self, jobs: Sequence[Job]) -> list[Generated]:
-        """Run all jobs in one batch; each distinct one once."""
-        distinct = list(dict.fromkeys(jobs))
-        done = dict(zip(distinct, self._generate(distinct), strict=True))
+        """Run all jobs, each distinct one once, those of similar length in one batch."""
+        done: dict[Job, Generated] = {}
+        for alike in _by_length(list(dict.fromkeys(jobs))):
+            done.update(zip(alike, self._generate(alike), strict=True))
         return [done[job] for job in jobs]
 
     def _generate(self, jobs: list[Job]) -> list[Generated]:
@@ -211,6 +212,17 @@ class MaskedLLM:
         # Padding stands behind the drafts, where no token of theirs sees it.
         maps = model.base_model(ids.to(model.device), use_cache=False, output_attentions=True).attentions[-1]
         return paid_attention(maps.float(), lengths.to(maps.device), own).cpu()
+
+
+def _by_length(jobs: list[Job]) -> list[list[Job]]:
+    """Jobs in groups whose longest view is at most twice the shortest: every row attends over the longest's width."""
+    groups: list[list[Job]] = []
+    for job in sorted(jobs, key=lambda job: len(job.view)):
+        if groups and len(job.view) <= 2 * len(groups[-1][0].view):
+            groups[-1].append(job)
+        else:
+            groups.append([job])
+    return groups
 
 
 def paid_attention(

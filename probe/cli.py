@@ -25,10 +25,13 @@ stages, each a config file:
   fit, test -c configs/offsets.yaml       probes for the heads of 0 to 10 steps later
   test    -c configs/ablation/niah.yaml   silence heads while the LLM answers: dynamic, static, random ones;
           -c configs/ablation/hotpotqa.yaml  *_k.yaml beside them: only the first k dynamic heads
+  test    -c configs/rag.yaml --ckpt_path CKPT
+                                          masked dynamic RAG: a regressor chooses heads, RIND the moment
 
 commands, each with a --help of its own:
   overlap A B                             how far two static rankings of heads agree: published files or stores
   ranking STORE FILE                      write a store's ranking of heads as .json, .yaml or .tsv
+  trace FILE                              print runs of masked RAG step by step
 
 useful keys:
   -c FILE                a further config is merged over the former: configs/llm/*.yaml choose a model
@@ -89,6 +92,7 @@ def _quieten() -> None:
     os.environ.setdefault("JSONARGPARSE_DEPRECATION_WARNINGS", "off")  # Lightning's calls, not ours
     warnings.filterwarnings("ignore", message=".*Checkpoint directory .* exists and is not empty.*")
     warnings.filterwarnings("ignore", message=".*does not have many workers.*")
+    warnings.filterwarnings("ignore", message=".*callbacks used to create the checkpoint need to be provided.*")
     warnings.filterwarnings("ignore", message=".*isinstance\\(treespec, LeafSpec\\).*")
     logging.getLogger("lightning.pytorch.utilities.rank_zero").addFilter(
         lambda record: not any(name in record.getMessage() for name in ("litlogger", "litmodels"))

@@ -13,6 +13,7 @@ from datamodules.splits import Split
 from extract.errors import UserError
 from probe.overlap import overlap as compare
 from probe.parser import Parser
+from probe.rag.show import read_traces, show
 from probe.rankings import Ranking, read_ranking, write_ranking
 
 Target = Literal["copy_paste", "reasoning"]
@@ -87,7 +88,26 @@ def overlap(
     Console().print(table)
 
 
-COMMANDS: dict[str, Callable[..., None]] = {"overlap": overlap, "ranking": ranking}
+def trace(file: str, sample: str | None = None, strategy: str | None = None, count: int = 1) -> None:
+    """Print runs of masked RAG: drafts, RIND's values, heads, windows, rewrites.
+
+    Args:
+        file: The `traces.jsonl` of a run of configs/rag.yaml.
+        sample: Id of the question; by default any.
+        strategy: Name of the strategy; by default any.
+        count: Runs to print, the first that fit.
+
+    """
+    console, shown = Console(), 0
+    for one in read_traces(file):
+        if shown < count and sample in (None, one["id"]) and strategy in (None, one["strategy"]):
+            show(one, console)
+            shown += 1
+    if not shown:
+        raise UserError(f"{file} holds no run of question {sample or 'any'} under strategy {strategy or 'any'}")
+
+
+COMMANDS: dict[str, Callable[..., None]] = {"overlap": overlap, "ranking": ranking, "trace": trace}
 
 
 def run_command(argv: Sequence[str]) -> None:

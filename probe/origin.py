@@ -112,8 +112,10 @@ class TrainedOnRows(LightningModule):
         checkpoint["probe"] = {"class": f"{kind.__module__}.{kind.__qualname__}", "origin": self.origin}
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Take the origin back."""
+        """Take the origin back; weights for another LLM may not even fit, so it is refused before they are loaded."""
         self.origin = checkpoint.get("probe", {}).get("origin", {})
+        if self._trainer is not None:
+            self.check_llm(self._rows().identity)
 
 
 def _split_text(record: dict[str, Any]) -> str:

@@ -21,10 +21,11 @@ def make_store(
     identity: LLMIdentity = IDENTITY,
     name: str = "toy",
     relation: float = 1.0,
+    ids: str | None = None,
 ) -> Path:
     """A complete store whose scores are a fixed function of the hidden state, with a little noise.
 
-    Samples are known as `name`:number. A `relation` of 0 makes the scores noise alone.
+    Samples are known as `name`:number, or by the pattern `ids`. A `relation` of 0 makes the scores noise alone.
     """
     rng = np.random.default_rng(seed)
     heads = identity.layers * identity.heads
@@ -33,7 +34,7 @@ def make_store(
         (path / table).mkdir(parents=True)
     entries = []
     for number, members in enumerate(np.array_split(np.arange(samples), shards)):
-        tables = _tables(rng, members, weights, name)
+        tables = _tables(rng, members, weights, ids or f"{name}:{{}}")
         entry: dict[str, Any] = {"batch": number}
         for table in TABLES:
             entry[table] = write_shard(path / table / f"{number:06d}.arrow", tables[table])
@@ -51,7 +52,7 @@ def make_store(
     return path
 
 
-def _tables(rng: np.random.Generator, members: Any, weights: Any, name: str) -> dict[str, pa.Table]:
+def _tables(rng: np.random.Generator, members: Any, weights: Any, ids: str) -> dict[str, pa.Table]:
     lengths = rng.integers(3, 9, size=len(members))
     rows = int(lengths.sum())
     hidden = rng.normal(size=(rows, len(weights))).astype(np.float32)
@@ -67,5 +68,5 @@ def _tables(rng: np.random.Generator, members: Any, weights: Any, name: str) -> 
             "reasoning": vectors(reasoning),
         }
     )
-    samples = pa.table({"sample": pa.array(members), "id": pa.array([f"{name}:{member}" for member in members])})
+    samples = pa.table({"sample": pa.array(members), "id": pa.array([ids.format(member) for member in members])})
     return {"samples": samples, "steps": steps}
