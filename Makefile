@@ -12,6 +12,7 @@ REGRESSOR := -c configs/regressor.yaml -c configs/demo/regressor.yaml
 ABLATION := -c configs/ablation/niah.yaml -c configs/demo/ablation.yaml
 ABLATION_K := -c configs/ablation/niah_k.yaml -c configs/demo/ablation_k.yaml
 ABLATION_QA := -c configs/ablation/hotpotqa.yaml -c configs/demo/ablation_hotpotqa.yaml
+RAG := -c configs/rag.yaml -c configs/demo/rag.yaml
 
 .PHONY: setup demo test lint bench clean
 .DELETE_ON_ERROR:
@@ -27,30 +28,32 @@ $(READY): pyproject.toml constraints.txt
 
 # Extraction reuses what is complete; a probe is trained again only if its store or config is newer.
 demo: $(READY)
-	@echo '== 1/9 extract: the embedded LLM on needle prompts (4 to 6 minutes on 2 cores)'
+	@echo '== 1/10 extract: the embedded LLM on needle prompts (4 to 6 minutes on 2 cores)'
 	$(LIGHTNING) predict $(NIAH)
 	@$(MAKE) --no-print-directory ckpts/demo/.trained
-	@echo '== 3/9 test: held-out prompts'
+	@echo '== 3/10 test: held-out prompts'
 	$(LIGHTNING) test $(CLASSIFIER) --ckpt_path ckpts/demo/best.ckpt
-	@echo '== 4/9 extract: multi-hop questions (3 to 4 minutes)'
+	@echo '== 4/10 extract: multi-hop questions (3 to 4 minutes)'
 	$(LIGHTNING) predict $(HOTPOTQA)
 	@$(MAKE) --no-print-directory ckpts/demo-regressor/.trained
-	@echo '== 6/9 test: held-out questions'
+	@echo '== 6/10 test: held-out questions'
 	$(LIGHTNING) test $(REGRESSOR) --ckpt_path ckpts/demo-regressor/best.ckpt
-	@echo '== 7/9 ablation: silence heads on 24 needle prompts (1 to 2 minutes)'
+	@echo '== 7/10 ablation: silence heads on 24 needle prompts (1 to 2 minutes)'
 	$(LIGHTNING) test $(ABLATION)
-	@echo '== 8/9 ablation: only the first k dynamic heads, 16 prompts (about 1 minute)'
+	@echo '== 8/10 ablation: only the first k dynamic heads, 16 prompts (about 1 minute)'
 	$(LIGHTNING) test $(ABLATION_K)
-	@echo '== 9/9 ablation: silence heads on 24 questions (about 1 minute)'
+	@echo '== 9/10 ablation: silence heads on 24 questions (about 1 minute)'
 	$(LIGHTNING) test $(ABLATION_QA)
+	@echo '== 10/10 masked dynamic RAG: nine strategies on 16 questions (2 to 3 minutes)'
+	$(LIGHTNING) test $(RAG) --ckpt_path ckpts/demo-regressor/best.ckpt
 
 ckpts/demo/.trained: stores/demo-niah/manifest.json configs/probe.yaml configs/demo/probe.yaml
-	@echo '== 2/9 fit: the classifier (about 1 minute)'
+	@echo '== 2/10 fit: the classifier (about 1 minute)'
 	$(LIGHTNING) fit $(CLASSIFIER)
 	touch $@
 
 ckpts/demo-regressor/.trained: stores/demo-hotpotqa/manifest.json configs/regressor.yaml configs/demo/regressor.yaml
-	@echo '== 5/9 fit: the regressor (about 1 minute)'
+	@echo '== 5/10 fit: the regressor (about 1 minute)'
 	$(LIGHTNING) fit $(REGRESSOR)
 	touch $@
 

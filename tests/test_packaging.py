@@ -2,6 +2,7 @@
 
 import ast
 import importlib.metadata
+import inspect
 import subprocess
 import sys
 import zipfile
@@ -10,6 +11,7 @@ from pathlib import Path
 import pytest
 import yaml
 
+from probe.rag import RIND, RagEvaluation, Windows
 from tests.conftest import ROOT, Run
 
 PACKAGES = ("extract", "datamodules", "probe")
@@ -63,12 +65,14 @@ def command(config: Path) -> list[str]:
     """The stage and the configs it is merged over, as the README gives them."""
     if config.parent.name == "llm":
         return ["predict", "-c", "configs/extract/niah.yaml", "-c", str(config)]
-    if config.name == "regressor_ranking.yaml":
+    if config.name in ("regressor_ranking.yaml", "regressor_rag.yaml"):
         return ["fit", "-c", "configs/regressor.yaml", "-c", str(config)]
     if config.parent.name == "ablation":
         return ["test", "-c", str(config)]
     if config.name in ABLATIONS:
         return ["test", "-c", f"configs/ablation/{ABLATIONS[config.name]}", "-c", str(config)]
+    if config.name == "rag.yaml":
+        return ["test", "-c", "configs/rag.yaml", *(["-c", str(config)] if config.parent.name == "demo" else [])]
     extraction = config.name in ("niah.yaml", "hotpotqa.yaml")
     base = f"configs/extract/{config.name}" if extraction else f"configs/{config.name}"
     first = ["-c", base] if config.parent.name in ("demo", "source") else []
@@ -117,6 +121,19 @@ def test_the_ablation_configs_are_the_papers() -> None:
     assert cells["lengths"] == {"start": 250, "stop": 3750, "step": 500}
     assert cells["depths"] == {"start": 5, "stop": 95, "step": 10}
     assert cells["fade"]
+
+
+def test_the_rag_config_has_the_papers_columns_and_the_defaults_of_the_code() -> None:
+    """Table 4's five strategies first; every key as the callback has it, but for where trials go."""
+    callback = yaml.safe_load((ROOT / "configs/rag.yaml").read_text())["trainer"]["callbacks"][-1]["init_args"]
+    names = [strategy["class_path"].rpartition(".")[2] for strategy in callback["strategies"]]
+    assert names[:5] == ["Dynamic", "Static", "DynamicRandom", "FixedRandom", "WithoutRAG"]
+    assert callback["task"]["init_args"]["style"] == "chain"
+    defaults = inspect.signature(RagEvaluation).parameters
+    for name in ("mask", "draft_length", "retries", "batch_size", "every_n_epochs", "allow_seen", "resamples", "seed"):
+        assert callback[name] == defaults[name].default, name
+    assert Windows(**callback["windows"]) == Windows()
+    assert callback["trigger"]["init_args"]["threshold"] == RIND().threshold == 1.0
 
 
 def test_every_dependency_has_its_reason() -> None:
