@@ -25,14 +25,15 @@ def spell(tokenizer: "PreTrainedTokenizerBase", ids: Sequence[int]) -> Prompt:
     """
     offsets, end = list[Span](), 0
     for count in range(1, len(ids) + 1):
-        text = _decode(tokenizer, ids[:count])
+        text = read(tokenizer, ids[:count])
         stop = len(text if count == len(ids) else text.rstrip(PARTIAL))
         offsets.append((end, max(end, stop)))
         end = max(end, stop)
-    return Prompt(_decode(tokenizer, ids), list(ids), offsets)
+    return Prompt(read(tokenizer, ids), list(ids), offsets)
 
 
-def _decode(tokenizer: "PreTrainedTokenizerBase", ids: Sequence[int]) -> str:
+def read(tokenizer: "PreTrainedTokenizerBase", ids: Sequence[int]) -> str:
+    """The text of generated tokens, special ones left out."""
     return str(tokenizer.decode(list(ids), skip_special_tokens=True, clean_up_tokenization_spaces=False))
 
 

@@ -16,6 +16,8 @@ from extract.prompt import Span
 from probe.rag.content import StopWords
 
 Choose = Callable[[Tensor, Tensor], list[int]]
+Word = tuple[str, float, bool]
+"""A drafted word's text, its RIND value, and whether it carries content and so may fire."""
 
 
 @dataclass
@@ -33,16 +35,6 @@ class Settings:
     retries: int = 2
     marker: str = "So the answer is"
     answer_end: str = ANSWER_END
-
-
-@dataclass
-class Word:
-    """A drafted word: where it starts, its text and its RIND value; `content` is whether it may fire."""
-
-    start: int
-    text: str
-    value: float
-    content: bool
 
 
 @contextmanager
@@ -80,7 +72,7 @@ def greedy(
     """New tokens, the entropies of the distributions that they were taken from, and whether an end token came."""
     new, entropies = list[int](), list[float]()
     while len(new) < max(1, limit):
-        logits = llm.model(**inputs(llm.model, before + said + new, hidden)).logits[0, -1].float()
+        logits = llm.model(**inputs(llm.model, before + said + new, hidden), logits_to_keep=1).logits[0, -1].float()
         token = int(logits.argmax())
         if token in llm.end_tokens:
             return new, entropies, True
@@ -99,7 +91,7 @@ def answered(text: str, s: Settings) -> bool:
 
 
 def attention_paid(model: Any, draft: list[int], s: Settings) -> list[float]:
-    """The largest attention each drafted token is paid, mean over the last layer's heads; the draft stands alone."""
+    """The largest attention each token of a lone draft is paid, mean over the heads of the last layer."""
     last = model(**inputs(model, draft, set()), output_attentions=True).attentions[-1][0].float()  # head, query, key
     paid = []
     for key in range(len(draft)):
@@ -117,27 +109,20 @@ def rind(
     paid = attention_paid(llm.model, draft, s) if draft else []
     found = []
     for start, end in sentences(spelled.text):
-        drafted: list[tuple[int, str, float, float]] = []
+        texts, entropy, attention = list[str](), list[float](), list[float]()
         for a, b in words(spelled.text):
             mine = [number for number, place in enumerate(places) if a <= place < b]
             if start <= a < end and mine:
-                entropy = sum(entropies[number] for number in mine) / len(mine)
-                drafted.append((a, spelled.text[a:b], entropy, sum(paid[number] for number in mine)))
-        if not drafted:
-            continue
-        total, scale = sum(attention for *_, attention in drafted), 1.0
+                texts.append(spelled.text[a:b])
+                entropy.append(sum(entropies[number] for number in mine) / len(mine))
+                attention.append(sum(paid[number] for number in mine))
         if s.attention == "sentence":
-            scale = len(drafted) / total if total > 0 else 0.0
-        marks = StopWords().mark([text for _, text, _, _ in drafted])
-        found.append(
-            (
-                start,
-                [
-                    Word(a, text, entropy * attention * scale if content else 0.0, content)
-                    for (a, text, entropy, attention), content in zip(drafted, marks, strict=True)
-                ],
-            )
-        )
+            total = sum(attention)
+            attention = [share / total * len(attention) if total > 0 else 0.0 for share in attention]
+        marks = StopWords().mark(texts)
+        values = [e * a if content else 0.0 for e, a, content in zip(entropy, attention, marks, strict=True)]
+        if texts:
+            found.append((start, list(zip(texts, values, marks, strict=True))))
     return found
 
 
@@ -158,7 +143,7 @@ def windows(rows: Tensor, context: Span, s: Settings) -> list[Span]:
         start = max(first, min(best - s.width // 2, last - s.width))
         shown |= set(range(start, min(start + s.width, last)))
     edges = [position for position in sorted(shown) if position - 1 not in shown]
-    return [(a, next(b for b in range(a, last + 1) if b not in shown or b == last)) for a in edges]
+    return [(a, next(b for b in range(a, last + 1) if b not in shown)) for a in edges]
 
 
 @torch.no_grad()
@@ -174,9 +159,9 @@ def reference_run(
             limit = min(s.draft_length, s.length - len(said))
             draft, entropies, ended = greedy(llm, ids, said, hidden, limit, lambda text: answered(text, s))
             judged = rind(llm, said, draft, entropies, s)
-            over = [start for start, found in judged if any(w.content and w.value > s.threshold for w in found)]
+            over = [start for start, found in judged if any(mark and value > s.threshold for _, value, mark in found)]
             start = next((start for start in over if fired[start] < s.retries), None)
-            record = {"hit": start is not None, "words": [(w.text, w.value) for _, found in judged for w in found]}
+            record = {"hit": start is not None, "words": [word[:2] for _, found in judged for word in found]}
             if start is not None:
                 fired[start] += 1
                 places = first_characters(spell(llm.tokenizer, said + draft))
@@ -187,9 +172,12 @@ def reference_run(
                 spans = windows(rows[heads], context, s)
                 hidden = everything - {position for span in spans for position in range(*span)}
                 limit = min(s.draft_length, s.length - len(said))
-                new, _, ended = greedy(
-                    llm, ids, said, hidden, limit, lambda text: ends_sentence(text) or answered(text, s)
-                )
+                kept = spell(llm.tokenizer, said).text.rstrip()
+
+                def done(text: str, kept: str = kept) -> bool:
+                    return (ends_sentence(text) and len(text.rstrip()) > len(kept)) or answered(text, s)
+
+                new, _, ended = greedy(llm, ids, said, hidden, limit, done)
                 said, ended = said + new, ended or not new
                 rounds.append({**record, "windows": spans, "heads": heads})
             else:

@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from extract.masked import Generated, Job, MaskedLLM, Seen
-from extract.pieces import ends_sentence, first_characters, spell
+from extract.pieces import ends_sentence, first_characters, read, spell
 from extract.prompt import Span
 from extract.views import Mask, View, view, whole
 from probe.rag.question import Question
@@ -78,11 +78,9 @@ class Stop:
 
     def __call__(self, tokens: Sequence[int]) -> bool:
         """Whether the generated tokens are enough."""
-        text = spell(self.tokenizer, [*self.said, *tokens]).text if self.said else self._alone(tokens)
-        return (self.sentence and ends_sentence(text)) or self.settings.answered(text)
-
-    def _alone(self, tokens: Sequence[int]) -> str:
-        return str(self.tokenizer.decode(list(tokens), skip_special_tokens=True))
+        text = read(self.tokenizer, [*self.said, *tokens])
+        begun = len(text.rstrip()) > len(read(self.tokenizer, self.said).rstrip())
+        return (self.sentence and begun and ends_sentence(text)) or self.settings.answered(text)
 
 
 @dataclass
@@ -214,7 +212,7 @@ class Run:
         return self.strategy.retrieve(Moment(self.question, seen, text, number))
 
     def _text(self, tokens: Sequence[int]) -> str:
-        return spell(self.tokenizer, tokens).text
+        return read(self.tokenizer, tokens)
 
     @property
     def text(self) -> str:
@@ -286,7 +284,7 @@ def _round(run: Run, round_: Round, heads_per_layer: int) -> dict[str, Any]:
 
 
 def _window(run: Run, start: int, end: int, ids: list[int]) -> dict[str, Any]:
-    return {"start": start, "end": end, "text": str(run.tokenizer.decode(ids[start:end], skip_special_tokens=True))}
+    return {"start": start, "end": end, "text": read(run.tokenizer, ids[start:end])}
 
 
 def figures(run: Run) -> dict[str, float]:
