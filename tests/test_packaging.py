@@ -71,6 +71,8 @@ def command(config: Path) -> list[str]:
         return ["test", "-c", str(config)]
     if config.name in ABLATIONS:
         return ["test", "-c", f"configs/ablation/{ABLATIONS[config.name]}", "-c", str(config)]
+    if config.name == "rag_sweep.yaml":
+        return ["test", "-c", "configs/rag.yaml", "-c", str(config)]
     if config.name == "rag.yaml":
         return ["test", "-c", "configs/rag.yaml", *(["-c", str(config)] if config.parent.name == "demo" else [])]
     extraction = config.name in ("niah.yaml", "hotpotqa.yaml")

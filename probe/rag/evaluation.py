@@ -24,6 +24,7 @@ from extract.writer import on_rank_zero
 from probe.artifacts import leave
 from probe.rag.loop import Run, Settings, run_together, trace
 from probe.rag.outcomes import RagOutcomes, Trace
+from probe.rag.paper import paper_table
 from probe.rag.question import ask
 from probe.rag.strategies import Strategy
 from probe.rag.triggers import RIND, Trigger
@@ -202,7 +203,7 @@ class RagEvaluation(Callback):
         write_bytes(folder / "traces.jsonl", lines.encode())
         title = f"Masked dynamic RAG of {self.llm.name}: {len(self.task)} questions, mask {self.mask}"
         console = Console()
-        console.print(outcomes.table(title, self.strategies))
+        console.print(outcomes.table(title, self.strategies), paper_table(), sep="\n")
         console.print(f"tables, figures and traces written to {folder}", highlight=False)
 
     def on_validation_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:

@@ -99,7 +99,7 @@ class RagOutcomes:
         out = Table(title=title, caption=_caption(reference))
         for header in ("", "EM", "F1", f"F1 against {reference}", "recall", "first recall", "precision"):
             out.add_column(header, justify="right" if header else "left")
-        for header in ("visible", "retrievals", "tokens run", "paper: EM / F1"):
+        for header in ("visible", "retrievals", "tokens run", "llama3.1-8b: EM / F1"):
             out.add_column(header, justify="right")
         figures, pairs = self.figures(), self.pairs()
         for label, strategy in zip(self.strategies, known, strict=True):
@@ -143,7 +143,7 @@ def _caption(reference: str) -> str:
         f"against {reference}: mean difference on the same questions, McNemar's p of EM; "
         "recall: share of supporting-fact tokens within the windows; precision: share of the windows' tokens that are "
         "such; both a mean over a question's retrievals, then over questions with any; visible: context tokens; tokens "
-        "run: forward, everything counted, as if the strategy ran alone; paper: llama3.1-8b on HotpotQA"
+        "run: forward, everything counted, as if the strategy ran alone; llama3.1-8b: the paper's"
     )
 
 
