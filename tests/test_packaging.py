@@ -71,10 +71,8 @@ def command(config: Path) -> list[str]:
         return ["test", "-c", str(config)]
     if config.name in ABLATIONS:
         return ["test", "-c", f"configs/ablation/{ABLATIONS[config.name]}", "-c", str(config)]
-    if config.name == "rag_sweep.yaml":
+    if config.name in ("rag.yaml", "rag_sweep.yaml"):  # a file merged over itself stays the same
         return ["test", "-c", "configs/rag.yaml", "-c", str(config)]
-    if config.name == "rag.yaml":
-        return ["test", "-c", "configs/rag.yaml", *(["-c", str(config)] if config.parent.name == "demo" else [])]
     extraction = config.name in ("niah.yaml", "hotpotqa.yaml")
     base = f"configs/extract/{config.name}" if extraction else f"configs/{config.name}"
     first = ["-c", base] if config.parent.name in ("demo", "source") else []
