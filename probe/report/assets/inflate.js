@@ -1,0 +1,41 @@
+/* Blobs of the page: base64-coded, gzipped, inflated when they are needed. */
+
+async function inflate(name) {
+  const text = atob(document.getElementById(`blob-${name}`).textContent.trim());
+  const bytes = new Uint8Array(text.length);
+  for (let place = 0; place < text.length; place++) bytes[place] = text.charCodeAt(place);
+  const stream = new Blob([bytes]).stream().pipeThrough(new DecompressionStream("gzip"));
+  return new Response(stream).arrayBuffer();
+}
+
+async function inflateText(name) {
+  return new TextDecoder().decode(await inflate(name));
+}
+
+/** The colour of that name in the page's present scheme. */
+function colour(name) {
+  return getComputedStyle(document.documentElement).getPropertyValue(name).trim();
+}
+
+function onSchemeChange(action) {
+  matchMedia("(prefers-color-scheme: dark)").addEventListener("change", action);
+}
+
+/** An element with its properties and children. Text is set as text, never as HTML. */
+function make(tag, properties = {}, ...children) {
+  const node = Object.assign(document.createElement(tag), properties);
+  node.append(...children);
+  return node;
+}
+
+/** A canvas that is sharp on any screen: its context, in CSS pixels. */
+function sharp(canvas, width, height) {
+  const ratio = devicePixelRatio || 1;
+  canvas.width = Math.round(width * ratio);
+  canvas.height = Math.round(height * ratio);
+  canvas.style.width = `${width}px`;
+  canvas.style.height = `${height}px`;
+  const context = canvas.getContext("2d");
+  context.setTransform(ratio, 0, 0, ratio, 0, 0);
+  return context;
+}
