@@ -46,10 +46,12 @@ class Steps:
 
 
 def pieces(tokenizer: "PreTrainedTokenizerBase", ids: Sequence[int]) -> list[str]:
-    """The text that each token adds; joined they are the text of all.
+    """The text that each token adds; joined they are the text of all, without bytes that make up no character.
 
     A token that ends within a character adds nothing, and the one that completes it adds the character.
     """
+    if not len(ids):
+        return []  # batch_decode takes an empty list for one empty text
     windows = [list(ids[max(0, end - 1 - CONTEXT) : end]) for end in range(1, len(ids) + 1)]
     options: dict[str, Any] = {"clean_up_tokenization_spaces": False}
     with_it = tokenizer.batch_decode(windows, **options)

@@ -25,7 +25,7 @@ def view(record: dict[str, Any]) -> View:
     metrics = list(dict.fromkeys(pair["metric"] for pair in record["pairs"]["all"]))
     if _sweep(record):
         return View([_table(record, metrics)], [_curve(record, name) for name in (*metrics, "compensated_static")])
-    maps = [_maps(record, metric) for metric in metrics if metric in record.get("cells", {}).get("metrics", {})]
+    maps = [one for metric in metrics for one in _maps(record, metric)]
     return View([_table(record, metrics)], [_bars(record, metrics[0]), *maps])
 
 
@@ -82,7 +82,7 @@ def _bars(record: dict[str, Any], metric: str) -> Figure:
         "n = %{customdata[2]}<extra></extra>",
     }
     height = 110 + 34 * len(values)
-    x, y = axis(LABELS.get(metric, metric), range=[0, 1.02]), axis("silenced", autorange="reversed")
+    x, y = axis(LABELS.get(metric, metric), range=[0, 1.02]), axis("", autorange="reversed")
     spec = {"data": [bars], "layout": layout(x, y, height)}
     return Figure(f"{LABELS.get(metric, metric)} by what is silenced", spec, "Bars with 95 % intervals")
 
@@ -102,31 +102,23 @@ def _curve(record: dict[str, Any], name: str) -> Figure:
     return Figure(f"{label} against k", spec, "Lines against the number of silenced heads with 95 % intervals")
 
 
-def _maps(record: dict[str, Any], metric: str) -> Figure:
-    """One small heatmap for each condition, four in a row."""
-    cells, grids = record["cells"], record["cells"]["metrics"][metric]
-    across = min(4, len(grids))
-    down = -(-len(grids) // across)
-    shape = {"rows": down, "columns": across, "pattern": "independent", "ygap": 0.32, "xgap": 0.12}
-    plan = layout({}, {}, 110 + 210 * down, grid=shape, annotations=[], showlegend=False)
-    for name in ("xaxis", "yaxis"):
-        del plan[name]
-    traces = []
-    for number, (condition, found) in enumerate(grids.items()):
-        suffix = "" if number == 0 else str(number + 1)
-        traces.append(_map(cells, found, suffix, number == 0))
-        plan[f"xaxis{suffix}"] = axis("tokens" if number >= len(grids) - across else "", type="category")
-        plan[f"yaxis{suffix}"] = axis("depth, %" if number % across == 0 else "", type="category")
-        where = {"xref": f"x{suffix} domain", "yref": f"y{suffix} domain", "x": 0, "y": 1.16, "showarrow": False}
-        plan["annotations"].append({**where, "text": condition, "xanchor": "left", "font": {"size": 11}})
-    title = f"{LABELS.get(metric, metric)} by context length and depth of the evidence; number in a cell: its prompts"
-    return Figure(title, {"data": traces, "layout": plan}, "Heatmaps of depth by length, one for each condition")
+def _maps(record: dict[str, Any], metric: str) -> list[Figure]:
+    """A small heatmap for each condition; none where the run had no cells."""
+    grids = record.get("cells", {}).get("metrics", {}).get(metric, {})
+    x = axis("context length, tokens", type="category")
+    y = axis("depth, %", type="category", autorange="reversed")
+    plan = layout(x, y, 250)
+    group = f"{LABELS.get(metric, metric)} by context length and depth of the evidence; number in a cell: its prompts"
+    return [
+        Figure(f"silenced: {name}", {"data": [_map(record["cells"], found)], "layout": plan}, f"Heatmap of {metric}", group)
+        for name, found in grids.items()
+    ]
 
 
-def _map(cells: dict[str, Any], found: list[dict[str, Any]], suffix: str, scale: bool) -> dict[str, Any]:
+def _map(cells: dict[str, Any], found: list[dict[str, Any]]) -> dict[str, Any]:
     lengths, depths = ([f"{value:g}" for value in cells[name]] for name in ("lengths", "depths"))
-    empty: list[list[Any]] = [[None] * len(lengths) for _ in depths]
-    z, text, hover = ([row.copy() for row in empty] for _ in range(3))
+    z: list[list[Any]] = [[None] * len(lengths) for _ in depths]
+    text, hover = ([[""] * len(lengths) for _ in depths] for _ in range(2))
     for cell in found:
         row, column = cell["depth"], cell["length"]
         z[row][column], text[row][column] = cell["value"], str(cell["n"])
@@ -139,12 +131,10 @@ def _map(cells: dict[str, Any], found: list[dict[str, Any]], suffix: str, scale:
         "text": text,
         "texttemplate": "%{text}",
         "customdata": hover,
-        "xaxis": f"x{suffix}",
-        "yaxis": f"y{suffix}",
         "zmin": 0,
         "zmax": 1,
         "colorscale": "Cividis",
-        "showscale": scale,
-        "colorbar": {"thickness": 12},
+        "colorbar": {"thickness": 10, "tickvals": [0, 0.5, 1]},
+        "hoverongaps": False,
         "hovertemplate": "length %{x}, depth %{y} %: <b>%{z:.3f}</b> %{customdata}<extra></extra>",
     }

@@ -56,7 +56,7 @@ def _figure(record: dict[str, Any], name: str) -> Figure:
         cells = [{"value": value} for value in paper.values()]
         traces += line("paper, llama3.1-8b", [int(k) for k in paper], cells, 4)
     y = axis("canonical correlation", range=[-0.05, 1.05])
-    title = f"Canonical correlation of the hidden state with the heads k steps later: {TITLES[name]}"
+    title = f"Canonical correlation: {TITLES[name]}"
     spec = {"data": traces, "layout": layout(axis("offset k, steps"), y)}
     return Figure(title, spec, "Lines against the offset k with bands of 95 % intervals; nulls show the range of draws")
 

@@ -161,9 +161,10 @@ class Shown:
 
 
 def shown(exhibit: Exhibit, results: list[Result]) -> list[Shown]:
-    """The newest result of each command, newest first."""
+    """The newest result of each command: those of Eq. 1 first, then the newest first."""
     kept: dict[str, list[Result]] = {}
     for result in results:
         if exhibit.takes(result.record):
             kept.setdefault(str(result.record.get("command", result.path)), []).append(result)
-    return [Shown(same[0], exhibit.view(same[0].record), len(same) - 1) for same in kept.values()]
+    newest = sorted(kept.values(), key=lambda same: same[0].record.get("target") == "reasoning")
+    return [Shown(same[0], exhibit.view(same[0].record), len(same) - 1) for same in newest]

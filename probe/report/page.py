@@ -80,8 +80,9 @@ def _stores(found: Sources, samples: int, blobs: dict[str, str]) -> list[dict[st
     """What the explorer knows of each store; the samples' data go into blobs."""
     probes = load_probes(found.probes)
     stores = []
-    for number, path in enumerate(found.stores):
-        about, packed = explore(ScoreStore(path), probes, samples)
+    opened = sorted((ScoreStore(path) for path in found.stores), key=lambda store: store.manifest["task"]["class"] != "NIAH")
+    for number, store in enumerate(opened):
+        about, packed = explore(store, probes, samples)
         stores.append({**about, "samples": [one.line for one in packed]})
         blobs |= {f"sample-{number}-{place}": one.data for place, one in enumerate(packed)}
     return stores

@@ -35,13 +35,14 @@ def _table(record: dict[str, Any]) -> TableView:
     paper = record["paper"]
     rows = []
     for name in FIGURES:
+        digits = 0 if name == "heads_ever" else 3
         published = [models[name] for models in paper.values()] if name in PUBLISHED else []
         rows.append(
             (
                 NAMES[name],
                 [
-                    measured(record["figures"]["dynamic"][name], strong=name in PUBLISHED),
-                    measured(record["figures"]["shuffled"][name]),
+                    measured(record["figures"]["dynamic"][name], digits, strong=name in PUBLISHED),
+                    measured(record["figures"]["shuffled"][name], digits),
                     Cell(f"{paper['llama3.1-8b'][name]:.4f}") if published else EMPTY,
                     spread(published) if published else EMPTY,
                 ],
@@ -109,6 +110,6 @@ def _frequency(record: dict[str, Any]) -> Figure:
     }
     return Figure(
         "How often each head scores",
-        {"data": [heat, static], "layout": layout(axis("head"), axis("layer"), 420)},
+        {"data": [heat, static], "layout": layout(axis("head"), axis("layer", autorange="reversed"), 420)},
         "Map of layer by head with the share of steps at which each head scores; the static set is framed",
     )

@@ -38,12 +38,14 @@ class Figure:
         title: Above it.
         spec: `data` and `layout` as plotly.js takes them; a colour `var:--name` is the page's colour of that name.
         alt: What it shows, in words.
+        group: The heading above small figures that belong together; empty for one that stands alone.
 
     """
 
     title: str
     spec: dict[str, Any]
     alt: str
+    group: str = ""
 
 
 @dataclass(frozen=True)
@@ -76,9 +78,9 @@ def axis(title: str, **options: Any) -> dict[str, Any]:
     return {"title": {"text": title}, "automargin": True, "zeroline": False, **options}
 
 
-def layout(x: dict[str, Any], y: dict[str, Any], height: int = 360, **options: Any) -> dict[str, Any]:
+def layout(x: dict[str, Any], y: dict[str, Any], height: int = 390, **options: Any) -> dict[str, Any]:
     """A layout of plotly.js; the page adds fonts and colours."""
-    legend = {"orientation": "h", "y": -0.22, "yanchor": "top"}
+    legend = {"orientation": "h", "y": -0.26, "yanchor": "top"}
     margin = {"l": 60, "r": 16, "t": 16, "b": 50}
     return {"xaxis": x, "yaxis": y, "height": height, "margin": margin, "legend": legend, **options}
 

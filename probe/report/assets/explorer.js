@@ -1,5 +1,7 @@
 /* The explorer: one state, from which every part is drawn. */
 
+const MOST_LISTED = 40;
+
 class Explorer {
   constructor(stores) {
     this.stores = stores;
@@ -65,10 +67,11 @@ class Explorer {
     this.grid.setStore(store);
     for (const head of (wanted.pin || "").split(",").filter(Boolean).map(Number))
       if (head < store.layers * store.heads) this.state.pins.add(head);
-    await this.openSample(Number(wanted.place || 0), Number(wanted.step || 0));
+    await this.openSample(Number(wanted.place || 0), wanted.step === undefined ? null : Number(wanted.step) || 0);
   }
 
-  async openSample(place, step = 0) {
+  /** A sample, at a step or at the one with most heads. */
+  async openSample(place, step = null) {
     this.play(false);
     this.state.place = Math.max(0, Math.min(place, this.store.samples.length - 1));
     this.at("pick-sample").value = this.state.place;
@@ -78,7 +81,8 @@ class Explorer {
     const figures = Object.entries(this.sample.metrics).map(([name, value]) => `${name} ${Number(value).toFixed(2)}`);
     this.at("asked-answer").textContent = [`wanted: ${this.sample.gold}`, `answered: ${this.sample.answer}`, ...figures].join(" · ");
     this.prompt.setSample(this.sample);
-    this.state.step = Math.max(0, Math.min(step, this.sample.steps - 1));
+    const first = step ?? this.sample.busiest(`scoring_${this.state.score}`);
+    this.state.step = Math.max(0, Math.min(first, this.sample.steps - 1));
     this.setScore(this.state.score);
   }
 
@@ -177,14 +181,22 @@ class Explorer {
     const t = state.step, union = stay[t] + came[t] + went[t];
     const jaccard = t && union ? `, Jaccard ${(stay[t] / union).toFixed(2)}` : "";
     this.at("turnover-text").textContent = `now: ${stay[t]} stay, ${came[t]} come, ${went[t]} go${jaccard}`;
-    this.at("heads").replaceChildren(
-      ...scoring.map((head) => {
-        const pinned = state.pins.has(head);
-        const button = make("button", { type: "button", textContent: this.name(head), ariaPressed: String(pinned) });
-        button.dataset.head = head;
-        return button;
-      }),
-    );
+    this.listHeads(scoring);
+  }
+
+  /** The scoring heads as buttons; those shown already stay, so that the keyboard's focus does. */
+  listHeads(scoring) {
+    const box = this.at("heads"), wanted = scoring.slice(0, MOST_LISTED);
+    const former = new Map([...box.querySelectorAll("button")].map((button) => [Number(button.dataset.head), button]));
+    const buttons = wanted.map((head) => {
+      const button = former.get(head) || make("button", { type: "button" });
+      button.textContent = this.name(head);
+      button.dataset.head = head;
+      button.ariaPressed = String(this.state.pins.has(head));
+      return button;
+    });
+    const more = scoring.length - wanted.length;
+    box.replaceChildren(...buttons, ...(more ? [`and ${more} more`] : []));
   }
 
   link() {

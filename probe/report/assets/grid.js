@@ -26,7 +26,7 @@ class Grid {
   resize() {
     const room = Math.max(240, this.canvas.parentElement.clientWidth) - 34;
     this.across = Math.max(5, Math.min(40, Math.floor(room / this.heads)));
-    this.down = Math.max(7, Math.min(22, Math.floor(600 / this.layers)));
+    this.down = Math.max(8, Math.min(20, Math.floor(460 / this.layers)));
     this.context = sharp(this.canvas, 30 + this.across * this.heads, 20 + this.down * this.layers);
   }
 

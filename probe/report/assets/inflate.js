@@ -12,13 +12,18 @@ async function inflateText(name) {
   return new TextDecoder().decode(await inflate(name));
 }
 
-/** The colour of that name in the page's present scheme. */
+const scheme = matchMedia("(prefers-color-scheme: dark)");
+const colours = new Map();
+scheme.addEventListener("change", () => colours.clear());
+
+/** The colour of that name in the page's present scheme; asking the browser each time would cost a style pass. */
 function colour(name) {
-  return getComputedStyle(document.documentElement).getPropertyValue(name).trim();
+  if (!colours.has(name)) colours.set(name, getComputedStyle(document.documentElement).getPropertyValue(name).trim());
+  return colours.get(name);
 }
 
 function onSchemeChange(action) {
-  matchMedia("(prefers-color-scheme: dark)").addEventListener("change", action);
+  scheme.addEventListener("change", action);
 }
 
 /** An element with its properties and children. Text is set as text, never as HTML. */

@@ -80,6 +80,6 @@ class Rag {
     this.nodes.forEach((node, place) => node.classList.toggle("window", shown(first + place)));
     const seen = this.nodes.find((node) => node.classList.contains("window"));
     const box = this.at("context");
-    if (seen) box.scrollTop = Math.max(0, seen.offsetTop - box.offsetTop - 40);
+    if (seen) box.scrollTop = Math.max(0, seen.offsetTop - 40);
   }
 }

@@ -44,6 +44,16 @@ class Sample {
     return this.evidence.some(([start, end]) => start <= position && position < end);
   }
 
+  /** The step at which most heads are marked. */
+  busiest(name) {
+    let best = 0, most = -1;
+    for (let step = 0; step < this.steps; step++) {
+      const count = this.marked(name, step).length;
+      if (count > most) [best, most] = [step, count];
+    }
+    return best;
+  }
+
   /** Heads that stay, come and go at each step, against the step before. */
   turnover(name) {
     const column = this.columns[name];

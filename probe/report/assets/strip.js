@@ -22,7 +22,7 @@ class Strip {
   }
 
   draw() {
-    const width = this.canvas.parentElement.clientWidth, height = 88;
+    const width = this.canvas.parentElement.clientWidth, height = 76;
     const context = sharp(this.canvas, width, height);
     const { stay, came, went } = this.turnover;
     const up = Math.max(1, ...stay.map((count, step) => count + came[step])), down = Math.max(1, ...went);
