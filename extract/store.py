@@ -164,6 +164,20 @@ class ScoreStore:
             )
         raise UserError(f"score store {self.path} holds no sample {sample}")
 
+    def push_to_hub(self, repo: str, private: bool = False) -> str:
+        """Upload the store with its card as a dataset of the Hugging Face hub; its address there.
+
+        Args:
+            repo: Name there, such as `user/scores`.
+            private: Whether a new repository is.
+
+        """
+        from huggingface_hub import HfApi
+
+        api = HfApi()
+        name = str(api.create_repo(repo, repo_type="dataset", private=private, exist_ok=True).repo_id)
+        return str(api.upload_folder(folder_path=self.path, repo_id=name, repo_type="dataset"))
+
     def dataset(self, name: str) -> "datasets.Dataset":
         """`samples` or `steps` as a Hugging Face dataset on the same files."""
         import datasets

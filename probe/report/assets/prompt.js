@@ -21,7 +21,8 @@ class Prompt {
       token.dataset.step = position - sample.prompt;
       return token;
     });
-    this.prompt.replaceChildren(...this.nodes.slice(0, sample.prompt));
+    this.badges = make("div", { ariaHidden: "true" });
+    this.prompt.replaceChildren(...this.nodes.slice(0, sample.prompt), this.badges);
     this.answer.replaceChildren(...this.nodes.slice(sample.prompt));
     this.step = 0;
   }
@@ -34,11 +35,27 @@ class Prompt {
     for (const [position, count] of looks) if (this.marked.get(position) !== count) nodes[position].dataset.n = count;
     this.marked = looks;
     const inPrompt = [...looks.keys()].filter((position) => position < sample.prompt);
+    this.number(inPrompt, looks);
     this.into(this.answer, nodes[sample.prompt + step]);
     if (!keepInView || !inPrompt.length) return;
     // An attention sink at the start is looked at by many; what is evidence comes first.
     const rank = (position) => looks.get(position) + (sample.isEvidence(position) ? 1e6 : 0);
     this.into(this.prompt, nodes[inPrompt.reduce((best, other) => (rank(other) > rank(best) ? other : best))]);
+  }
+
+  /** How many heads look, above each token. Numbers within the text would make the browser break its lines anew. */
+  number(positions, looks) {
+    const places = positions.map((position) => {
+      const { offsetLeft, offsetTop, offsetWidth } = this.nodes[position];
+      return [looks.get(position), offsetLeft + offsetWidth, offsetTop];
+    });
+    this.badges.replaceChildren(
+      ...places.map(([count, left, top]) => {
+        const badge = make("span", { className: "badge", textContent: count });
+        badge.style.translate = `${left - 5}px ${top - 9}px`;
+        return badge;
+      }),
+    );
   }
 
   /** The answer's tokens: the one chosen now, and those that are still to come. */
