@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from probe.ablation import Ablation
-    from probe.answer import Answer, answer
+    from probe.silencing import Answer, answer
     from probe.artifacts import Artifacts
     from probe.checkpoint import load, push_to_hub, save_pretrained
     from probe.classifier import ProbeClassifier
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 _HOMES = {
     "Ablation": "probe.ablation",
-    "Answer": "probe.answer",
+    "Answer": "probe.silencing",
     "Artifacts": "probe.artifacts",
     "Correlation": "probe.correlation",
     "Dynamism": "probe.dynamism",
@@ -30,7 +30,7 @@ _HOMES = {
     "ProbeClassifier": "probe.classifier",
     "ProbeRegressor": "probe.regressor",
     "Results": "probe.results",
-    "answer": "probe.answer",
+    "answer": "probe.silencing",
     "load": "probe.checkpoint",
     "push_to_hub": "probe.checkpoint",
     "save_pretrained": "probe.checkpoint",
