@@ -4,7 +4,7 @@ from typing import Any
 
 TABLES = {
     "samples": "one row a prompt: its tokens, evidence spans, question, gold answer, answer and metrics",
-    "steps": "one row a generated token: final hidden state, and of every head Eq. 1, Eq. 2 and the most attended position",
+    "steps": "one row a generated token: final hidden state; Eq. 1, Eq. 2 and the most attended position of each head",
 }
 
 
@@ -32,9 +32,9 @@ def store_card(manifest: dict[str, Any]) -> str:
 
 # Retrieval scores of {llm["name"]} on {task["class"]}
 
-For every generated token the model's final hidden state, and how each of its {llm["layers"]} × {llm["heads"]} attention heads scores:
-whether it copies from the evidence (Eq. 1 of *Retrieval Heads are Dynamic*, arXiv 2602.11162), and how much of its attention goes
-there (Eq. 2). Heads are numbered layer-major: `layer * {llm["heads"]} + index`.
+For every generated token the model's final hidden state, and how each of its {llm["layers"]} × {llm["heads"]} attention
+heads scores: whether it copies from the evidence (Eq. 1 of *Retrieval Heads are Dynamic*, arXiv 2602.11162), and how
+much of its attention goes there (Eq. 2). Heads are numbered layer-major: `layer * {llm["heads"]} + index`.
 
 | table | rows | what |
 |---|---|---|
@@ -54,6 +54,6 @@ steps = load_dataset("arrow", data_files="steps/*.arrow", split="train")
 | fingerprint | `{manifest["fingerprint"]}` |
 | versions | {versions} |
 
-`manifest.json` holds every setting and the sha256 of each shard. The texts keep the licence of the task's source; the hidden states are
-the output of the LLM, whose own licence applies.
+`manifest.json` holds every setting and the sha256 of each shard. The texts keep the licence of the task's source; the
+hidden states are the output of the LLM, whose own licence applies.
 """

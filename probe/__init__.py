@@ -1,7 +1,7 @@
 """Probes of retrieval heads, and the command line that runs every stage.
 
-What a notebook needs: `load` restores a trained probe, `answer` lets the LLM answer with heads silenced, `write_report` makes
-the page of all results, `save_pretrained` and `push_to_hub` share a probe. The classes are for configs.
+What a notebook needs: `load` restores a trained probe, `answer` lets the LLM answer with heads silenced, `write_report`
+makes the page of all results, `save_pretrained` and `push_to_hub` share a probe. The classes are for configs.
 """
 
 import importlib
@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from probe.ablation import Ablation
-    from probe.silencing import Answer, answer
     from probe.artifacts import Artifacts
     from probe.checkpoint import load, push_to_hub, save_pretrained
     from probe.classifier import ProbeClassifier
@@ -19,6 +18,7 @@ if TYPE_CHECKING:
     from probe.regressor import ProbeRegressor
     from probe.report import write_report
     from probe.results import Results
+    from probe.silencing import Answer, answer
 
 _HOMES = {
     "Ablation": "probe.ablation",

@@ -9,13 +9,17 @@ from extract.shards import write_bytes
 LIBRARY = "dynamic-retrieval-heads"
 NAME = "README.md"
 ABOUT = {
-    "copy_paste": "It predicts from an LLM's final hidden state which attention heads copy from the context at this step (Eq. 1).",
-    "reasoning": "It predicts from an LLM's final hidden state how much of each head's attention goes to the evidence (Eq. 2).",
+    "copy_paste": "which attention heads copy from the context at this step (Eq. 1)",
+    "reasoning": "how much of each attention head's weight goes to the evidence (Eq. 2)",
 }
 
 
 def probe_card(
-    kind: str, origin: Mapping[str, Any], command: str, results: Mapping[str, Any] | None = None, file: str = "best.ckpt"
+    kind: str,
+    origin: Mapping[str, Any],
+    command: str,
+    results: Mapping[str, Any] | None = None,
+    file: str = "best.ckpt",
 ) -> str:
     """README.md of a probe.
 
@@ -34,13 +38,14 @@ def probe_card(
 
 # {kind} for {llm["name"]}
 
-{ABOUT[origin["target"]]} It says nothing about another LLM, and refuses its hidden states.
+It predicts from the LLM's final hidden state {ABOUT[origin["target"]]}. It says nothing about another LLM, and
+refuses its hidden states.
 
 ```python
 import probe
 
 trained = probe.load("{file}")
-scores = trained.predict_scores(hidden)  # [rows, {llm["hidden_size"]}] -> [rows, {llm["layers"]} × {llm["heads"]} heads]
+scores = trained.predict_scores(hidden)  # [rows, {llm["hidden_size"]}] -> [rows, {llm["layers"] * llm["heads"]} heads]
 ```
 
 ## Metrics
@@ -52,7 +57,8 @@ scores = trained.predict_scores(hidden)  # [rows, {llm["hidden_size"]}] -> [rows
 | | |
 |---|---|
 | LLM | {llm["name"]}, {llm["weights"]}, {llm["layers"]} layers × {llm["heads"]} heads, {llm["dtype"]} |
-| data | score store `{origin["store"]}`, {origin["target"]}; split by {split["by"]} {split["sizes"]}, seed {split["seed"]} |
+| data | score store `{origin["store"]}`, {origin["target"]} |
+| split | by {split["by"]}, {split["sizes"]}, seed {split["seed"]} |
 | command | `{command}` |
 | paper | *Retrieval Heads are Dynamic*, arXiv 2602.11162 |
 | licence | Apache-2.0, as the software; the LLM keeps its own |

@@ -89,7 +89,13 @@ def regressor() -> dict[str, Any]:
 def offsets() -> dict[str, Any]:
     kinds = {kind: {name: cell(0.7) for name in ("f1", "auprc")} for kind in ("probe", "static", "repeat")}
     rows = [{"k": k, "rows": 50, **kinds} for k in range(3)]
-    return {"command": "lightning test -c configs/offsets.yaml", **HEAD, "target": "copy_paste", "samples": 5, "offsets": rows}
+    return {
+        "command": "lightning test -c configs/offsets.yaml",
+        **HEAD,
+        "target": "copy_paste",
+        "samples": 5,
+        "offsets": rows,
+    }
 
 
 def rag() -> dict[str, Any]:
@@ -127,7 +133,10 @@ def traces(questions: int) -> list[dict[str, Any]]:
         window = {"start": 20, "end": 25, "text": "Ada lived in Oslo."}
         fired = {"draft": "Ada lived in", "words": words, "hit": 0, "kept": "", "heads": [[1, 2]], "windows": [window]}
         quiet = {"draft": "So the answer is Oslo.", "words": words[1:], "hit": None, "kept": "Ada lived in Oslo."}
-        rounds = [{**fired, "rewrite": "Ada lived in Oslo."}, {**quiet, "heads": None, "windows": None, "rewrite": None}]
+        rounds = [
+            {**fired, "rewrite": "Ada lived in Oslo."},
+            {**quiet, "heads": None, "windows": None, "rewrite": None},
+        ]
         for place, strategy in enumerate(("dynamic", "w/o RAG")):
             lines.append(
                 {

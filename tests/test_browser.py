@@ -118,7 +118,9 @@ def test_the_page_opens_whole(browser: Any, report: Path, size: Any, scheme: str
 
 def test_slider_keys_and_play_move_the_step(tab: Tab, report: Path) -> None:
     page = tab.open(report)
-    page.evaluate("document.querySelector('#step').value = 3; document.querySelector('#step').dispatchEvent(new Event('input'))")
+    page.evaluate(
+        "document.querySelector('#step').value = 3; document.querySelector('#step').dispatchEvent(new Event('input'))"
+    )
     before, text = picture(page), page.text_content("#step-text")
     assert text.startswith("4 of 12")
     page.locator("#step").focus()
@@ -152,7 +154,9 @@ def test_heads_and_looks_are_the_stores(tab: Tab, report: Path, llm: LLM) -> Non
     marked = page.evaluate("[...document.querySelectorAll('#prompt .t')].flatMap((t, i) => t.dataset.n ? [i] : [])")
     assert marked == looked
     first, end = steps.sample["evidence"][0]
-    evidence = page.evaluate("[...document.querySelectorAll('#prompt .t')].flatMap((t, i) => t.matches('.evidence') ? [i] : [])")
+    evidence = page.evaluate(
+        "[...document.querySelectorAll('#prompt .t')].flatMap((t, i) => t.matches('.evidence') ? [i] : [])"
+    )
     assert evidence == list(range(first, end))
 
 
@@ -252,7 +256,7 @@ def test_colours_can_be_read(tab: Tab, report: Path) -> None:
                     return (x + 0.05) / (y + 0.05);
                 };
                 return {
-                    text: ["--ink", "--soft", "--c1"].flatMap((ink) => ["--bg", "--panel"].map((bg) => contrast(ink, bg))),
+                    text: ["--ink", "--soft", "--c1"].flatMap((of) => ["--bg", "--panel"].map((on) => contrast(of, on))),
                     marks: [contrast("--hot", "--cell"), contrast("--hot", "--cold"), contrast("--look-ink", "--look")],
                 };
             }"""

@@ -14,7 +14,7 @@ from extract import ScoreStore
 from probe.card import write_card
 from tests.conftest import Run
 from tests.stores import make_store
-from tests.test_probe import stage  # noqa: F401 (a fixture)
+from tests.test_probe import stage, store  # noqa: F401 (fixtures)
 
 Stage = Callable[..., tuple[int, str]]
 
@@ -47,13 +47,13 @@ def test_a_store_has_a_card_that_opens_its_shards(extract_tiny: Callable[..., An
     import datasets
 
     assert extract_tiny(tmp_path / "store")[0] == 0
-    card, store = DatasetCard.load(tmp_path / "store" / "README.md"), ScoreStore(tmp_path / "store")
-    assert store.fingerprint in card.text
-    assert store.manifest["command"] in card.text
+    card, opened = DatasetCard.load(tmp_path / "store" / "README.md"), ScoreStore(tmp_path / "store")
+    assert opened.fingerprint in card.text
+    assert opened.manifest["command"] in card.text
     for config in card.data.configs:
         files = str(tmp_path / "store" / config["data_files"])
         rows = datasets.load_dataset("arrow", data_files=files, split="train", cache_dir=str(tmp_path / "cache"))
-        assert len(rows) == store.manifest[config["config_name"]]
+        assert len(rows) == opened.manifest[config["config_name"]]
 
 
 class Hub:
@@ -66,19 +66,26 @@ class Hub:
         return type("Url", (), {"repo_id": repo})
 
     def upload_folder(self, folder_path: Any, repo_id: str, repo_type: str | None = None) -> str:
+        Hub.sent["uploaded_as"] = repo_type
         Hub.sent["files"] = sorted(file.name for file in Path(folder_path).iterdir())
         return f"hub:{repo_id}"
 
 
 def test_pushing_sends_the_whole_folder(monkeypatch: pytest.MonkeyPatch, run: Run, tmp_path: Path) -> None:
     monkeypatch.setattr(huggingface_hub, "HfApi", Hub)
-    store = ScoreStore(make_store(tmp_path / "store"))
-    assert store.push_to_hub("me/scores", private=True) == "hub:me/scores"
+    opened = ScoreStore(make_store(tmp_path / "store"))
+    assert opened.push_to_hub("me/scores", private=True) == "hub:me/scores"
     assert (Hub.sent["repo_type"], Hub.sent["private"]) == ("dataset", True)
     assert {"manifest.json", "samples", "steps"} <= set(Hub.sent["files"])
     trained = probe.ProbeClassifier(8, 6, hidden=[4])
-    split = {"by": "sample", "sizes": {"train": 1}, "seed": 0}
-    trained.origin = {"llm": store.identity.as_dict(), "store": "s", "target": "copy_paste", "split": split, "seen": []}
+    split = {"by": "sample", "sizes": {"train": 1}, "seed": 0}  # what a card shows of it
+    trained.origin = {
+        "llm": opened.identity.as_dict(),
+        "store": "s",
+        "target": "copy_paste",
+        "split": split,
+        "seen": [],
+    }
     assert probe.push_to_hub(trained, "me/probe") == "hub:me/probe"
     assert Hub.sent["files"] == ["README.md", "probe.json", "probe.safetensors"]
     assert torch.is_tensor(trained.threshold)

@@ -5,7 +5,6 @@ import re
 import shlex
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -35,7 +34,7 @@ def commands() -> list[str]:
 
 
 @pytest.fixture(scope="module")
-def demo(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+def demo(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with what a small demo leaves: a store of the embedded LLM, and a probe."""
     folder = tmp_path_factory.mktemp("demo")
     callbacks = yaml.safe_load((ROOT / "configs/demo/probe.yaml").read_text())["trainer"]["callbacks"]
@@ -45,7 +44,7 @@ def demo(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     assert main(["predict", *few, *where]) == 0
     small = ["--trainer.max_epochs", "8", "--model.init_args.hidden", "[64]", "--trainer.logger", "false"]
     assert main(["fit", "-c", "configs/probe.yaml", *where, *small, "--trainer.callbacks", str(callbacks[:1])]) == 0
-    yield folder
+    return folder
 
 
 @pytest.mark.slow
@@ -133,7 +132,7 @@ def test_open_choices_are_keys_of_their_config(config: str, key: str) -> None:
 @pytest.mark.slow
 def test_the_site_builds_strictly(tmp_path: Path) -> None:
     build = [sys.executable, "-m", "mkdocs", "build", "--strict", "--quiet", "--site-dir", str(tmp_path / "site")]
-    done = subprocess.run(build, cwd=ROOT, capture_output=True, text=True, env=None)
+    done = subprocess.run(build, cwd=ROOT, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     pages = {page.relative_to(ROOT / "docs").with_suffix("") for page in PAGES}
     built = (tmp_path / "site" / "api" / "index.html").read_text()
@@ -145,7 +144,16 @@ def test_the_site_builds_strictly(tmp_path: Path) -> None:
 def test_help_names_every_command_and_every_shipped_experiment() -> None:
     for name in ("report", "overlap", "ranking"):
         assert f"\n  {name} " in HELP
-    for config in ("extract/niah", "extract/hotpotqa", "probe", "regressor", "dynamism", "cca", "offsets", "ablation/niah"):
+    for config in (
+        "extract/niah",
+        "extract/hotpotqa",
+        "probe",
+        "regressor",
+        "dynamism",
+        "cca",
+        "offsets",
+        "ablation/niah",
+    ):
         assert f"configs/{config}.yaml" in HELP
     lines = HELP.splitlines()
     assert len(lines) <= 48 and max(map(len, lines)) <= 120

@@ -51,7 +51,9 @@ def unpack(data: bytes) -> tuple[dict[str, Any], dict[str, Any]]:
     arrays = {}
     for name, entry in header.pop("arrays").items():
         assert (4 + size + entry["start"]) % 8 == 0
-        arrays[name] = np.frombuffer(data, f"<{np.dtype(entry['type']).str[1:]}", entry["length"], 4 + size + entry["start"])
+        arrays[name] = np.frombuffer(
+            data, f"<{np.dtype(entry['type']).str[1:]}", entry["length"], 4 + size + entry["start"]
+        )
     return header, arrays
 
 
@@ -181,5 +183,3 @@ def test_the_command_says_where_the_page_is(run: Run, runs: Path, tmp_path: Path
 
     assert main(["report", str(runs / "turnover"), str(runs / "rag"), "--output", str(tmp_path / "page.html")]) == 0
     assert f"written to {tmp_path / 'page.html'}" in capsys.readouterr().out
-
-

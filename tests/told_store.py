@@ -14,7 +14,14 @@ NEEDLE = "The magic word is <script>document.title='run'</script>."
 
 
 def told_store(
-    path: Path, llm: LLM, layers: int = 3, heads: int = 4, prompt: int = 60, steps: int = 12, samples: int = 12, bar: float = 2
+    path: Path,
+    llm: LLM,
+    layers: int = 3,
+    heads: int = 4,
+    prompt: int = 60,
+    steps: int = 12,
+    samples: int = 12,
+    bar: float = 2,
 ) -> Path:
     """Samples of `prompt` tokens or a few more, with a needle that would like to be a script.
 

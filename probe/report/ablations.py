@@ -110,7 +110,9 @@ def _maps(record: dict[str, Any], metric: str) -> list[Figure]:
     plan = layout(x, y, 250)
     group = f"{LABELS.get(metric, metric)} by context length and depth of the evidence; number in a cell: its prompts"
     return [
-        Figure(f"silenced: {name}", {"data": [_map(record["cells"], found)], "layout": plan}, f"Heatmap of {metric}", group)
+        Figure(
+            f"silenced: {name}", {"data": [_map(record["cells"], found)], "layout": plan}, f"Heatmap of {metric}", group
+        )
         for name, found in grids.items()
     ]
 

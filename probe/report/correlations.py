@@ -53,8 +53,8 @@ def _figure(record: dict[str, Any], name: str) -> Figure:
             traces += line(KIND_NAMES[kind][0], [k for k, _ in cells], [cell for _, cell in cells], look)
     if name == FIGURES[0]:
         paper = record["paper_component_1"]
-        cells = [{"value": value} for value in paper.values()]
-        traces += line("paper, llama3.1-8b", [int(k) for k in paper], cells, 4)
+        published = [{"value": value} for value in paper.values()]
+        traces += line("paper, llama3.1-8b", [int(k) for k in paper], published, 4)
     y = axis("canonical correlation", range=[-0.05, 1.05])
     title = f"Canonical correlation: {TITLES[name]}"
     spec = {"data": traces, "layout": layout(axis("offset k, steps"), y)}

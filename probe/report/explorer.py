@@ -87,7 +87,7 @@ def _tokenizer(store: ScoreStore) -> Any:
 
 
 def _choose(store: ScoreStore, probes: Sequence[Probe], count: int) -> tuple[list[int], bool]:
-    """Numbers of evenly spread samples, and whether they are held out from training (of the probes, or by the split)."""
+    """Numbers of evenly spread samples, and whether no probe (or without any, no training split) has seen them."""
     table = store.samples()
     ids = dict(zip(table["sample"].to_pylist(), table["id"].to_pylist(), strict=True))
     seen = {name for probe in probes for name in probe.origin["seen"]}
@@ -164,7 +164,8 @@ def _predicted(probe: Probe, steps: Steps) -> Float[Tensor, "step head"]:
 
 def _marked(probe: Probe, predicted: Float[Tensor, "step head"]) -> Bool[Tensor, "step head"]:
     """The heads that a prediction names: those above the classifier's threshold, or the regressor's best of a step."""
-    if (threshold := getattr(probe, "threshold", None)) is not None:
+    threshold: Tensor | None = getattr(probe, "threshold", None)
+    if threshold is not None:
         return predicted >= threshold
     best = predicted.topk(min(PREDICTED_TOP, predicted.shape[1]), dim=1).indices
     return torch.zeros_like(predicted, dtype=torch.bool).scatter_(1, best, True)

@@ -59,20 +59,24 @@ def _render(found: Sources, samples: int, questions: int) -> str:
         blobs["figures"] = blob(json.dumps(figures, ensure_ascii=False).encode())
         blobs["plotly"] = blob(_plotly().encode())
     numbered = _numbered(exhibits)
-    return _environment().get_template("report.html.j2").render(
-        exhibits=[(exhibit, results) for exhibit, results in numbered if results],
-        missing=[exhibit for exhibit, results in exhibits if not results],
-        facts=_facts,
-        stores=stores,
-        store_command=STORE_COMMAND,
-        traces=len(traces),
-        blobs=blobs,
-        style=Markup(_asset("report.css")),
-        script=Markup("\n".join(_asset(f"{name}.js") for name in SCRIPTS)),
-        models=sorted({name for _, results in exhibits for one in results if (name := _model(one.result.record))}),
-        made=datetime.datetime.now().astimezone().strftime("%Y-%m-%d %H:%M %Z"),
-        command=command(),
-        versions=versions(),
+    return (
+        _environment()
+        .get_template("report.html.j2")
+        .render(
+            exhibits=[(exhibit, results) for exhibit, results in numbered if results],
+            missing=[exhibit for exhibit, results in exhibits if not results],
+            facts=_facts,
+            stores=stores,
+            store_command=STORE_COMMAND,
+            traces=len(traces),
+            blobs=blobs,
+            style=Markup(_asset("report.css")),
+            script=Markup("\n".join(_asset(f"{name}.js") for name in SCRIPTS)),
+            models=sorted({name for _, results in exhibits for one in results if (name := _model(one.result.record))}),
+            made=datetime.datetime.now().astimezone().strftime("%Y-%m-%d %H:%M %Z"),
+            command=command(),
+            versions=versions(),
+        )
     )
 
 
@@ -80,7 +84,9 @@ def _stores(found: Sources, samples: int, blobs: dict[str, str]) -> list[dict[st
     """What the explorer knows of each store; the samples' data go into blobs."""
     probes = load_probes(found.probes)
     stores = []
-    opened = sorted((ScoreStore(path) for path in found.stores), key=lambda store: store.manifest["task"]["class"] != "NIAH")
+    opened = sorted(
+        (ScoreStore(path) for path in found.stores), key=lambda store: store.manifest["task"]["class"] != "NIAH"
+    )
     for number, store in enumerate(opened):
         about, packed = explore(store, probes, samples)
         stores.append({**about, "samples": [one.line for one in packed]})
@@ -136,8 +142,9 @@ def _count(record: dict[str, Any]) -> str:
         name: ", ".join(f"{count:,} {part}" for part, count in value.items()) if isinstance(value, dict) else value
         for name, value in counts.items()
     }
-    return "; ".join(f"{value:,} {name}" if isinstance(value, int) else f"{name}: {value}"
-                     for name, value in shown_counts.items())
+    return "; ".join(
+        f"{value:,} {name}" if isinstance(value, int) else f"{name}: {value}" for name, value in shown_counts.items()
+    )
 
 
 def _plotly() -> str:

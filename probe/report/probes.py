@@ -43,12 +43,12 @@ def view(record: dict[str, Any]) -> View:
     """The probe beside its baselines, and the paper's row."""
     judged = ["probe", *(name for name in BASELINES if name in record)]
     rows = []
-    for name in NAMES:
+    for name, label in NAMES.items():
         if name not in record["probe"]:
             continue
         published = _published(name)
         paper = [Cell(f"{published[0]:.4f}"), spread(published)] if published else [EMPTY, EMPTY]
-        rows.append((NAMES[name], [*(_cell(record[who], name, who == "probe") for who in judged), *paper]))
+        rows.append((label, [*(_cell(record[who], name, who == "probe") for who in judged), *paper]))
     split = record["split"]
     note = (
         f"{record['rows']:,} held-out rows of {record['samples']} samples, split by {split['by']} (seed "

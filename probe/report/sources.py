@@ -80,7 +80,7 @@ def _sort(file: Path, found: Sources) -> None:
         found.stores.append(file.parent)
     elif file.name == TRACES:
         found.traces.append(file)
-    elif file.name == "best.ckpt" or file.name == "probe.json":
+    elif file.name in ("best.ckpt", "probe.json"):
         found.probes.append(file if file.suffix == ".ckpt" else file.parent)
     elif file.name in RESULTS:
         found.results.append(Result(file, _read(file), file.stat().st_mtime))

@@ -1,4 +1,4 @@
-"""Table 1, Figs. 1 and 5: do the heads change from step to step?"""
+"""Whether the heads change from step to step: Table 1, Figs. 1 and 5."""
 
 from typing import Any
 

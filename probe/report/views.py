@@ -85,8 +85,14 @@ def layout(x: dict[str, Any], y: dict[str, Any], height: int = 390, **options: A
     return {"xaxis": x, "yaxis": y, "height": height, "margin": margin, "legend": legend, **options}
 
 
-LOOKS = (("--c1", "solid", "circle"), ("--c2", "dash", "square"), ("--c3", "dot", "triangle-up"))
-LOOKS = (*LOOKS, ("--c4", "dashdot", "diamond"), ("--c5", "longdash", "x"), ("--c6", "longdashdot", "star"))
+LOOKS: tuple[tuple[str, str, str], ...] = (
+    ("--c1", "solid", "circle"),
+    ("--c2", "dash", "square"),
+    ("--c3", "dot", "triangle-up"),
+    ("--c4", "dashdot", "diamond"),
+    ("--c5", "longdash", "x"),
+    ("--c6", "longdashdot", "star"),
+)
 """Colour, dash and marker of a line: no line is known by its colour alone."""
 
 
