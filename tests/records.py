@@ -99,9 +99,18 @@ def offsets() -> dict[str, Any]:
 
 
 def rag() -> dict[str, Any]:
-    arm = {name: cell(0.4) for name in ("em", "f1", "recall", "precision", "visible", "retrievals", "forward_tokens")}
-    arms = {"dynamic": arm, "w/o RAG": {"em": cell(0.2), "f1": cell(0.2)}}
-    return {"command": "lightning test -c configs/rag.yaml", **HEAD, "questions": 20, "arms": arms}
+    names = ("em", "f1", "recall", "first_recall", "precision", "visible", "retrievals", "forward_tokens")
+    bare = {**{name: cell(0.2) for name in names}, "recall": {"value": float("nan"), "low": 0, "high": 0, "n": 0}}
+    return {
+        **{"command": "lightning test -c configs/rag.yaml", "llm": LLM, "questions": 20, "mask": "packed"},
+        "probe": {"llm": LLM, "store": "f" * 64, "target": "reasoning", "split": SPLIT},
+        "strategies": {"dynamic": {name: cell(0.4) for name in names}, "w/o RAG": bare},
+        "strategy_settings": {"dynamic": {}, "w/o RAG": {}},
+        "pairs": [
+            {"first": "dynamic", "second": "w/o RAG", "metric": "f1", "difference": 0.2, "low": 0.1, "high": 0.3}
+        ],
+        "paper": {"llama3.1-8b": {"dynamic": [0.456, 0.5586], "w/o RAG": [0.252, 0.3257]}},
+    }
 
 
 RECORDS = {
@@ -121,30 +130,22 @@ RECORDS = {
 
 
 def traces(questions: int) -> list[dict[str, Any]]:
-    """Lines of `rag_traces.jsonl`: two strategies a question, the first of which holds the tokens."""
-    lines = []
-    for number in range(questions):
-        tokens = ["Ada", " lived", " in", " Oslo", ".", " <script>", "Bob", " did", " not", "."]
-        words = [
-            {"text": "Ada", "value": 1.4, "content": True},
-            {"text": "lived", "value": 0.2, "content": True},
-            {"text": "in", "value": 0.0, "content": False},
-        ]
-        window = {"start": 20, "end": 25, "text": "Ada lived in Oslo."}
-        fired = {"draft": "Ada lived in", "words": words, "hit": 0, "kept": "", "heads": [[1, 2]], "windows": [window]}
-        quiet = {"draft": "So the answer is Oslo.", "words": words[1:], "hit": None, "kept": "Ada lived in Oslo."}
-        rounds = [
-            {**fired, "rewrite": "Ada lived in Oslo."},
-            {**quiet, "heads": None, "windows": None, "rewrite": None},
-        ]
-        for place, strategy in enumerate(("dynamic", "w/o RAG")):
-            lines.append(
-                {
-                    **{"id": f"q{number}", "question": f"Where did Ada {number} live?", "gold": "Oslo"},
-                    **{"strategy": strategy, "context": [20, 30], "tokens": None if place else tokens},
-                    **{"evidence": [[20, 25]], "rounds": rounds, "text": "Ada lived in Oslo.", "answer": "Oslo"},
-                    **{"em": 1, "f1": 1.0, "stop": "answered", "recall": 1.0, "precision": 0.5, "visible": 0.5},
-                    **{"retrievals": 1, "forward_tokens": 99},
-                }
-            )
-    return lines
+    """Lines of `traces.jsonl`: two strategies a question."""
+    words = [
+        {"text": "<b>Ada", "span": [0, 6], "value": 1.4, "content": True},
+        {"text": "lived", "span": [7, 12], "value": 0.2, "content": True},
+        {"text": "in", "span": [13, 15], "value": 0.0, "content": False},
+    ]
+    window = {"start": 20, "end": 25, "text": " <script>Ada lived in Oslo."}
+    fired = {"draft": "<b>Ada lived in", "words": words, "hit": 0, "kept": "", "heads": [[1, 2]], "windows": [window]}
+    quiet = {"draft": "So the answer is Oslo.", "words": words[1:], "hit": None, "kept": "Ada lived in Oslo."}
+    rounds = [{**fired, "rewrite": "Ada lived in Oslo."}, {**quiet, "heads": None, "windows": None, "rewrite": None}]
+    return [
+        {
+            **{"sample": number, "id": f"q{number}", "question": f"Where did Ada {number} live?", "gold": "Oslo"},
+            **{"strategy": strategy, "context": [20, 30], "evidence": [[22, 27]], "rounds": rounds, "stop": "answered"},
+            **{"text": "Ada lived in Oslo.", "metrics": {"em": 1.0, "f1": 1.0, "retrievals": 1}},
+        }
+        for number in range(questions)
+        for strategy in ("dynamic", "w/o RAG")
+    ]

@@ -36,7 +36,7 @@ def report(llm: LLM, tmp_path_factory: pytest.TempPathFactory) -> Path:
     for key, record in RECORDS.items():
         (folder / "runs" / key).mkdir(parents=True)
         (folder / "runs" / key / "results.json").write_text(json.dumps(record))
-    (folder / "runs" / "rag_traces.jsonl").write_text("\n".join(json.dumps(line) for line in traces(2)))
+    (folder / "runs" / "traces.jsonl").write_text("\n".join(json.dumps(line) for line in traces(2)))
     told_store(folder / "a-small", llm)
     told_store(folder / "big", llm, layers=32, heads=32, prompt=1000, steps=60, samples=3, bar=4)
     return write_report([folder], folder / "report.html", samples=2)
@@ -211,15 +211,17 @@ def test_a_step_of_a_thousand_tokens_and_heads_takes_less_than_a_tenth_of_a_seco
 
 def test_rag_traces_go_draft_by_draft(tab: Tab, report: Path) -> None:
     page = tab.open(report)
-    assert page.locator("#rag-context .window").count() == 5
-    assert page.locator("#rag-context .evidence").count() == 5
-    assert page.text_content(".word.hit").startswith("Ada")
+    assert page.text_content(".word.hit").startswith("⟦<b>Ada⟧")  # as text, not as bold
+    assert page.text_content("#rag-seen") == "5 of 10 context tokens become visible, 3 of 5 of the facts."
+    assert page.locator("#rag-map .window").evaluate("(one) => [one.style.left, one.style.width]") == ["0%", "50%"]
+    assert page.locator("#rag-map .fact").evaluate("(one) => [one.style.left, one.style.width]") == ["20%", "50%"]
+    assert "<script>Ada lived in Oslo." in page.text_content("#rag-context")
     assert "1-2" in page.text_content("#rag-outcome")
     page.click("#rag-on")
     assert page.text_content("#rag-text") == "draft 2 of 2"
-    assert page.locator("#rag-context .window").count() == 0
+    assert page.locator("#rag-map .window").count() == 0
     assert "No word fired" in page.text_content("#rag-outcome")
-    assert "Oslo" in page.text_content("#rag-outcome")
+    assert "The end (answered)" in page.text_content("#rag-outcome")
     page.select_option("#rag-arm", "1")
     assert page.text_content("#rag-text") == "draft 1 of 2"
 
@@ -255,8 +257,9 @@ def test_colours_can_be_read(tab: Tab, report: Path) -> None:
                     const [x, y] = [light(a), light(b)].sort((p, q) => q - p);
                     return (x + 0.05) / (y + 0.05);
                 };
+                const grounds = ["--bg", "--panel"];
                 return {
-                    text: ["--ink", "--soft", "--c1"].flatMap((of) => ["--bg", "--panel"].map((on) => contrast(of, on))),
+                    text: ["--ink", "--soft", "--c1"].flatMap((of) => grounds.map((on) => contrast(of, on))),
                     marks: [contrast("--hot", "--cell"), contrast("--hot", "--cold"), contrast("--look-ink", "--look")],
                 };
             }"""

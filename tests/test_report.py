@@ -31,11 +31,11 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with one result of each kind, and traces."""
     folder = tmp_path_factory.mktemp("runs")
     for key, record in RECORDS.items():
-        file = folder / key / ("rag.json" if key == "rag" else "results.json")
+        file = folder / key / "results.json"
         file.parent.mkdir()
         file.write_text(json.dumps(record))
     lines = [json.dumps(line) for line in traces(3)]
-    (folder / "rag" / "rag_traces.jsonl").write_text("\n".join(lines))
+    (folder / "rag" / "traces.jsonl").write_text("\n".join(lines))
     return folder
 
 
@@ -158,9 +158,9 @@ def test_bad_folders_are_refused(run: Run, tmp_path: Path, name: str, text: str,
 
 
 def test_a_damaged_trace_names_its_line(run: Run, tmp_path: Path) -> None:
-    (tmp_path / "rag_traces.jsonl").write_text(json.dumps(traces(1)[0]) + "\n{\n")
+    (tmp_path / "traces.jsonl").write_text(json.dumps(traces(1)[0]) + "\n{\n")
     code, error = run("report", tmp_path, "--output", tmp_path / "out.html")
-    assert code == 2 and "rag_traces.jsonl, line 2: damaged" in error
+    assert code == 2 and "traces.jsonl, line 2, is no trace" in error
 
 
 @given(st.lists(st.floats(0, 1) | st.just(float("nan")), min_size=1))

@@ -114,9 +114,10 @@ def _model(record: dict[str, Any]) -> str:
 def _facts(one: Shown) -> list[tuple[str, str]]:
     """Where a result comes from, line by line; what a record does not hold is left out."""
     record = one.result.record
-    llm, store = record.get("llm"), record.get("store")
+    trained = record.get("probe") or {}  # of masked RAG: what its probe was trained on
+    llm, store = record.get("llm"), record.get("store") or trained.get("store")
     about_store = store if isinstance(store, dict) else {"fingerprint": store}
-    split = record.get("split") or about_store.get("split")
+    split = record.get("split") or about_store.get("split") or trained.get("split")
     lines = [
         ("LLM", f"{_model(record)}, {llm['dtype']}, weights {llm['weights'][:19]}" if isinstance(llm, dict) else ""),
         ("store", str(about_store.get("fingerprint") or "")),

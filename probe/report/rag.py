@@ -6,77 +6,110 @@ from pathlib import Path
 from typing import Any
 
 from extract.errors import UserError
-from probe.report.views import EMPTY, Cell, TableView, View, measured
+from probe.report.views import EMPTY, Cell, Figure, TableView, View, axis, layout, measured
 
-PAPER = {
-    "dynamic": (0.456, 0.5586),
-    "static": (0.398, 0.5098),
-    "dynamic random": (0.272, 0.3670),
-    "fixed random": (0.272, 0.3763),
-    "w/o RAG": (0.252, 0.3257),
-}
-"""EM and F1 of llama3.1-8b."""
 COLUMNS = {
-    "em": "exact match",
-    "f1": "F1",
-    "recall": "evidence seen, recall",
-    "precision": "precision",
-    "visible": "share of the context visible",
-    "retrievals": "retrievals",
-    "forward_tokens": "tokens run",
+    "em": ("exact match", 3),
+    "f1": ("F1", 3),
+    "recall": ("evidence seen: recall", 3),
+    "first_recall": ("of the first retrieval", 3),
+    "precision": ("precision", 3),
+    "visible": ("context tokens visible", 1),
+    "retrievals": ("retrievals", 1),
+    "forward_tokens": ("tokens run", 0),
 }
+"""What is tabled, and its digits."""
 
 
 def takes(record: dict[str, Any]) -> bool:
     """Results of masked RAG."""
-    return "arms" in record
+    return "strategies" in record and "strategy_settings" in record
 
 
 def view(record: dict[str, Any]) -> View:
-    """Strategies, beside the paper's."""
-    arms = record["arms"]
-    shown = [name for name in COLUMNS if any(name in arm for arm in arms.values())]
+    """Strategies beside the paper's, and their F1."""
+    return View([_table(record)], [_bars(record)])
+
+
+def _table(record: dict[str, Any]) -> TableView:
+    strategies, paper = record["strategies"], record["paper"]["llama3.1-8b"]
+    reference = next(iter(strategies))
     rows = []
-    for label, arm in arms.items():
-        em, f1 = PAPER.get(label, (None, None))
-        published = [EMPTY if value is None else Cell(f"{value:.4f}") for value in (em, f1)]
-        rows.append((label, [*(_cell(arm, name) for name in shown), *published]))
-    columns = [*(COLUMNS[name] for name in shown), "EM, paper, llama3.1-8b", "F1, paper"]
-    note = f"{record.get('questions', '?')} questions; in brackets 95 % intervals."
-    return View([TableView(columns, rows, note)])
+    for label, figures in strategies.items():
+        shown = {name: _cell(figures.get(name), digits, name in ("em", "f1")) for name, (_, digits) in COLUMNS.items()}
+        em, f1 = (Cell(f"{value:.4f}") for value in paper[label]) if label in paper else (EMPTY, EMPTY)
+        first = [shown.pop("em"), em, shown.pop("f1"), f1, _against(record, reference, label)]
+        rows.append((label, [*first, *shown.values()]))
+    columns = ["exact match", "paper, llama3.1-8b", "F1", "paper, llama3.1-8b", f"F1 against {reference}"]
+    columns += [title for name, (title, _) in COLUMNS.items() if name not in ("em", "f1")]
+    note = (
+        f"{record['questions']} questions; 95 % intervals: Wilson for exact match, bootstrap over questions for others. "
+        "recall: share of the facts' tokens within the windows, precision: share of the windows' tokens that are such; "
+        "both over a question's retrievals, then over questions with any. The paper's questions are HotpotQA's."
+    )
+    return TableView(columns, rows, note)
 
 
-def _cell(arm: Mapping[str, Any], name: str) -> Cell:
-    figure = arm.get(name)
-    digits = 1 if name in ("retrievals", "forward_tokens") else 3
-    return measured(figure, digits, strong=name in ("em", "f1")) if isinstance(figure, Mapping) else EMPTY
+def _cell(figure: Mapping[str, Any] | None, digits: int, strong: bool) -> Cell:
+    return EMPTY if figure is None or not figure["n"] else measured(figure, digits, strong)
+
+
+def _against(record: dict[str, Any], reference: str, label: str) -> Cell:
+    """The label's F1 minus the reference's, on the same questions."""
+    for pair in record["pairs"]:
+        if (pair["first"], pair["second"], pair["metric"]) == (reference, label, "f1"):
+            low, high = 0.0 - pair["high"], 0.0 - pair["low"]
+            return Cell(f"{0.0 - pair['difference']:+.3f}", f"[{low:+.3f}, {high:+.3f}]")
+    return EMPTY
+
+
+def _bars(record: dict[str, Any]) -> Figure:
+    cells = {label: figures["f1"] for label, figures in record["strategies"].items()}
+    dots = {
+        "type": "scatter",
+        "mode": "markers",
+        "x": [cell["value"] for cell in cells.values()],
+        "y": list(cells),
+        "marker": {"color": "var:--c1", "size": 10},
+        "error_x": {
+            "type": "data",
+            "symmetric": False,
+            "array": [cell["high"] - cell["value"] for cell in cells.values()],
+            "arrayminus": [cell["value"] - cell["low"] for cell in cells.values()],
+            "color": "var:--c1",
+        },
+        "customdata": [[cell["low"], cell["high"], cell["n"]] for cell in cells.values()],
+        "hovertemplate": "%{y}: <b>%{x:.3f}</b> [%{customdata[0]:.3f}, %{customdata[1]:.3f}], "
+        "n = %{customdata[2]}<extra></extra>",
+    }
+    plan = layout(axis("F1", rangemode="tozero"), axis("", autorange="reversed"), 110 + 28 * len(cells))
+    return Figure("F1 by strategy", {"data": [dots], "layout": plan}, "Dots with 95 % intervals")
 
 
 def read_traces(path: Path, questions: int) -> list[dict[str, Any]]:
     """The traces of the first questions, each with all its strategies.
 
     Args:
-        path: A run's `rag_traces.jsonl`.
+        path: A run's `traces.jsonl`.
         questions: At most so many.
 
     """
     grouped: dict[str, dict[str, Any]] = {}
     for trace in _lines(path):
-        known = grouped.setdefault(trace["id"], {"id": trace["id"], "arms": []})
-        for name in ("question", "gold", "context", "tokens", "evidence"):
-            if trace.get(name) is not None:
-                known.setdefault(name, trace[name])
-        known["arms"].append({key: value for key, value in trace.items() if key not in ("tokens", "evidence")})
-        if len(grouped) > questions:
-            del grouped[trace["id"]]
+        if trace["id"] not in grouped and len(grouped) == questions:
             break
+        shared = {name: trace[name] for name in ("id", "question", "gold", "context", "evidence")}
+        known = grouped.setdefault(trace["id"], {**shared, "arms": []})
+        known["arms"].append({name: trace[name] for name in ("strategy", "rounds", "text", "stop", "metrics")})
     return list(grouped.values())
 
 
 def _lines(path: Path) -> Iterable[dict[str, Any]]:
-    with path.open() as file:
+    with path.open(encoding="utf-8") as file:
         for number, line in enumerate(file, 1):
             try:
-                yield json.loads(line)
-            except ValueError as error:
-                raise UserError(f"{path}, line {number}: damaged ({error}); run `lightning test` again") from error
+                trace = json.loads(line)
+                trace["rounds"], trace["evidence"], trace["metrics"]
+            except (ValueError, KeyError, TypeError) as error:
+                raise UserError(f"{path}, line {number}, is no trace of masked RAG; run its test again") from error
+            yield trace

@@ -8,8 +8,8 @@ from typing import Any
 
 from extract.errors import UserError
 
-RESULTS = ("results.json", "rag.json")
-TRACES = "rag_traces.jsonl"
+RESULTS = "results.json"
+TRACES = "traces.jsonl"
 MANIFEST = "manifest.json"
 
 
@@ -82,7 +82,7 @@ def _sort(file: Path, found: Sources) -> None:
         found.traces.append(file)
     elif file.name in ("best.ckpt", "probe.json"):
         found.probes.append(file if file.suffix == ".ckpt" else file.parent)
-    elif file.name in RESULTS:
+    elif file.name == RESULTS:
         found.results.append(Result(file, _read(file), file.stat().st_mtime))
 
 

@@ -16,17 +16,15 @@ class Rag {
 
   openQuestion(place) {
     this.question = this.questions[place];
-    const { question, gold, arms, tokens, context, evidence } = this.question;
+    const { question, gold, arms } = this.question;
     this.at("asked").textContent = question;
     this.at("gold").textContent = `wanted: ${gold}`;
     this.at("arm").replaceChildren(
-      ...arms.map((arm, number) => make("option", { value: number, textContent: `${arm.strategy}: ${arm.em ? "right" : "wrong"}, F1 ${Number(arm.f1).toFixed(2)}` })),
+      ...arms.map(({ strategy, metrics }, number) => {
+        const text = `${strategy}: ${metrics.em ? "right" : "wrong"}, F1 ${Number(metrics.f1).toFixed(2)}`;
+        return make("option", { value: number, textContent: text });
+      }),
     );
-    const first = context ? context[0] : 0;
-    const facts = (position) => (evidence || []).some(([start, end]) => start <= position && position < end);
-    this.nodes = (tokens || []).map((text, place) =>
-      make("span", { textContent: text, className: facts(first + place) ? "t evidence" : "t" }));
-    this.at("context").replaceChildren(...(this.nodes.length ? this.nodes : ["This run kept no context."]));
     this.openArm(0);
   }
 
@@ -38,48 +36,63 @@ class Rag {
   }
 
   go(round) {
-    this.round = Math.max(0, Math.min(round, this.arm.rounds.length - 1));
+    const { rounds } = this.arm;
+    this.round = Math.max(0, Math.min(round, rounds.length - 1));
     this.at("round").value = this.round;
-    const now = this.arm.rounds[this.round];
-    this.at("text").textContent = `draft ${this.round + 1} of ${this.arm.rounds.length}`;
-    if (!now) return this.at("draft").replaceChildren("No draft was made.");
+    this.at("text").textContent = rounds.length ? `draft ${this.round + 1} of ${rounds.length}` : "no draft";
+    const now = rounds[this.round] || { draft: "", words: [], hit: null, kept: "", windows: null };
     this.drawWords(now);
     this.drawOutcome(now);
-    this.drawWindows(now.windows || []);
+    this.drawWindows(now.windows);
   }
 
   drawWords({ draft, words, hit }) {
-    const most = Math.max(1e-9, ...(words || []).map((word) => word.value));
-    const nodes = (words || []).map(({ text, value, content }, place) => {
+    const most = Math.max(1e-9, ...words.map((word) => word.value));
+    const nodes = words.map(({ text, value, content }, place) => {
       const bar = make("i", { ariaHidden: "true" });
       bar.style.height = `${Math.round((34 * value) / most)}px`;
-      const label = make("span", { textContent: text });
       const number = make("small", { textContent: content ? value.toFixed(2) : "" });
-      return make("span", { className: `word${content ? "" : " plain"}${place === hit ? " hit" : ""}` }, bar, label, number);
+      const fires = place === hit;
+      const label = make("span", { textContent: fires ? `⟦${text}⟧` : text });
+      return make("span", { className: `word${content ? "" : " plain"}${fires ? " hit" : ""}` }, bar, label, number);
     });
     this.at("draft").replaceChildren(...(nodes.length ? nodes : [draft]));
   }
 
-  drawOutcome({ hit, words, kept, heads, rewrite, windows }) {
+  drawOutcome({ hit, words, kept, heads, rewrite }) {
     const row = (name, text) => make("p", {}, make("b", { textContent: `${name} ` }), make("span", { textContent: text }));
     const rows = [];
-    if (hit === null || hit === undefined) rows.push(row("No word fired; kept:", kept));
+    if (hit === null) rows.push(row("No word fired; the answer so far:", kept));
     else {
-      rows.push(row("Fired at", `“${words[hit].text}”; the draft is taken back to: “${kept}”`));
-      if (heads) rows.push(row("Heads that look:", heads.map(([layer, head]) => `${layer}-${head}`).join(", ")));
-      if (windows) rows.push(row("Shown:", windows.map((window) => `“${window.text.trim()}”`).join(" … ")));
-      if (rewrite !== null) rows.push(row("Written instead:", rewrite));
+      rows.push(row("Fired at", `“${words[hit].text}”. The draft is taken back to: “${kept.trim()}”`));
+      if (heads) rows.push(row("Heads that choose:", heads.map(([layer, head]) => `${layer}-${head}`).join(", ")));
+      if (rewrite !== null) rows.push(row("Written instead:", rewrite.trim()));
     }
-    if (this.round === this.arm.rounds.length - 1) rows.push(row(`Ended (${this.arm.stop}):`, this.arm.answer ?? "no answer"));
+    if (this.round >= this.arm.rounds.length - 1) rows.push(row(`The end (${this.arm.stop}):`, this.arm.text));
     this.at("outcome").replaceChildren(...rows);
   }
 
+  /** The context as a line from its first to its last token, and the text of what is visible. */
   drawWindows(windows) {
-    const first = this.question.context ? this.question.context[0] : 0;
-    const shown = (position) => windows.some(({ start, end }) => start <= position && position < end);
-    this.nodes.forEach((node, place) => node.classList.toggle("window", shown(first + place)));
-    const seen = this.nodes.find((node) => node.classList.contains("window"));
-    const box = this.at("context");
-    if (seen) box.scrollTop = Math.max(0, seen.offsetTop - 40);
+    const { context, evidence } = this.question, [first, end] = context;
+    const piece = (kind, from, to) => {
+      const node = make("div", { className: `piece ${kind}` });
+      node.style.left = `${(100 * (from - first)) / (end - first)}%`;
+      node.style.width = `${(100 * (to - from)) / (end - first)}%`;
+      return node;
+    };
+    const shown = windows || [];
+    this.at("map").replaceChildren(
+      ...shown.map((window) => piece("window", window.start, window.end)),
+      ...evidence.map(([from, to]) => piece("fact", from, to)),
+    );
+    const facts = evidence.reduce((sum, [from, to]) => sum + to - from, 0);
+    const seen = evidence.reduce((sum, [from, to]) => sum + shown.reduce((inner, window) =>
+      inner + Math.max(0, Math.min(to, window.end) - Math.max(from, window.start)), 0), 0);
+    const tokens = shown.reduce((sum, window) => sum + window.end - window.start, 0);
+    this.at("seen").textContent = `${tokens} of ${end - first} context tokens become visible, ${seen} of ${facts} of the facts.`;
+    const blocks = shown.map((window) =>
+      make("blockquote", {}, make("small", { textContent: `tokens ${window.start} to ${window.end}` }), make("p", { textContent: window.text.trim() })));
+    this.at("context").replaceChildren(...(blocks.length ? blocks : ["Nothing is retrieved for this draft."]));
   }
 }
