@@ -9,7 +9,7 @@ from extract.module import Extraction
 from extract.multihop import MultiHopQA
 from extract.niah import NIAH
 from extract.records import Source
-from extract.steps import Steps, pieces
+from extract.steps import Steps, token_texts
 from extract.store import ScoreStore
 from extract.task import Sample, Task
 from extract.writer import ScoreWriter
@@ -31,5 +31,5 @@ __all__ = [
     "Steps",
     "Task",
     "UserError",
-    "pieces",
+    "token_texts",
 ]

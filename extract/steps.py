@@ -45,7 +45,7 @@ class Steps:
         return [(int(layer), int(head)) for layer, head in np.argwhere(self.copy_paste[step])]
 
 
-def pieces(tokenizer: "PreTrainedTokenizerBase", ids: Sequence[int]) -> list[str]:
+def token_texts(tokenizer: "PreTrainedTokenizerBase", ids: Sequence[int]) -> list[str]:
     """The text that each token adds; joined they are the text of all, without bytes that make up no character.
 
     A token that ends within a character adds nothing, and the one that completes it adds the character.

@@ -107,7 +107,6 @@ def trace(file: str, sample: str | None = None, strategy: str | None = None, cou
         raise UserError(f"{file} holds no run of question {sample or 'any'} under strategy {strategy or 'any'}")
 
 
-
 def report(runs: list[str], output: str = "report.html", samples: int = 8, questions: int = 12) -> None:
     """Write one HTML page of all results, with an explorer of heads over time; it needs no network.
 

@@ -36,7 +36,7 @@ def report(llm: LLM, tmp_path_factory: pytest.TempPathFactory) -> Path:
     for key, record in RECORDS.items():
         (folder / "runs" / key).mkdir(parents=True)
         (folder / "runs" / key / "results.json").write_text(json.dumps(record))
-    (folder / "runs" / "traces.jsonl").write_text("\n".join(json.dumps(line) for line in traces(2)))
+    (folder / "runs" / "rag" / "traces.jsonl").write_text("\n".join(json.dumps(line) for line in traces(2)))
     told_store(folder / "a-small", llm)
     told_store(folder / "big", llm, layers=32, heads=32, prompt=1000, steps=60, samples=3, bar=4)
     return write_report([folder], folder / "report.html", samples=2)

@@ -74,7 +74,7 @@ def test_the_notebook_runs_and_silencing_changes_the_answer(demo: Path) -> None:
 @pytest.mark.parametrize("line", commands())
 def test_commands_parse(line: str, run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     words = shlex.split(line)[1:]
-    if words[0] in ("report", "overlap", "ranking"):
+    if words[0] in ("report", "overlap", "ranking", "trace"):
         assert words[0] in HELP
         return
     if "--help" in words or words[0] == "STAGE" or "{" in words[0]:
@@ -126,7 +126,7 @@ def choices() -> list[tuple[str, str]]:
 def test_open_choices_are_keys_of_their_config(config: str, key: str) -> None:
     found = yaml.safe_load((ROOT / config).read_text())
     for part in key.split("."):
-        found = found[part]
+        found = found[int(part)] if isinstance(found, list) else found[part]
 
 
 @pytest.mark.slow
@@ -142,7 +142,7 @@ def test_the_site_builds_strictly(tmp_path: Path) -> None:
 
 
 def test_help_names_every_command_and_every_shipped_experiment() -> None:
-    for name in ("report", "overlap", "ranking"):
+    for name in ("report", "overlap", "ranking", "trace"):
         assert f"\n  {name} " in HELP
     for config in (
         "extract/niah",
@@ -153,6 +153,7 @@ def test_help_names_every_command_and_every_shipped_experiment() -> None:
         "cca",
         "offsets",
         "ablation/niah",
+        "rag",
     ):
         assert f"configs/{config}.yaml" in HELP
     lines = HELP.splitlines()

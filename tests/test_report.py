@@ -158,6 +158,7 @@ def test_bad_folders_are_refused(run: Run, tmp_path: Path, name: str, text: str,
 
 
 def test_a_damaged_trace_names_its_line(run: Run, tmp_path: Path) -> None:
+    (tmp_path / "results.json").write_text(json.dumps(RECORDS["rag"]))
     (tmp_path / "traces.jsonl").write_text(json.dumps(traces(1)[0]) + "\n{\n")
     code, error = run("report", tmp_path, "--output", tmp_path / "out.html")
     assert code == 2 and "traces.jsonl, line 2, is no trace" in error

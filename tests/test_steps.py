@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from extract import ScoreStore, UserError
 from extract.llm import LLM
-from extract.steps import pieces
+from extract.steps import token_texts
 from tests.stores import make_store
 from tests.told_store import told_store
 
@@ -43,7 +43,7 @@ def test_looks_are_kept_and_a_missing_sample_is_refused(llm: LLM, tmp_path: Path
 def test_pieces_join_to_the_text(text: str) -> None:
     tokenizer = TOKENIZER.tokenizer
     ids = tokenizer(text, add_special_tokens=False)["input_ids"]
-    found = pieces(tokenizer, ids)
+    found = token_texts(tokenizer, ids)
     assert len(found) == len(ids)
     whole = tokenizer.decode(ids, clean_up_tokenization_spaces=False)
     assert "".join(found).replace("�", "") == whole.replace("�", "")

@@ -14,7 +14,7 @@ from torch import Tensor
 from datamodules.splits import Split
 from extract.errors import UserError
 from extract.llm import LLM
-from extract.steps import Steps, pieces
+from extract.steps import Steps, token_texts
 from extract.store import ScoreStore
 from probe.checkpoint import load
 from probe.commands import store_ranking
@@ -149,7 +149,7 @@ def _pack(steps: Steps, tokenizer: Any, probes: dict[str, Probe]) -> Packed:
 
 
 def _texts(tokenizer: Any, ids: list[int]) -> list[str]:
-    return pieces(tokenizer, ids) if tokenizer is not None else [f" #{number}" for number in ids]
+    return token_texts(tokenizer, ids) if tokenizer is not None else [f" #{number}" for number in ids]
 
 
 def _flat(values: NDArray[Any]) -> NDArray[Any]:

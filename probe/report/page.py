@@ -2,6 +2,7 @@
 
 import datetime
 import json
+import shlex
 from collections.abc import Sequence
 from dataclasses import asdict
 from importlib import resources
@@ -13,11 +14,11 @@ from markupsafe import Markup
 
 from extract.shards import write_bytes
 from extract.store import ScoreStore
-from extract.writer import command, versions
+from extract.writer import versions
 from probe.report.exhibits import EXHIBITS, Exhibit, Shown, shown
 from probe.report.explorer import explore, load_probes
 from probe.report.pack import blob
-from probe.report.rag import read_traces
+from probe.report.rag import questions_of
 from probe.report.sources import Sources, find_sources
 
 SCRIPTS = ("inflate", "figures", "place", "sample", "grid", "prompt", "strip", "tracks", "explorer", "rag", "page")
@@ -43,17 +44,19 @@ def write_report(
     found = find_sources(runs)
     file = Path(output)
     file.parent.mkdir(parents=True, exist_ok=True)
-    write_bytes(file, _render(found, samples, questions).encode())
+    options = ["--output", str(output), "--samples", str(samples), "--questions", str(questions)]
+    command = shlex.join(["lightning", "report", *map(str, runs), *options])
+    write_bytes(file, _render(found, samples, questions, command).encode())
     return file
 
 
-def _render(found: Sources, samples: int, questions: int) -> str:
+def _render(found: Sources, samples: int, questions: int, command: str) -> str:
     blobs: dict[str, str] = {}
     stores = _stores(found, samples, blobs)
-    traces = [read_traces(path, questions) for path in found.traces]
+    exhibits = [(exhibit, shown(exhibit, found.results)) for exhibit in EXHIBITS]
+    traces = [one for _, results in exhibits for run in results for one in questions_of(run.result.folder, questions)]
     if traces:
         blobs["rag"] = blob(json.dumps(traces, ensure_ascii=False).encode())
-    exhibits = [(exhibit, shown(exhibit, found.results)) for exhibit in EXHIBITS]
     figures = [asdict(figure) for _, results in exhibits for one in results for figure in one.view.figures]
     if figures:
         blobs["figures"] = blob(json.dumps(figures, ensure_ascii=False).encode())
@@ -74,7 +77,7 @@ def _render(found: Sources, samples: int, questions: int) -> str:
             script=Markup("\n".join(_asset(f"{name}.js") for name in SCRIPTS)),
             models=sorted({name for _, results in exhibits for one in results if (name := _model(one.result.record))}),
             made=datetime.datetime.now().astimezone().strftime("%Y-%m-%d %H:%M %Z"),
-            command=command(),
+            command=command,
             versions=versions(),
         )
     )

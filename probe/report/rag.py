@@ -1,13 +1,13 @@
 """Table 4: masked dynamic RAG by strategies, and the traces of its questions."""
 
-import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from extract.errors import UserError
+from probe.rag.show import read_traces
 from probe.report.views import EMPTY, Cell, Figure, TableView, View, axis, layout, measured
 
+TRACES = "traces.jsonl"
 COLUMNS = {
     "em": ("exact match", 3),
     "f1": ("F1", 3),
@@ -36,22 +36,22 @@ def _table(record: dict[str, Any]) -> TableView:
     reference = next(iter(strategies))
     rows = []
     for label, figures in strategies.items():
-        shown = {name: _cell(figures.get(name), digits, name in ("em", "f1")) for name, (_, digits) in COLUMNS.items()}
+        shown = {name: _cell(figures.get(name), digits) for name, (_, digits) in COLUMNS.items()}
         em, f1 = (Cell(f"{value:.4f}") for value in paper[label]) if label in paper else (EMPTY, EMPTY)
         first = [shown.pop("em"), em, shown.pop("f1"), f1, _against(record, reference, label)]
         rows.append((label, [*first, *shown.values()]))
     columns = ["exact match", "paper, llama3.1-8b", "F1", "paper, llama3.1-8b", f"F1 against {reference}"]
     columns += [title for name, (title, _) in COLUMNS.items() if name not in ("em", "f1")]
     note = (
-        f"{record['questions']} questions; 95 % intervals: Wilson for exact match, bootstrap over questions for others. "
+        f"{record['questions']} questions; 95 % intervals: Wilson for exact match, else bootstrap over questions. "
         "recall: share of the facts' tokens within the windows, precision: share of the windows' tokens that are such; "
         "both over a question's retrievals, then over questions with any. The paper's questions are HotpotQA's."
     )
     return TableView(columns, rows, note)
 
 
-def _cell(figure: Mapping[str, Any] | None, digits: int, strong: bool) -> Cell:
-    return EMPTY if figure is None or not figure["n"] else measured(figure, digits, strong)
+def _cell(figure: Mapping[str, Any] | None, digits: int) -> Cell:
+    return EMPTY if figure is None or not figure["n"] else measured(figure, digits)
 
 
 def _against(record: dict[str, Any], reference: str, label: str) -> Cell:
@@ -86,30 +86,19 @@ def _bars(record: dict[str, Any]) -> Figure:
     return Figure("F1 by strategy", {"data": [dots], "layout": plan}, "Dots with 95 % intervals")
 
 
-def read_traces(path: Path, questions: int) -> list[dict[str, Any]]:
-    """The traces of the first questions, each with all its strategies.
+def questions_of(folder: Path, count: int) -> list[dict[str, Any]]:
+    """The first questions of a run with the traces of all their strategies; none where the run kept no traces.
 
     Args:
-        path: A run's `traces.jsonl`.
-        questions: At most so many.
+        folder: The run's.
+        count: At most so many.
 
     """
     grouped: dict[str, dict[str, Any]] = {}
-    for trace in _lines(path):
-        if trace["id"] not in grouped and len(grouped) == questions:
+    for trace in read_traces(folder / TRACES) if (folder / TRACES).is_file() else ():
+        if trace["id"] not in grouped and len(grouped) == count:
             break
         shared = {name: trace[name] for name in ("id", "question", "gold", "context", "evidence")}
-        known = grouped.setdefault(trace["id"], {**shared, "arms": []})
+        known = grouped.setdefault(trace["id"], {**shared, "run": str(folder), "arms": []})
         known["arms"].append({name: trace[name] for name in ("strategy", "rounds", "text", "stop", "metrics")})
     return list(grouped.values())
-
-
-def _lines(path: Path) -> Iterable[dict[str, Any]]:
-    with path.open(encoding="utf-8") as file:
-        for number, line in enumerate(file, 1):
-            try:
-                trace = json.loads(line)
-                trace["rounds"], trace["evidence"], trace["metrics"]
-            except (ValueError, KeyError, TypeError) as error:
-                raise UserError(f"{path}, line {number}, is no trace of masked RAG; run its test again") from error
-            yield trace

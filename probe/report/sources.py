@@ -1,4 +1,4 @@
-"""What lies in the folders that a report is asked for: results, traces, score stores, probes."""
+"""What lies in the folders that a report is asked for: results, score stores, probes."""
 
 import json
 from collections.abc import Iterable, Sequence
@@ -9,7 +9,6 @@ from typing import Any
 from extract.errors import UserError
 
 RESULTS = "results.json"
-TRACES = "traces.jsonl"
 MANIFEST = "manifest.json"
 
 
@@ -39,7 +38,6 @@ class Sources:
     """Everything found."""
 
     results: list[Result] = field(default_factory=list)
-    traces: list[Path] = field(default_factory=list)
     stores: list[Path] = field(default_factory=list)
     probes: list[Path] = field(default_factory=list)
 
@@ -78,8 +76,6 @@ def _sort(file: Path, found: Sources) -> None:
     """Put a file where it belongs, if it is of interest."""
     if file.name == MANIFEST and (file.parent / "steps").is_dir():
         found.stores.append(file.parent)
-    elif file.name == TRACES:
-        found.traces.append(file)
     elif file.name in ("best.ckpt", "probe.json"):
         found.probes.append(file if file.suffix == ".ckpt" else file.parent)
     elif file.name == RESULTS:

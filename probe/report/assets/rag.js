@@ -1,10 +1,12 @@
 /* Masked dynamic RAG: what was visible, how uncertain the draft was, and what was written instead. */
 
 class Rag {
-  constructor(runs) {
-    this.questions = runs.flat();
+  constructor(questions) {
+    this.questions = questions;
     this.at = (id) => document.getElementById(`rag-${id}`);
-    const lines = this.questions.map((one, place) => make("option", { value: place, textContent: one.question }));
+    const several = new Set(questions.map((one) => one.run)).size > 1;
+    const lines = questions.map((one, place) =>
+      make("option", { value: place, textContent: several ? `${one.question} · ${one.run}` : one.question }));
     this.at("question").replaceChildren(...lines);
     this.at("question").addEventListener("change", (event) => this.openQuestion(Number(event.target.value)));
     this.at("arm").addEventListener("change", (event) => this.openArm(Number(event.target.value)));
