@@ -13,8 +13,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
 from extract.llm import LLM
+from extract.store import ScoreStore
+from probe.checkpoint import load, save_pretrained
+from probe.classifier import ProbeClassifier
 from probe.report import write_report
 from tests.records import RECORDS, traces
 from tests.told_store import told_store
@@ -37,7 +41,12 @@ def report(llm: LLM, tmp_path_factory: pytest.TempPathFactory) -> Path:
         (folder / "runs" / key).mkdir(parents=True)
         (folder / "runs" / key / "results.json").write_text(json.dumps(record))
     (folder / "runs" / "rag" / "traces.jsonl").write_text("\n".join(json.dumps(line) for line in traces(2)))
-    told_store(folder / "a-small", llm)
+    small = ScoreStore(told_store(folder / "a-small", llm))
+    trained = ProbeClassifier(8, 12, hidden=[4])
+    split = {"by": "sample", "sizes": {"train": 7}, "seed": 0}
+    trained.origin = {"llm": small.identity.as_dict(), "store": small.fingerprint, "target": "copy_paste"}
+    trained.origin |= {"split": split, "seen": [f"told:{number}" for number in range(9)]}
+    save_pretrained(trained, folder / "ckpts" / "told")
     told_store(folder / "big", llm, layers=32, heads=32, prompt=1000, steps=60, samples=3, bar=4)
     return write_report([folder], folder / "report.html", samples=2)
 
@@ -140,17 +149,25 @@ def test_slider_keys_and_play_move_the_step(tab: Tab, report: Path) -> None:
     assert page.get_attribute("#play", "aria-pressed") == "false"
 
 
-def test_heads_and_looks_are_the_stores(tab: Tab, report: Path, llm: LLM) -> None:
-    from extract.store import ScoreStore
-
-    page = tab.open(report, "#explorer?store=0&place=0&step=7")
-    number = json.loads(page.text_content("#stores"))[0]["samples"][0]["sample"]
-    steps = ScoreStore(report.parent / "a-small").steps(number)
-    names = [f"{layer}-{head}" for layer, head in steps.scoring(7)]
+def test_heads_and_looks_are_the_stores(tab: Tab, report: Path) -> None:
+    steps = ScoreStore(report.parent / "a-small").steps(9)  # the first that the probe has not seen
+    at = 1 + int(steps.copy_paste[1:].sum(axis=(1, 2)).argmax())
+    page = tab.open(report, f"#explorer?store=0&place=0&step={at}")
+    assert json.loads(page.text_content("#stores"))[0]["samples"][0]["sample"] == 9
+    names = [f"{layer}-{head}" for layer, head in steps.scoring(at)]
     assert page.locator("#heads button").all_text_contents() == names
-    assert page.text_content("#grid-text").startswith(f"{len(names)} head")
+    trained = load(report.parent / "ckpts" / "told")
+    with torch.inference_mode():
+        predicted = trained.predict_heads(torch.from_numpy(steps.hidden.copy()))[at].numpy()  # type: ignore[operator]
+    now, before = steps.copy_paste[at].ravel(), steps.copy_paste[at - 1].ravel()
+    right = int((predicted & now).sum())
+    said = f"{len(names)} heads score. {int(predicted.sum())} predicted, {right} of them right."
+    assert page.text_content("#grid-text") == said
+    stay, came, went = (int(x.sum()) for x in (now & before, now & ~before, before & ~now))
+    jaccard = f"{stay / (stay + came + went):.2f}"
+    assert page.text_content("#turnover-text") == f"now: {stay} stay, {came} come, {went} go, Jaccard {jaccard}"
     assert steps.looks is not None
-    looked = sorted({int(steps.looks[7, layer, head]) for layer, head in steps.scoring(7)})
+    looked = sorted({int(steps.looks[at, layer, head]) for layer, head in steps.scoring(at)})
     marked = page.evaluate("[...document.querySelectorAll('#prompt .t')].flatMap((t, i) => t.dataset.n ? [i] : [])")
     assert marked == looked
     first, end = steps.sample["evidence"][0]

@@ -27,7 +27,7 @@ def told_store(
 
     A head copies where a random map of the hidden state passes `bar`: 4 gives some forty of 1,024 heads a step.
     """
-    identity = LLMIdentity(llm.name, "sha256:" + "0" * 64, layers, heads, 8, "float32")
+    identity = LLMIdentity(llm.name, f"sha256:{layers * heads:064d}", layers, heads, 8, "float32")
     rng, tokenizer = np.random.default_rng(0), llm.tokenizer
     needle = tokenizer(f" {NEEDLE}", add_special_tokens=False)["input_ids"]
     filler = tokenizer(" The weather was fine.\n", add_special_tokens=False)["input_ids"]
