@@ -41,12 +41,7 @@ def probe_card(
 It predicts from the LLM's final hidden state {ABOUT[origin["target"]]}. It says nothing about another LLM, and
 refuses its hidden states.
 
-```python
-import probe
-
-trained = probe.load("{file}")
-scores = trained.predict_scores(hidden)  # [rows, {llm["hidden_size"]}] -> [rows, {llm["layers"] * llm["heads"]} heads]
-```
+{_usage(kind, llm, file)}
 
 ## Metrics
 
@@ -63,6 +58,17 @@ scores = trained.predict_scores(hidden)  # [rows, {llm["hidden_size"]}] -> [rows
 | paper | *Retrieval Heads are Dynamic*, arXiv 2602.11162 |
 | licence | Apache-2.0, as the software; the LLM keeps its own |
 """
+
+
+def _usage(kind: str, llm: Mapping[str, Any], file: str) -> str:
+    if kind == "OffsetProbes":
+        return f"Probes of the heads of each later step: `lightning test -c configs/offsets.yaml --ckpt_path {file}`."
+    return f"""```python
+import probe
+
+trained = probe.load("{file}")
+scores = trained.predict_scores(hidden)  # [rows, {llm["hidden_size"]}] -> [rows, {llm["layers"] * llm["heads"]} heads]
+```"""
 
 
 def _metadata(kind: str, origin: Mapping[str, Any], results: Mapping[str, Any] | None) -> str:
@@ -99,6 +105,8 @@ def _figures(results: Mapping[str, Any] | None, who: str) -> dict[str, float]:
 
 def _metrics(results: Mapping[str, Any] | None) -> str:
     """A table of probe and baselines with their intervals."""
+    if results and "offsets" in results:
+        return _by_offset(results["offsets"])
     judged = [who for who in ("probe", "static", "ridge") if _figures(results, who)]
     if not judged or results is None:
         return "Not judged yet: `lightning test … --ckpt_path …` fills this in."
@@ -111,6 +119,16 @@ def _metrics(results: Mapping[str, Any] | None) -> str:
         lines.append(f"| {name} | " + " | ".join(cells) + " |")
     rows = f"{results['rows']:,} held-out rows of {results['samples']} samples; in brackets 95 % bootstrap intervals."
     return "\n".join([*lines, "", rows])
+
+
+def _by_offset(offsets: list[dict[str, Any]]) -> str:
+    """Of probes of later steps: each probe's figures."""
+    names = list(offsets[0]["probe"])
+    lines = ["| k | " + " | ".join(names) + " | rows |", "|---" * (len(names) + 2) + "|"]
+    for offset in offsets:
+        cells = [f"{cell['value']:.4f} [{cell['low']:.4f}, {cell['high']:.4f}]" for cell in offset["probe"].values()]
+        lines.append(f"| {offset['k']} | " + " | ".join(cells) + f" | {offset['rows']:,} |")
+    return "\n".join([*lines, "", "In brackets 95 % bootstrap intervals over samples."])
 
 
 def write_card(folder: Path, text: str) -> None:

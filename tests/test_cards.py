@@ -11,8 +11,9 @@ from huggingface_hub import DatasetCard, ModelCard
 
 import probe
 from extract import ScoreStore
-from probe.card import write_card
+from probe.card import probe_card, write_card
 from tests.conftest import Run
+from tests.records import LLM, RECORDS, SPLIT
 from tests.stores import make_store
 from tests.test_probe import stage, store  # noqa: F401 (fixtures)
 
@@ -34,6 +35,13 @@ def test_a_checkpoint_has_a_card_and_a_test_fills_in_its_metrics(stage: Stage, t
     assert f"{card.data.eval_results[0].metric_value:.4f}" in card.text
     assert "`lightning test -c configs/probe.yaml" in card.text
     assert trained.origin["llm"]["weights"] in card.text
+
+
+def test_probes_of_later_steps_have_a_line_for_each() -> None:
+    origin = {"llm": LLM, "store": "s", "target": "copy_paste", "split": SPLIT}
+    card = ModelCard(probe_card("OffsetProbes", origin, "lightning test", RECORDS["offsets"]))
+    assert card.text.count("0.7000 [0.6900, 0.7100] | 0.7000 [0.6900, 0.7100] | 50 |") == 3
+    assert "configs/offsets.yaml --ckpt_path best.ckpt" in card.text
 
 
 def test_a_readme_of_somebody_else_stays(tmp_path: Path) -> None:

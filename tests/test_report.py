@@ -97,6 +97,17 @@ def test_what_is_missing_is_named_with_its_command(runs: Path, tmp_path: Path) -
     assert "lightning predict -c configs/extract/niah.yaml" in page  # and how to get something to explore
 
 
+def test_figures_that_do_not_exist_are_left_blank(tmp_path: Path) -> None:
+    record = json.loads(json.dumps(RECORDS["ablation-k"]))
+    for figures in record["figures"]["solved"].values():  # as when the plain model solves nothing
+        for cell in figures.values():
+            cell |= {"value": float("nan"), "low": float("nan"), "high": float("nan"), "n": 0}
+    (tmp_path / "results.json").write_text(json.dumps(record))
+    page = write_report([tmp_path], tmp_path / "report.html").read_text()
+    json.loads(blobs(page)["figures"], parse_constant=lambda name: pytest.fail(f"{name} is no JSON"))
+    assert "nan" not in page.split('id="blob-')[0].split("<main")[1].split()
+
+
 def test_the_newest_run_of_a_command_is_shown(tmp_path: Path) -> None:
     for number, f1 in enumerate((0.1111, 0.2222)):
         record = RECORDS["classifier"]

@@ -84,7 +84,8 @@ def _sort(file: Path, found: Sources) -> None:
 
 def _read(file: Path) -> dict[str, Any]:
     try:
-        record: dict[str, Any] = json.loads(file.read_text())
+        # Python writes NaN where there is no figure; a browser's JSON knows no such thing.
+        record: dict[str, Any] = json.loads(file.read_text(), parse_constant=lambda _: None)
     except (ValueError, UnicodeDecodeError) as error:
         raise UserError(f"{file} is damaged ({error}); run its command again, or leave it out") from error
     if not isinstance(record, dict):
