@@ -117,8 +117,9 @@ class TrainedOnRows(LightningModule):
 
     def on_test_end(self) -> None:
         """The card again, with the metrics."""
-        if self.trainer.ckpt_path is not None:
-            self._write_card(Path(self.trainer.ckpt_path), getattr(self, "results", None))
+        results = getattr(self, "results", None)
+        if results and self.trainer.ckpt_path is not None:
+            self._write_card(Path(self.trainer.ckpt_path), results)
 
     def _write_card(self, checkpoint: Path, results: dict[str, Any] | None = None) -> None:
         if self.trainer.is_global_zero and checkpoint.is_file():
