@@ -74,7 +74,7 @@ test: lint
 
 # The site of the documentation, into site/.
 docs: $(READY)
-	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict --quiet
+	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict
 
 # Debian's chromium, which the report's browser tests drive; without it they are skipped.
 browser:
