@@ -1,4 +1,5 @@
-# make demo: everything from set-up to the table.  make test: lint, types, tests.  make bench: the speed figures.
+# make demo: everything from set-up to the report.  make test: lint, types, tests.  make bench: the speed figures.
+# make docs: the documentation's site.  make browser: chromium, for the tests of the report.
 PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
@@ -14,7 +15,7 @@ ABLATION_K := -c configs/ablation/niah_k.yaml -c configs/demo/ablation_k.yaml
 ABLATION_QA := -c configs/ablation/hotpotqa.yaml -c configs/demo/ablation_hotpotqa.yaml
 RAG := -c configs/rag.yaml -c configs/demo/rag.yaml
 
-.PHONY: setup demo test lint bench clean
+.PHONY: setup demo test lint bench docs browser clean
 .DELETE_ON_ERROR:
 
 setup: $(READY)
@@ -28,32 +29,38 @@ $(READY): pyproject.toml constraints.txt
 
 # Extraction reuses what is complete; a probe is trained again only if its store or config is newer.
 demo: $(READY)
-	@echo '== 1/10 extract: the embedded LLM on needle prompts (4 to 6 minutes on 2 cores)'
+	@echo '== 1/13 extract: the embedded LLM on needle prompts (4 to 6 minutes on 2 cores)'
 	$(LIGHTNING) predict $(NIAH)
 	@$(MAKE) --no-print-directory ckpts/demo/.trained
-	@echo '== 3/10 test: held-out prompts'
+	@echo '== 3/13 test: held-out prompts'
 	$(LIGHTNING) test $(CLASSIFIER) --ckpt_path ckpts/demo/best.ckpt
-	@echo '== 4/10 extract: multi-hop questions (3 to 4 minutes)'
+	@echo '== 4/13 extract: multi-hop questions (3 to 4 minutes)'
 	$(LIGHTNING) predict $(HOTPOTQA)
 	@$(MAKE) --no-print-directory ckpts/demo-regressor/.trained
-	@echo '== 6/10 test: held-out questions'
+	@echo '== 6/13 test: held-out questions'
 	$(LIGHTNING) test $(REGRESSOR) --ckpt_path ckpts/demo-regressor/best.ckpt
-	@echo '== 7/10 ablation: silence heads on 24 needle prompts (1 to 2 minutes)'
+	@echo '== 7/13 ablation: silence heads on 24 needle prompts (1 to 2 minutes)'
 	$(LIGHTNING) test $(ABLATION)
-	@echo '== 8/10 ablation: only the first k dynamic heads, 16 prompts (about 1 minute)'
+	@echo '== 8/13 ablation: only the first k dynamic heads, 16 prompts (about 1 minute)'
 	$(LIGHTNING) test $(ABLATION_K)
-	@echo '== 9/10 ablation: silence heads on 24 questions (about 1 minute)'
+	@echo '== 9/13 ablation: silence heads on 24 questions (about 1 minute)'
 	$(LIGHTNING) test $(ABLATION_QA)
-	@echo '== 10/10 masked dynamic RAG: nine strategies on 16 questions (2 to 3 minutes)'
+	@echo '== 10/13 masked dynamic RAG: nine strategies on 16 questions (2 to 3 minutes)'
 	$(LIGHTNING) test $(RAG) --ckpt_path ckpts/demo-regressor/best.ckpt
+	@echo '== 11/13 dynamism: how the heads of the needle prompts change from step to step (a few seconds)'
+	$(LIGHTNING) test -c configs/dynamism.yaml --store stores/demo-niah
+	@echo '== 12/13 correlation: does the hidden state foretell them? (about 1 minute)'
+	$(LIGHTNING) test -c configs/cca.yaml --store stores/demo-niah
+	@echo '== 13/13 report: report.html, open it in a browser'
+	$(LIGHTNING) report runs stores ckpts --output report.html
 
 ckpts/demo/.trained: stores/demo-niah/manifest.json configs/probe.yaml configs/demo/probe.yaml
-	@echo '== 2/10 fit: the classifier (about 1 minute)'
+	@echo '== 2/13 fit: the classifier (about 1 minute)'
 	$(LIGHTNING) fit $(CLASSIFIER)
 	touch $@
 
 ckpts/demo-regressor/.trained: stores/demo-hotpotqa/manifest.json configs/regressor.yaml configs/demo/regressor.yaml
-	@echo '== 5/10 fit: the regressor (about 1 minute)'
+	@echo '== 5/13 fit: the regressor (about 1 minute)'
 	$(LIGHTNING) fit $(REGRESSOR)
 	touch $@
 
@@ -65,8 +72,16 @@ lint: $(READY)
 test: lint
 	$(BIN)/python -m pytest
 
+# The site of the documentation, into site/.
+docs: $(READY)
+	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict
+
+# Debian's chromium, which the report's browser tests drive; without it they are skipped.
+browser:
+	apt-get update -qq && apt-get install -y -qq chromium
+
 bench: $(READY)
 	$(BIN)/python -m tests.bench
 
 clean:
-	rm -rf stores/demo-niah stores/demo-hotpotqa ckpts/demo ckpts/demo-regressor runs bench.json
+	rm -rf stores/demo-niah stores/demo-hotpotqa ckpts/demo ckpts/demo-regressor runs bench.json report.html site

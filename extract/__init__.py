@@ -9,6 +9,7 @@ from extract.module import Extraction
 from extract.multihop import MultiHopQA
 from extract.niah import NIAH
 from extract.records import Source
+from extract.steps import Steps, token_texts
 from extract.store import ScoreStore
 from extract.task import Sample, Task
 from extract.writer import ScoreWriter
@@ -27,6 +28,8 @@ __all__ = [
     "ScoreStore",
     "ScoreWriter",
     "Source",
+    "Steps",
     "Task",
     "UserError",
+    "token_texts",
 ]

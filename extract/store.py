@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from extract.errors import UserError
 from extract.llm import LLMIdentity
 from extract.shards import SUFFIX, check_shard, matrix, read_shard, write_bytes
+from extract.steps import Steps
 
 if TYPE_CHECKING:
     import datasets
@@ -136,6 +137,46 @@ class ScoreStore:
     def samples(self) -> pa.Table:
         """The whole `samples` table."""
         return pa.concat_tables(self.tables("samples"))
+
+    def steps(self, sample: int) -> Steps:
+        """All steps of the sample of that number.
+
+        Raises:
+            UserError: the store holds no such sample.
+
+        """
+        identity = self.identity
+        for samples, steps in zip(self.tables("samples"), self.tables("steps"), strict=True):
+            held = np.flatnonzero(samples["sample"].to_numpy() == sample)
+            rows = np.flatnonzero(steps["sample"].to_numpy() == sample)
+            if not len(held):
+                continue
+            shape = (len(rows), identity.layers, identity.heads)
+            part = steps.slice(int(rows[0]) if len(rows) else 0, len(rows))  # a sample's rows lie together
+            looks = matrix(part["argmax"]).reshape(shape) if "argmax" in part.column_names else None
+            return Steps(
+                sample=samples.slice(int(held[0]), 1).to_pylist()[0],
+                tokens=part["token"].to_numpy(),
+                hidden=matrix(part["hidden"]),
+                copy_paste=matrix(part["copy_paste"]).reshape(shape) > 0,
+                reasoning=matrix(part["reasoning"]).reshape(shape),
+                looks=looks,
+            )
+        raise UserError(f"score store {self.path} holds no sample {sample}")
+
+    def push_to_hub(self, repo: str, private: bool = False) -> str:
+        """Upload the store with its card as a dataset of the Hugging Face hub; its address there.
+
+        Args:
+            repo: Name there, such as `user/scores`.
+            private: Whether a new repository is.
+
+        """
+        from huggingface_hub import HfApi
+
+        api = HfApi()
+        name = str(api.create_repo(repo, repo_type="dataset", private=private, exist_ok=True).repo_id)
+        return str(api.upload_folder(folder_path=self.path, repo_id=name, repo_type="dataset"))
 
     def dataset(self, name: str) -> "datasets.Dataset":
         """`samples` or `steps` as a Hugging Face dataset on the same files."""

@@ -14,6 +14,7 @@ import pyarrow as pa
 from lightning import Callback, LightningModule, Trainer
 from lightning.pytorch.utilities import rank_zero_info
 
+from extract.card import store_card
 from extract.decode import Decoded
 from extract.errors import UserError
 from extract.module import Extracted, Extraction, PromptBatch
@@ -167,7 +168,9 @@ class ScoreWriter(Callback):
         counts = {table: sum(shard[table]["rows"] for shard in shards) for table in ("samples", "steps")}
         unscored = self._unscored(shards)
         content = {"fingerprint": digest(hashes), **counts, "unscored_samples": unscored, "shards": shards}
-        write_manifest(self.store, {**manifest, "complete": True, **content})
+        whole = {**manifest, "complete": True, **content}
+        write_bytes(self.store / "README.md", store_card(whole).encode())
+        write_manifest(self.store, whole)
         shutil.rmtree(self.store / "parts", ignore_errors=True)
         rank_zero_info(f"{self.store}: {counts['steps']} rows of {counts['samples']} samples")
         if unscored:

@@ -18,6 +18,7 @@ from extract.two_pass import ablate
 from extract.writer import on_rank_zero
 from probe.ablation_figures import draw_grid, draw_sweep
 from probe.ablation_table import outcome_table, pair_lines
+from probe.cell_figures import cell_figures
 from probe.cells import Cells
 from probe.conditions import Condition, Dynamic, Known, Unmasked
 from probe.outcomes import Outcomes
@@ -195,6 +196,8 @@ class Ablation(LLMStage):
             "figures": {name: self.outcomes.figures(rows, self.resamples, self.seed) for name, rows in groups.items()},
             "pairs": {name: self.outcomes.pairs(rows, self.resamples, self.seed) for name, rows in groups.items()},
         }
+        if self.cells is not None:
+            self.results["cells"] = cell_figures(self.outcomes, self.cells, self.resamples, self.seed)
         for condition, cells in self.results["figures"]["all"].items():
             for metric in self.outcomes.metrics:
                 self.log(f"{metric}/{condition}", cells[metric]["value"], sync_dist=True)

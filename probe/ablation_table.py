@@ -60,7 +60,7 @@ def reference_condition(conditions: list[str]) -> str:
     return "dynamic" if "dynamic" in conditions else [Unmasked.name, *tops][-1]
 
 
-def _pair(pairs: list[dict[str, Any]], first: str, second: str, metric: str) -> dict[str, Any]:
+def pair_of(pairs: list[dict[str, Any]], first: str, second: str, metric: str) -> dict[str, Any]:
     """A pair in the order asked for."""
     for pair in pairs:
         if pair["metric"] == metric and (pair["first"], pair["second"]) == (first, second):
@@ -74,7 +74,7 @@ def _pair(pairs: list[dict[str, Any]], first: str, second: str, metric: str) -> 
 def _against(pairs: list[dict[str, Any]], name: str, reference: str, metric: str) -> str:
     if name == reference:
         return ""
-    pair = _pair(pairs, name, reference, metric)
+    pair = pair_of(pairs, name, reference, metric)
     p = "" if pair["p"] is None else f", p {pair['p']:.1g}"
     return f"{pair['difference']:+.2f} (+{pair['more']} −{pair['less']}{p})"
 
@@ -85,7 +85,7 @@ def pair_lines(results: Results, outcomes: Outcomes) -> str:
     names = [name for name in outcomes.conditions if name != reference and not name.startswith("dynamic top")]
     lines = [f"Against {reference}, on the same {results['prompts']} prompts (McNemar's exact p; 95 % bootstrap):"]
     for name in names:
-        first, second = (_pair(results["pairs"]["all"], name, reference, metric) for metric in outcomes.metrics[:2])
+        first, second = (pair_of(results["pairs"]["all"], name, reference, metric) for metric in outcomes.metrics[:2])
         lines.append(
             f"{name}: {outcomes.metrics[0]} {first['difference']:+.3f} (won {first['more']}, lost {first['less']}, "
             f"p {first['p']:.2g}), {outcomes.metrics[1]} {second['difference']:+.3f} "

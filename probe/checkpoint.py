@@ -2,6 +2,7 @@
 
 import importlib
 import json
+import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ from safetensors.torch import load_file, save_file
 from extract.errors import UserError
 from extract.llm import LLMIdentity
 from extract.shards import write_bytes
+from probe.card import probe_card, write_card
 from probe.module import Probe
 
 CONFIG = "probe.json"
@@ -88,7 +90,7 @@ def _build(name: str, settings: dict[str, Any], weights: dict[str, Any], origin:
 
 
 def save_pretrained(probe: Probe, folder: str | Path) -> None:
-    """Write a probe as `probe.json` and `probe.safetensors`, the form to share."""
+    """Write a probe as `probe.json` and `probe.safetensors` with its card, the form to share."""
     target = Path(folder)
     target.mkdir(parents=True, exist_ok=True)
     kind = type(probe)
@@ -96,6 +98,25 @@ def save_pretrained(probe: Probe, folder: str | Path) -> None:
     config = {"class": f"{kind.__module__}.{kind.__qualname__}", "settings": settings, "origin": probe.origin}
     save_file({k: v.contiguous() for k, v in probe.state_dict().items()}, target / WEIGHTS)
     write_bytes(target / CONFIG, (json.dumps(config, indent=2) + "\n").encode())
+    write_card(target, probe_card(kind.__name__, probe.origin, "probe.save_pretrained", file="."))
+
+
+def push_to_hub(probe: Probe, repo: str, private: bool = False) -> str:
+    """Upload a probe with its card as a model of the Hugging Face hub; its address there.
+
+    Args:
+        probe: A trained one.
+        repo: Name there, such as `user/probe`; `probe.load` takes a downloaded folder of it.
+        private: Whether a new repository is.
+
+    """
+    from huggingface_hub import HfApi
+
+    api = HfApi()
+    name = str(api.create_repo(repo, private=private, exist_ok=True).repo_id)
+    with tempfile.TemporaryDirectory() as folder:
+        save_pretrained(probe, folder)
+        return str(api.upload_folder(folder_path=folder, repo_id=name))
 
 
 def _from_folder(folder: Path) -> Probe:

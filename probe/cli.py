@@ -29,6 +29,7 @@ stages, each a config file:
                                           masked dynamic RAG: a regressor chooses heads, RIND the moment
 
 commands, each with a --help of its own:
+  report RUNS…                            one HTML page of all results, with an explorer of heads over time
   overlap A B                             how far two static rankings of heads agree: published files or stores
   ranking STORE FILE                      write a store's ranking of heads as .json, .yaml or .tsv
   trace FILE                              print runs of masked RAG step by step

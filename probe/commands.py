@@ -107,7 +107,28 @@ def trace(file: str, sample: str | None = None, strategy: str | None = None, cou
         raise UserError(f"{file} holds no run of question {sample or 'any'} under strategy {strategy or 'any'}")
 
 
-COMMANDS: dict[str, Callable[..., None]] = {"overlap": overlap, "ranking": ranking, "trace": trace}
+def report(runs: list[str], output: str = "report.html", samples: int = 8, questions: int = 12) -> None:
+    """Write one HTML page of all results, with an explorer of heads over time; it needs no network.
+
+    Args:
+        runs: Folders of runs, score stores and checkpoints, or folders above them: `runs stores ckpts`.
+        output: The file.
+        samples: Samples of each store in the explorer, at most.
+        questions: Questions of each RAG run with their traces, at most.
+
+    """
+    from probe.report import write_report
+
+    file = write_report(runs, output, samples, questions)
+    print(f"written to {file} ({file.stat().st_size / 1e6:.1f} MB); open it in a browser")
+
+
+COMMANDS: dict[str, Callable[..., None]] = {
+    "overlap": overlap,
+    "ranking": ranking,
+    "report": report,
+    "trace": trace,
+}
 
 
 def run_command(argv: Sequence[str]) -> None:
@@ -121,4 +142,12 @@ def run_command(argv: Sequence[str]) -> None:
         raise UserError(f"there is no command {argv[0]}")
     command = COMMANDS[argv[0]]
     about = (command.__doc__ or "").splitlines()[0]
-    auto_cli(command, args=list(argv[1:]), parser_class=Parser, prog=f"lightning {argv[0]}", description=about)
+    prog = f"lightning {argv[0]}"
+    if command is not report:
+        auto_cli(command, args=list(argv[1:]), parser_class=Parser, prog=prog, description=about)
+        return
+    parser = Parser(prog=prog, description=about)  # auto_cli knows no positional that may stand there many times
+    folders = "folders of runs, score stores and checkpoints, or above them"
+    parser.add_argument("runs", nargs="+", type=str, metavar="RUNS", help=folders)
+    parser.add_function_arguments(report, skip={"runs"})
+    report(**parser.parse_args(list(argv[1:])).as_dict())

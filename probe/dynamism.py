@@ -14,7 +14,7 @@ from datamodules.rows import Rows
 from datamodules.sequences import Sequences
 from extract.errors import UserError
 from extract.llm import LLM
-from probe.heatmaps import draw_frequencies, draw_steps
+from probe.heatmaps import draw_frequencies, draw_steps, most_varying
 from probe.rankings import Ranking, read_ranking
 from probe.turnover import FIGURES, Turnover, TurnoverSums, shuffle_steps, top_heads
 
@@ -167,6 +167,7 @@ class Dynamism(LightningModule):
             "figures": {name: self._figures(found) for name, found in sums.items()},
         }
         self.frequency = sums["dynamic"].counts.sum(0) / max(self.results["steps"], 1)
+        self.results |= {"frequency": self.frequency.tolist(), "example": self._example()}
         for name, figures in self.results["figures"].items():
             for figure, cell in figures.items():
                 self.log(f"{name}/{figure}", cell["value"], sync_dist=True)
@@ -212,17 +213,25 @@ class Dynamism(LightningModule):
     def drawings(self) -> "dict[str, Figure]":
         """Fig. 1 of one sample, and the map of frequencies."""
         per_layer = self._data.identity.heads
-        number = self._data.judged_samples()[0] if self.sample is None else self.sample
-        scores, tokens = self._steps(number)
-        title = f"sample {number}: the ten heads of highest variance ({self.results['dynamic_heads']})"
+        example = self.results["example"]
+        scores, tokens = np.array(example["scores"], dtype=np.float32), example["tokens"]
+        title = f"sample {example['sample']}: the ten heads of highest variance ({self.results['dynamic_heads']})"
         steps, samples = self.results["steps"], self.results["samples"]
         frequency = f"{steps:,} steps of {samples} samples; framed: static top {self.static_top}"
         return {
-            "heads_over_steps": draw_steps(scores, tokens, per_layer, title),
+            "heads_over_steps": draw_steps(scores, tokens, example["heads"], per_layer, title),
             "activation_frequency": draw_frequencies(
                 self.frequency, self.results["static_heads"], per_layer, frequency
             ),
         }
+
+    def _example(self) -> dict[str, Any]:
+        """Fig. 1 of one judged sample: its most varying heads, and their scores [step, head], NaN as None."""
+        number = self._data.judged_samples()[0] if self.sample is None else self.sample
+        scores, tokens = self._steps(number)
+        heads = most_varying(scores, 10)
+        shown = [[round(float(x), 4) if np.isfinite(x) else None for x in row] for row in scores[:, heads]]
+        return {"sample": number, "tokens": tokens, "heads": heads, "scores": shown}
 
     def _steps(self, number: int) -> tuple[Any, list[str]]:
         """Scores and token texts of a judged sample's steps."""

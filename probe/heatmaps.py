@@ -11,22 +11,29 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 
+def most_varying(scores: Float[NDArray[np.float32], "step head"], count: int) -> list[int]:
+    """The heads of highest variance in one sample, most varying first."""
+    known = np.isfinite(scores).any(axis=0)
+    variance = np.zeros(scores.shape[1])
+    variance[known] = np.nanvar(scores[:, known], axis=0)
+    heads: list[int] = np.argsort(-variance, kind="stable")[:count].tolist()
+    return heads
+
+
 def draw_steps(
-    scores: Float[NDArray[np.float32], "step head"],
+    scores: Float[NDArray[np.float32], "step chosen"],
     tokens: Sequence[str],
+    heads: Sequence[int],
     heads_per_layer: int,
     title: str,
-    rows: int = 10,
 ) -> "Figure":
-    """Heatmap head × generated token for the heads of highest variance in one sample, most varying on top."""
+    """Heatmap head × generated token of chosen heads in one sample, the first on top."""
     from matplotlib.figure import Figure
 
-    variance = np.nan_to_num(np.nanvar(scores, axis=0))
-    heads = np.argsort(-variance, kind="stable")[:rows]
     width = min(max(6.0, 1.6 + 0.19 * len(scores)), 40.0)
     figure = Figure(figsize=(width, 1.6 + 0.24 * len(heads)), layout="constrained")
     axis = figure.subplots()
-    image = axis.imshow(scores[:, heads].T, aspect="auto", cmap="cividis", vmin=0, vmax=1, interpolation="nearest")
+    image = axis.imshow(scores.T, aspect="auto", cmap="cividis", vmin=0, vmax=1, interpolation="nearest")
     axis.set_yticks(range(len(heads)), [f"{head // heads_per_layer}-{head % heads_per_layer}" for head in heads])
     axis.set_xticks(range(len(tokens)), [_visible(token) for token in tokens], rotation=90, family="monospace")
     axis.tick_params(labelsize=8)

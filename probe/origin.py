@@ -1,5 +1,6 @@
 """What a trained module remembers of its data, and what it may therefore not be judged on."""
 
+from pathlib import Path
 from typing import Any
 
 from lightning import LightningModule
@@ -9,6 +10,8 @@ from torch import Tensor
 from datamodules.rows import ScoreRows
 from extract.errors import UserError
 from extract.llm import LLMIdentity
+from extract.writer import command
+from probe.card import probe_card, write_card
 
 
 class TrainedOnRows(LightningModule):
@@ -105,6 +108,23 @@ class TrainedOnRows(LightningModule):
         """As for a test, when validation is the stage; within `fit` the rows are those just checked."""
         if self.trainer.state.fn != TrainerFn.FITTING:
             self.on_test_start()
+
+    def on_fit_end(self) -> None:
+        """A card beside the checkpoints."""
+        for callback in self.trainer.checkpoint_callbacks:
+            if file := getattr(callback, "best_model_path", ""):
+                self._write_card(Path(file))
+
+    def on_test_end(self) -> None:
+        """The card again, with the metrics."""
+        results = getattr(self, "results", None)
+        if results and self.trainer.ckpt_path is not None:
+            self._write_card(Path(self.trainer.ckpt_path), results)
+
+    def _write_card(self, checkpoint: Path, results: dict[str, Any] | None = None) -> None:
+        if self.trainer.is_global_zero and checkpoint.is_file():
+            text = probe_card(type(self).__name__, self.origin, command(), results, checkpoint.name)
+            write_card(checkpoint.parent, text)
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Class and origin in plain values, so that loading executes nothing."""

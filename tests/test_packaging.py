@@ -59,6 +59,8 @@ def test_the_wheel_holds_the_three_packages_and_nothing_else(tmp_path: Path) -> 
     tops = {name.split("/")[0] for name in names}
     assert {top for top in tops if not top.endswith(".dist-info")} == set(PACKAGES)
     assert {f"{package}/py.typed" for package in PACKAGES} <= set(names)
+    assets = {str(file.relative_to(ROOT)) for file in (ROOT / "probe/report/assets").iterdir()}
+    assert "probe/report/assets/report.html.j2" in assets <= set(names)
 
 
 def command(config: Path) -> list[str]:

@@ -117,7 +117,7 @@ def test_export_restores_the_same_probe(stage: Stage, tmp_path: Path) -> None:
     assert stage("fit")[0] == 0
     restored = probe.load(tmp_path / "a" / "best.ckpt")
     probe.save_pretrained(restored, tmp_path / "export")
-    assert sorted(p.name for p in (tmp_path / "export").iterdir()) == ["probe.json", "probe.safetensors"]
+    assert sorted(p.name for p in (tmp_path / "export").iterdir()) == ["README.md", "probe.json", "probe.safetensors"]
     again = probe.load(tmp_path / "export")
     assert type(again) is probe.ProbeClassifier
     hidden = torch.randn(3, 8)
