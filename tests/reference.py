@@ -6,6 +6,8 @@ from typing import Any
 import numpy as np
 import torch
 
+from tests.families import projections
+
 
 @torch.no_grad()
 def replay(model: Any, prompt: list[int], answer: list[int]) -> dict[str, Any]:
@@ -51,8 +53,7 @@ class SlowAblation:
 
     def __init__(self, model: Any, evidence: set[int], eq2: tuple[float, int, int] | None = None) -> None:
         self.model, self.evidence, self.eq2 = model, evidence, eq2
-        self.layers = [block.self_attn.o_proj for block in model.model.layers]
-        self.size = model.model.layers[0].self_attn.head_dim
+        self.layers, self.heads = projections(model), model.config.num_attention_heads
         self._seen: dict[Any, tuple[int, Any]] = {}
 
     @torch.no_grad()
@@ -77,10 +78,11 @@ class SlowAblation:
         return self._seen[key]
 
     def _silence(self, inputs: Any, layer: int, silenced: dict[int, set[int]], fill: Any) -> Any:
-        out, heads = inputs[0].clone(), self.layers[0].in_features // self.size
+        out, heads = inputs[0].clone(), self.heads
+        size = out.shape[-1] // heads
         for position, chosen in silenced.items():
             for head in (head - layer * heads for head in chosen if head // heads == layer):
-                part = slice(head * self.size, (head + 1) * self.size)
+                part = slice(head * size, (head + 1) * size)
                 out[0, position, part] = 0 if fill is None else fill[layer, head]
         return (out,)
 
@@ -103,7 +105,7 @@ class SlowAblation:
         self.model(torch.tensor([prompt[:-1]]), use_cache=False)
         for hook in hooks:
             hook.remove()
-        return torch.stack(seen).view(len(self.layers), -1, self.size)
+        return torch.stack(seen).unflatten(1, (self.heads, -1))
 
     def generate(
         self, prompt: list[int], steps: int, ends: Any, choose: Any, fill: Any = None, keep: str = "clean"
