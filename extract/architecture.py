@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
+from extract.cache import reserved_cache
 from extract.errors import UserError
 from extract.task import Sample
 
@@ -65,6 +66,7 @@ def check(model: "PreTrainedModel") -> None:
         )
     if model.get_output_embeddings() is None:
         raise UserError(f"{kind}: it has no LM head, so nothing can be generated")
+    reserved_cache(model, 1)
 
 
 def _rope_types(model: "PreTrainedModel") -> set[str]:

@@ -1,7 +1,7 @@
 """See and silence attention heads of a stock transformers model, through its AttentionInterface."""
 
 import functools
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 from typing import TYPE_CHECKING, Any
@@ -95,8 +95,29 @@ class Recorder:
             )
         return torch.stack([results[layer].to(self.device) for layer in range(self.layers)], dim=1)
 
+    def heads_at(self, heads: Iterable[tuple[int, int]]) -> Bool[Tensor, "layer head"]:
+        """Heads by layer and index, for `silence`.
+
+        Raises:
+            UserError: the model has no such head.
+
+        """
+        chosen = torch.zeros(self.layers, self.heads, dtype=torch.bool)
+        for layer, head in heads:
+            if not (0 <= layer < self.layers and 0 <= head < self.heads):
+                raise UserError(
+                    f"{self._kind} has no head {layer}-{head}: it has {self.layers} layers × {self.heads} heads"
+                )
+            chosen[layer, head] = True
+        return chosen
+
     def begin(self, past: int) -> None:
         """Forget the last forward. Called before each one, with the number of tokens that its cache has seen."""
+        if self.silence is not None and self.silence.shape[1:] != (self.layers, self.heads):
+            layers, heads = self.silence.shape[1:]
+            raise UserError(
+                f"silence names {layers} layers × {heads} heads, but {self._kind} has {self.layers} × {self.heads}"
+            )
         self._argmax.clear()
         self._mass.clear()
         self._rows.clear()

@@ -12,6 +12,8 @@ from extract.keys import Keys
 
 BLOCK = 2**24
 """Most weights that `Softmax.attention` forms at once (64 MiB in float32)."""
+UNKNOWN = ("position_bias", "indices", "block_indices", "sinks")
+"""What models of transformers hand to their attention function that changes its weights and is not known here."""
 
 
 @dataclass(frozen=True)
@@ -38,11 +40,11 @@ class Softmax:
             UserError: something that changes the weights and is not known here.
 
         """
-        if options.get("position_bias") is not None:
-            raise UserError(
-                f"{type(module).__name__}: attention with a learned position bias (position_bias) is not supported; "
-                "choose another model"
-            )
+        for special in UNKNOWN:
+            if options.get(special) is not None:
+                raise UserError(
+                    f"{type(module).__name__}: attention with '{special}' is not supported; choose another model"
+                )
         return cls(size**-0.5 if scaling is None else scaling, options.get("softcap"), options.get("s_aux"))
 
     @property
@@ -132,7 +134,14 @@ def _seen(
 
 
 def additive(mask: Tensor, dtype: torch.dtype, groups: int) -> Float[Tensor, "bg 1 key"]:
-    """A mask of one query as a bias of 0 and the dtype's lowest number, for `Softmax.rows`."""
+    """A mask of one query as a bias of 0 and the dtype's lowest number, for `Softmax.rows`.
+
+    Raises:
+        UserError: heads have masks of their own.
+
+    """
+    if mask.shape[1] != 1:
+        raise UserError("attention with a mask for each head is not supported; choose another model")
     bias = mask
     if mask.dtype == torch.bool:
         bias = torch.zeros_like(mask, dtype=dtype).masked_fill_(~mask, torch.finfo(dtype).min)
