@@ -12,7 +12,7 @@ from torch import Tensor
 WINDOW = 16
 """Sliding windows of the tiny models: shorter than the tests' prompts."""
 SIZES = {
-    "vocab_size": 49152,
+    "vocab_size": 512,
     "hidden_size": 32,
     "intermediate_size": 48,
     "num_hidden_layers": 3,

@@ -13,8 +13,8 @@ from tests.families import projections
 def replay(model: Any, prompt: list[int], answer: list[int]) -> dict[str, Any]:
     """One eager forward over prompt and answer: causal attention gives each step's query its own row.
 
-    `model` must have eager attention. Returns the greedy tokens, the hidden states and, for each step, the attention
-    rows of all heads over the keys it could see ([layer × head, key]).
+    `model` must have eager attention. Returns the greedy tokens, the logits, the hidden states and, for each step, the
+    attention rows of all heads over the keys it could see ([layer × head, key]).
     """
     ids = prompt + answer[:-1]
     result = model(torch.tensor([ids]), output_attentions=True, output_hidden_states=True, use_cache=False)
@@ -22,6 +22,7 @@ def replay(model: Any, prompt: list[int], answer: list[int]) -> dict[str, Any]:
     maps = torch.cat([layer[0] for layer in result.attentions])
     return {
         "tokens": result.logits[0, first:].argmax(-1).tolist(),
+        "logits": result.logits[0, first:],
         "hidden": result.hidden_states[-1][0, first:],
         "attention": [maps[:, query, : query + 1] for query in range(first, len(ids))],
     }
