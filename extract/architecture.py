@@ -86,6 +86,21 @@ def narrowest_window(model: "PreTrainedModel") -> int | None:
     return min((int(window) for window in windows if window is not None), default=None)
 
 
+def check_every_key_is_seen(model: "PreTrainedModel", purpose: str) -> None:
+    """Whether every layer sees all keys, however long the prompt.
+
+    Raises:
+        UserError: a layer has a window.
+
+    """
+    window = narrowest_window(model)
+    if window is not None and window < model.config.max_position_embeddings:
+        raise UserError(
+            f"{type(model).__name__}: {purpose} needs layers that see every token, but some have a window of {window}; "
+            "choose another model"
+        )
+
+
 def warn_of_windows(model: "PreTrainedModel", samples: Sequence[Sample]) -> None:
     """Warn where a layer's window cannot hold a whole evidence span: its heads then see a part of it at most."""
     window = narrowest_window(model)

@@ -119,17 +119,17 @@ class ReservedLayer(DynamicLayer):
         self._values[row, :, last] = single.values[0, :, single._held - count :]
         self._fill(end - self.first)
 
-
-def _empty(like: Tensor, length: int) -> Tensor:
-    """Zeros for keys or values of `length` tokens."""
-    batch, heads, _, size = like.shape
-    return like.new_zeros((batch, heads, length, size))
-
     def take(self, rows: Tensor) -> None:
         """Go on with some rows of the batch alone."""
         length = self._held
         self._keys, self._values = self._keys[rows.to(self._keys.device)], self._values[rows.to(self._values.device)]
         self._fill(length)
+
+
+def _empty(like: Tensor, length: int) -> Tensor:
+    """Zeros for keys or values of `length` tokens."""
+    batch, heads, _, size = like.shape
+    return like.new_zeros((batch, heads, length, size))
 
 
 class BranchedLayer(DynamicLayer):

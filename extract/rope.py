@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import torch
 from torch import Tensor
 
+from extract.errors import UserError
 from extract.task import Sample
 
 if TYPE_CHECKING:
@@ -71,6 +72,22 @@ def regimes(model: "PreTrainedModel", samples: Sequence[Sample]) -> list[list[in
     long = [len(sample.ids) + sample.budget > border for sample in samples]
     groups = [[place for place in places if long[place] is kind] for kind in (False, True)]
     return [group for group in groups if group]
+
+
+def check_short(model: "PreTrainedModel", length: int, purpose: str) -> None:
+    """Whether sequences of that many positions keep to the short angles without being told to.
+
+    Raises:
+        UserError: they reach beyond the model's original length.
+
+    """
+    for rotary in _rotaries(model):
+        border = rotary.config.rope_parameters["original_max_position_embeddings"]
+        if length > border:
+            raise UserError(
+                f"{type(model).__name__}: {purpose} of {length} tokens reaches beyond its original length, {border}, "
+                "where its LongRoPE turns keys anew; shorten the prompts"
+            )
 
 
 @contextmanager

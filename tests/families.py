@@ -123,6 +123,22 @@ FAMILIES = {
 }
 
 
+BORDER = 32
+"""Original length of the tiny LongRoPE."""
+LONGROPE = {
+    "partial_rotary_factor": 0.5,
+    "original_max_position_embeddings": BORDER,
+    "rope_parameters": {
+        "rope_type": "longrope",
+        "rope_theta": 10000.0,
+        "partial_rotary_factor": 0.5,
+        "short_factor": [1.0, 1.1],
+        "long_factor": [1.5, 6.0],
+        "original_max_position_embeddings": BORDER,
+    },
+}
+
+
 def save(family: Family, tokenizer: Any, folder: Path) -> Path:
     """The model with the embedded model's tokenizer, as `LLM` loads it."""
     family.build().save_pretrained(folder)

@@ -12,8 +12,10 @@ from extract.architecture import narrowest_window, warn_of_windows
 from extract.errors import UserError
 from extract.instrument import Recorder, instrumented, recording
 from extract.llm import LLM
+from extract.masked import Job, MaskedLLM
 from extract.task import Sample
-from tests.families import FAMILIES, save
+from extract.views import View
+from tests.families import FAMILIES, LONGROPE, Family, save
 
 SMALL = {
     "vocab_size": 100,
@@ -66,6 +68,21 @@ def test_a_window_smaller_than_the_evidence_is_warned_of() -> None:
         warnings.simplefilter("error")
         warn_of_windows(model, [short])
         warn_of_windows(plain, [long])
+
+
+def test_a_partly_hidden_context_needs_every_key(llm: LLM, tmp_path: Path) -> None:
+    """Masked RAG cuts and joins keys by position, which a window's layer does not keep."""
+    with pytest.raises(UserError, match="Gemma3ForCausalLM: a partly hidden context needs layers that see every token"):
+        MaskedLLM(LLM(str(save(FAMILIES["gemma3"], llm.tokenizer, tmp_path / "gemma3"))))
+    phi = MaskedLLM(LLM(str(save(Family("Phi3", LONGROPE), llm.tokenizer, tmp_path / "phi3"))))
+    view = View(tuple(range(5, 35)), tuple(range(30)), (True,) * 30, 30)
+    job = Job(0, view, 2, lambda _: False)
+    assert len(phi.generate([job])[0].tokens) <= 2
+    assert phi.look(0, view).rows.shape == (12, 30)
+    with pytest.raises(
+        UserError, match="Phi3ForCausalLM: a prompt of 33 tokens reaches beyond its original length, 32"
+    ):
+        phi.generate([Job(0, view, 3, lambda _: False)])
 
 
 def test_heads_are_chosen_by_layer_and_index_or_refused() -> None:

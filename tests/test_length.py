@@ -22,7 +22,7 @@ from extract.task import Sample
 from extract.two_pass import ablate
 from probe.conditions import Unmasked
 from tests import reference
-from tests.families import FAMILIES, Family, save
+from tests.families import BORDER, FAMILIES, LONGROPE, Family, save
 from tests.test_families import agrees
 
 
@@ -124,21 +124,6 @@ def test_prompts_that_begin_alike_under_windows(llm: LLM, tmp_path: Path, length
     assert sum(lengths) - 3 == (length - 1) * (2 if length > 16 else 1)
     for row, sample in enumerate(samples):
         equal(together, row, decode(model, [sample], 1, 1), 0)
-
-
-BORDER = 32
-LONGROPE = {
-    "partial_rotary_factor": 0.5,
-    "original_max_position_embeddings": BORDER,
-    "rope_parameters": {
-        "rope_type": "longrope",
-        "rope_theta": 10000.0,
-        "partial_rotary_factor": 0.5,
-        "short_factor": [1.0, 1.1],
-        "long_factor": [1.5, 6.0],
-        "original_max_position_embeddings": BORDER,
-    },
-}
 
 
 @torch.inference_mode()
