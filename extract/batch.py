@@ -93,20 +93,22 @@ def prefill(
 
     """
     cache = reserved_cache(model, capacity)
+    only = len(batch.tokens) == 1  # a prompt without company runs in the batch's own cache
     shared = [(0, 0)] * len(batch.tokens) if after or _windowed(cache) else _shared_beginnings(batch)
     for row, padding in enumerate(batch.padding.tolist()):
         prompt = batch.tokens[row : row + 1, padding : batch.width - 1]
         if not prompt.shape[1]:
             continue
-        alone = reserved_cache(model, prompt.shape[1])
+        alone = cache if only else reserved_cache(model, prompt.shape[1])
         donor, length = shared[row]
         if length:
             _take_over(alone, cache, donor, int(batch.padding[donor]), length)
         _run(model, prompt, length, alone, chunk)
         if after is not None:
             after()
-        for layer, single in _pairs(cache, alone):
-            layer.place(row, padding, single, len(batch.tokens))
+        if not only:
+            for layer, single in _pairs(cache, alone):
+                layer.place(row, padding, single, len(batch.tokens))
     return cache
 
 

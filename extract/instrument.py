@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 
 NAME = "retrieval_heads"
 """Under this name the attention function stands in transformers' registry."""
+QUERIES = 256
+"""Queries of a masked prefill that PyTorch's SDPA gets at once."""
 
 _active: ContextVar["Recorder | None"] = ContextVar("recorder", default=None)
 
@@ -239,22 +241,37 @@ def _attention(
     **options: Any,
 ) -> tuple[Tensor, None]:
     """The attention function: transformers' SDPA where it is exact, our own otherwise, and the recorder's part."""
-    from transformers.integrations.sdpa_attention import sdpa_attention_forward
-
     recorder = _active.get()
     softmax = Softmax.of(module, query.shape[-1], scaling, options)
     if recorder is not None and query.shape[2] == 1:
         return recorder.mute(module, recorder.attend(module, query, key, value, attention_mask, softmax)), None
     if softmax.plain:
-        output, _ = sdpa_attention_forward(
-            module, query, key, value, attention_mask, scaling=scaling, dropout=dropout, **options
-        )
+        output = _sdpa(module, query, key, value, attention_mask, scaling=scaling, dropout=dropout, **options)
     else:
         output = softmax.attention(query, key, value, attention_mask)
     if recorder is None:
         return output, None
     recorder.last_row(module, query, key, attention_mask, softmax)
     return recorder.mute(module, output), None
+
+
+def _sdpa(
+    module: torch.nn.Module, query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None, **options: Any
+) -> Tensor:
+    """Transformers' SDPA. Where there is a mask, by blocks of queries, each without the keys behind its last query."""
+    from transformers.integrations.sdpa_attention import sdpa_attention_forward
+
+    length, keys = query.shape[2], key.shape[2]
+    size, outputs = length if mask is None else QUERIES, []
+    for start in range(0, length, size):
+        stop = min(start + size, length)
+        seen = keys - length + stop
+        part = None if mask is None else mask[:, :, start:stop, :seen]
+        output, _ = sdpa_attention_forward(
+            module, query[:, :, start:stop], key[:, :, :seen], value[:, :, :seen], part, **options
+        )
+        outputs.append(output)
+    return outputs[0] if len(outputs) == 1 else torch.cat(outputs, dim=1)
 
 
 def register() -> None:

@@ -216,7 +216,7 @@ def at_length(tokens: int) -> dict[str, float]:
     return {"tokens": tokens, "prefill": prefilled, "step": statistics.median(seconds), "mib": mib}
 
 
-def lengths(_: LLM) -> list[Result]:
+def lengths(llm: LLM) -> list[Result]:
     """Prefill, memory and steps by length, each in a process of its own: memory once freed would hide later growth."""
     results, found = [], []
     for tokens in LENGTHS:
@@ -226,10 +226,11 @@ def lengths(_: LLM) -> list[Result]:
         found.append(row)
         detail = f"{row['mib']:.0f} MiB above the model, {row['step'] * 1e3:.1f} ms a recorded step"
         results.append(bound(f"prefill of {tokens:,} tokens, tokens/s", tokens / row["prefill"], None, None, detail))
-    two, four, eight = (row["mib"] for row in found[1:])
-    detail = "2 where memory grows linearly, 4 where it grows with the square"
-    growth = (eight - four) / (four - two)
-    return [*results, bound("memory from 4,000 to 8,000 tokens / from 2,000 to 4,000", growth, "<=", 2.5, detail)]
+    config = llm.model.config
+    key = 2 * config.num_hidden_layers * config.num_key_value_heads * config.head_dim * 4 / 2**20
+    grown, cache = found[-1]["mib"] - found[-2]["mib"], key * (LENGTHS[-1] - LENGTHS[-2])
+    detail = f"{grown:.0f} against {cache:.0f} MiB"
+    return [*results, bound("memory from 4,000 to 8,000 tokens / their KV cache", grown / cache, "<=", 1.5, detail)]
 
 
 @torch.inference_mode()

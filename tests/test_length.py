@@ -76,7 +76,7 @@ def test_a_grid_runs_its_common_beginnings_once(llm: LLM) -> None:
     with counted(llm.model) as lengths:
         together = decode(llm, samples)
     prefilled = sum(n for n in lengths if n > 1)
-    assert prefilled < 0.75 * sum(len(sample.ids) for sample in samples)
+    assert prefilled < 0.8 * sum(len(sample.ids) for sample in samples)
     for row, sample in enumerate(samples):
         equal(together, row, decode(llm, [sample]), 0)
 
@@ -128,13 +128,16 @@ def test_prompts_that_begin_alike_under_windows(llm: LLM, tmp_path: Path, length
 
 @torch.inference_mode()
 def test_long_rope_keeps_to_one_set_of_angles_for_each_sample(llm: LLM, tmp_path: Path) -> None:
-    """Short and long prompts in one batch, in chunks shorter than the border, one so near that its answer crosses."""
+    """Short and long prompts in one batch, in chunks shorter than the border, one so near that its answer crosses it.
+
+    The last has a short answer: it idles beyond the border while the first goes on, and must not turn its keys.
+    """
     folder = save(Family("Phi3", LONGROPE), llm.tokenizer, tmp_path)
     model, eager = LLM(str(folder), prefill_chunk=9), LLM(str(folder), attention="eager")
     generator = torch.Generator().manual_seed(1)
-    lengths = (20, 60, BORDER - 2, 24)
+    lengths, budgets = (20, 60, BORDER - 2, BORDER - 3), (12, 6, 6, 3)
     prompts = [torch.randint(5, 400, (n,), generator=generator).tolist() for n in lengths]
-    samples = [Sample(row, str(row), ids, [(3, 8)], 6 - 3 * (row == 3), "", "") for row, ids in enumerate(prompts)]
+    samples = [Sample(row, str(row), ids, [(3, 8)], budgets[row], "", "") for row, ids in enumerate(prompts)]
     decoded = decode(model, samples, 1, 2)
     for row, sample in enumerate(samples):
         answer = decoded.tokens[row, : decoded.lengths[row]].tolist()
