@@ -1,7 +1,7 @@
 """Prompts side by side: left-padded, prefilled once each, and advanced one token at a time."""
 
 import functools
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
@@ -10,11 +10,15 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from extract.cache import ReservedLayer, reserved_cache
+from extract.llm import CHUNK
 from extract.scores import kept_keys
 from extract.task import Sample
 
 if TYPE_CHECKING:
     from transformers import DynamicCache, PreTrainedModel
+
+SHARED = 256
+"""Beginnings shorter than this are not worth a forward of their own."""
 
 
 @dataclass(frozen=True)
@@ -69,27 +73,100 @@ def pad(samples: Sequence[Sample], fill: int, device: torch.device) -> Batch:
 
 
 def prefill(
-    model: "PreTrainedModel", batch: Batch, capacity: int, after: Callable[[], None] | None = None
+    model: "PreTrainedModel",
+    batch: Batch,
+    capacity: int,
+    after: Callable[[], None] | None = None,
+    chunk: int | None = CHUNK,
 ) -> "DynamicCache":
     """Keys of every prompt but its last token, right-aligned in one cache with room for `capacity` tokens.
 
-    Each prompt runs on its own, by the model's own attention: without padding there is no mask, so nothing of size
-    n × n. `after` is called behind each.
+    Each prompt runs on its own: without padding there is no mask of size n × n. A prompt that begins as an earlier one
+    of the batch goes on from that one's keys, as the haystacks of a needle grid do.
+
+    Args:
+        model: The model.
+        batch: The prompts.
+        capacity: Tokens of the cache.
+        after: Called behind each prompt, each of which then runs whole.
+        chunk: Most tokens of one forward, so that memory beside the cache does not grow with the prompt; None: all.
+
     """
     cache = reserved_cache(model, capacity)
+    only = len(batch.tokens) == 1  # a prompt without company runs in the batch's own cache
+    shared = [(0, 0)] * len(batch.tokens) if after or _windowed(cache) else _shared_beginnings(batch)
     for row, padding in enumerate(batch.padding.tolist()):
         prompt = batch.tokens[row : row + 1, padding : batch.width - 1]
         if not prompt.shape[1]:
             continue
-        alone = reserved_cache(model, prompt.shape[1])
-        model(input_ids=prompt, past_key_values=alone, use_cache=True, logits_to_keep=1)
+        alone = cache if only else reserved_cache(model, prompt.shape[1])
+        donor, length = shared[row]
+        if length:
+            _take_over(alone, cache, donor, int(batch.padding[donor]), length)
+        _run(model, prompt, length, alone, chunk)
         if after is not None:
             after()
-        for layer, single in zip(cache.layers, alone.layers, strict=True):
-            assert isinstance(layer, ReservedLayer)
-            assert isinstance(single, ReservedLayer)
-            layer.place(row, padding, single, len(batch.tokens))
+        if not only:
+            for layer, single in _pairs(cache, alone):
+                layer.place(row, padding, single, len(batch.tokens))
     return cache
+
+
+def _run(
+    model: "PreTrainedModel", prompt: Int[Tensor, "1 token"], start: int, cache: "DynamicCache", chunk: int | None
+) -> None:
+    """Add the keys of a prompt from `start` on."""
+    length = prompt.shape[1]
+    size = length if chunk is None else chunk
+    for first in range(start, length, size):
+        part = slice(first, min(first + size, length))
+        model(
+            input_ids=prompt[:, part],
+            position_ids=torch.arange(part.start, part.stop, device=prompt.device)[None],
+            past_key_values=cache,
+            use_cache=True,
+            logits_to_keep=1,
+        )
+
+
+def _pairs(*caches: "DynamicCache") -> Iterator[tuple[ReservedLayer, ...]]:
+    """Layers of several caches side by side."""
+    for layers in zip(*(cache.layers for cache in caches), strict=True):
+        assert all(isinstance(layer, ReservedLayer) for layer in layers)
+        yield layers
+
+
+def _windowed(cache: "DynamicCache") -> bool:
+    """Whether a layer forgets keys, so that a prompt cannot be entered in its middle."""
+    return any(cache.is_sliding)
+
+
+def _take_over(alone: "DynamicCache", cache: "DynamicCache", donor: int, padding: int, length: int) -> None:
+    """The first keys of an earlier prompt."""
+    for single, layer in _pairs(alone, cache):
+        single.update(*layer.part(donor, padding, padding + length))
+
+
+def _shared_beginnings(batch: Batch) -> list[tuple[int, int]]:
+    """For each prompt the earlier one that begins most alike, and how many tokens of it can be taken over.
+
+    The last prompt token is not counted, for it is not prefilled. In sum, each different beginning runs once, in
+    whatever order prompts come.
+    """
+    prompts = [row[first : batch.width - 1] for row, first in zip(batch.tokens, batch.padding.tolist(), strict=True)]
+    best = []
+    for row, prompt in enumerate(prompts):
+        alike = [_alike(prompt, earlier) for earlier in prompts[:row]]
+        length = max(alike, default=0)
+        best.append((alike.index(length), length) if length >= SHARED else (0, 0))
+    return best
+
+
+def _alike(one: Int[Tensor, "a"], other: Int[Tensor, "b"]) -> int:
+    """Number of tokens at which two prompts begin alike."""
+    length = min(len(one), len(other))
+    differ = (one[:length] != other[:length]).nonzero()
+    return int(differ[0]) if len(differ) else length
 
 
 def advance(

@@ -8,9 +8,11 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
+from extract.architecture import warn_of_windows
 from extract.batch import Batch, advance, pad, prefill, reasoning_columns
 from extract.instrument import Recorder, instrumented, recording
 from extract.llm import LLM
+from extract.rope import by_regime
 from extract.scores import copy_paste_score, reasoning_score
 from extract.task import Sample
 
@@ -54,10 +56,15 @@ def decode(llm: LLM, samples: Sequence[Sample], sink: int = 4, local: int = 64) 
 
     """
     model = llm.model
-    batch = pad(samples, llm.tokenizer.pad_token_id or 0, device=model.device)
-    cache = prefill(model, batch, batch.tokens.shape[1])
-    with instrumented(model):
-        return _generate(llm, batch, cache, sink, local)
+    warn_of_windows(model, samples)
+
+    def run(some: list[Sample]) -> Decoded:
+        batch = pad(some, llm.tokenizer.pad_token_id or 0, device=model.device)
+        cache = prefill(model, batch, batch.tokens.shape[1], chunk=llm.prefill_chunk)
+        with instrumented(model):
+            return _generate(llm, batch, cache, sink, local)
+
+    return by_regime(model, samples, run)
 
 
 def _generate(llm: LLM, batch: Batch, cache: "DynamicCache", sink: int, local: int) -> Decoded:

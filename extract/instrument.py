@@ -1,7 +1,7 @@
 """See and silence attention heads of a stock transformers model, through its AttentionInterface."""
 
 import functools
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 from typing import TYPE_CHECKING, Any
@@ -12,12 +12,15 @@ from torch import Tensor
 
 from extract.errors import UserError
 from extract.keys import Branching, Keys
+from extract.softmax import Softmax, additive
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
 NAME = "retrieval_heads"
 """Under this name the attention function stands in transformers' registry."""
+QUERIES = 256
+"""Queries of a masked prefill that PyTorch's SDPA gets at once."""
 
 _active: ContextVar["Recorder | None"] = ContextVar("recorder", default=None)
 
@@ -39,13 +42,13 @@ class Recorder:
         prompt: Keys and values of each layer that stand before those of the batch, [prompt, kvhead, key, size]: rows
             that branch from one prompt share them. None: there are none.
         branching: Which prompt each row goes on.
-        averaging: Record the mean output of each head over a forward's positions.
-        averages: These means by layer, [batch, head, vsize].
+        averaging: Sum up the outputs of each head over all positions, until `take_averages`.
         keeping: Keep whole softmax rows, of the last query alone.
         rows: These rows. [batch, layer, head, key].
         argmax: Most attended key of each head. [batch, layer, head].
         mass: Attention on the keys of each column, in float32. [batch, layer, head, column].
         hidden: What the LM head reads at the last position: the final hidden state. [batch, hidden].
+        device: Of the model's inputs; everything recorded is put there.
 
     """
 
@@ -58,14 +61,17 @@ class Recorder:
         self.prompt: list[tuple[Tensor, Tensor]] | None = None
         self.branching: Branching | None = None
         self.averaging = False
-        self.averages: dict[int, Float[Tensor, "batch head vsize"]] = {}
+        self._sums: dict[int, Float[Tensor, "batch head vsize"]] = {}
+        self._summed: dict[int, int] = {}
         self.keeping = False
         self.hidden: Float[Tensor, "batch hidden"] = torch.empty(0)
+        self.device = model.device
         self._kind = type(model).__name__
         self._argmax: dict[int, Int[Tensor, "batch head"]] = {}
         self._mass: dict[int, Float[Tensor, "batch head column"]] = {}
         self._rows: dict[int, Float[Tensor, "batch head key"]] = {}
-        self._bias: tuple[Tensor, Tensor] | None = None
+        self._biases: dict[tuple[int, torch.device], tuple[Tensor, Tensor]] = {}
+        self._past = 0
 
     @property
     def argmax(self) -> Int[Tensor, "batch layer head"]:
@@ -83,21 +89,42 @@ class Recorder:
         return self._stack(self._rows)
 
     def _stack(self, results: dict[int, Tensor]) -> Tensor:
-        """All layers side by side, on the last layer's device, where the logits are."""
+        """All layers side by side, on the device of the model's inputs."""
         if len(self._argmax) != self.layers:
             raise UserError(
                 f"{self._kind}: attention of {len(self._argmax)} of its {self.layers} layers went through "
                 "transformers' AttentionInterface, so its heads cannot be seen; use a model class that supports it"
             )
-        device = results[self.layers - 1].device
-        return torch.stack([results[layer].to(device) for layer in range(self.layers)], dim=1)
+        return torch.stack([results[layer].to(self.device) for layer in range(self.layers)], dim=1)
 
-    def begin(self) -> None:
-        """Forget the last forward. Called before each one."""
+    def heads_at(self, heads: Iterable[tuple[int, int]]) -> Bool[Tensor, "layer head"]:
+        """Heads by layer and index, for `silence`.
+
+        Raises:
+            UserError: the model has no such head.
+
+        """
+        chosen = torch.zeros(self.layers, self.heads, dtype=torch.bool)
+        for layer, head in heads:
+            if not (0 <= layer < self.layers and 0 <= head < self.heads):
+                raise UserError(
+                    f"{self._kind} has no head {layer}-{head}: it has {self.layers} layers × {self.heads} heads"
+                )
+            chosen[layer, head] = True
+        return chosen
+
+    def begin(self, past: int) -> None:
+        """Forget the last forward. Called before each one, with the number of tokens that its cache has seen."""
+        if self.silence is not None and self.silence.shape[1:] != (self.layers, self.heads):
+            layers, heads = self.silence.shape[1:]
+            raise UserError(
+                f"silence names {layers} layers × {heads} heads, but {self._kind} has {self.layers} × {self.heads}"
+            )
         self._argmax.clear()
         self._mass.clear()
         self._rows.clear()
-        self._bias = None
+        self._biases.clear()
+        self._past = past
 
     def attend(
         self,
@@ -106,20 +133,31 @@ class Recorder:
         key: Float[Tensor, "batch kvhead key size"],
         value: Float[Tensor, "batch kvhead key vsize"],
         mask: Tensor | None,
-        scaling: float,
+        softmax: Softmax,
     ) -> Float[Tensor, "batch query head vsize"]:
         """Attention of a one-token query: softmax rows are formed, reduced to argmax and masses, and used."""
-        batch, heads, _, size = query.shape
-        groups = key.shape[1]
-        rows = query.reshape(batch * groups, heads // groups, size)
+        batch, heads = query.shape[:2]
         parts = [Keys(key, value)]
         if self.prompt is not None:
-            parts.insert(0, Keys(*self.prompt[int(module.layer_idx)], self.branching))  # type: ignore[arg-type]
-        weights = self._weights(rows, parts, mask, scaling, groups)
-        self._reduce(module, weights.view(batch, heads, -1))
+            parts.insert(0, Keys(*self._prompt_of(module, key), self.branching))
+        weights = self._weights(query, parts, mask, softmax)
+        self._reduce(module, weights.view(batch, heads, -1), query.shape[2])
         shares = weights.to(value.dtype).split([part.length for part in parts], dim=-1)
         outputs = [part.values_of(share) for part, share in zip(parts, shares, strict=True)]
         return functools.reduce(torch.add, outputs).view(batch, 1, heads, value.shape[3])
+
+    def _prompt_of(self, module: torch.nn.Module, key: Tensor) -> tuple[Tensor, Tensor]:
+        """The prompt's keys and values as this layer's attention reads them; MLA's cache keeps them compressed."""
+        assert self.prompt is not None
+        keys, values = self.prompt[int(module.layer_idx)]  # type: ignore[arg-type]
+        if hasattr(module, "expand_kv"):
+            keys, values = module.expand_kv(keys, values)  # type: ignore[operator]
+        if (keys.shape[1], keys.shape[3]) != (key.shape[1], key.shape[3]):
+            raise UserError(
+                f"{self._kind}: its cache keeps other keys than its attention reads, so conditions cannot share a "
+                "prompt's; choose another model"
+            )
+        return keys, values
 
     def last_row(
         self,
@@ -127,69 +165,69 @@ class Recorder:
         query: Float[Tensor, "batch head query size"],
         key: Float[Tensor, "batch kvhead key size"],
         mask: Tensor | None,
-        scaling: float,
+        softmax: Softmax,
     ) -> None:
         """Record the last row of a longer query; its output is computed elsewhere."""
-        batch, heads, _, size = query.shape
-        groups = key.shape[1]
-        row = query[:, :, -1].reshape(batch * groups, heads // groups, size)
-        part = Keys(key, key)
-        weights = self._weights(row, [part], None if mask is None else mask[:, :, -1:], scaling, groups)
-        self._reduce(module, weights.view(batch, heads, -1))
+        last = None if mask is None else mask[:, :, -1:]
+        weights = self._weights(query[:, :, -1:], [Keys(key, key)], last, softmax)
+        self._reduce(module, weights.view(*query.shape[:2], -1), query.shape[2])
 
     def _weights(
-        self,
-        rows: Float[Tensor, "bg share size"],
-        parts: list[Keys],
-        mask: Tensor | None,
-        scaling: float,
-        groups: int,
+        self, query: Float[Tensor, "batch head 1 size"], parts: list[Keys], mask: Tensor | None, softmax: Softmax
     ) -> Float[Tensor, "bg share key"]:
-        """Softmax rows in float32, as the eager functions of transformers compute them."""
-        if len(parts) > 1:
-            logits = torch.cat([part.logits_of(rows * scaling) for part in parts], dim=-1)
-            if mask is not None:
-                logits += self._additive(mask, rows.dtype, groups)
-        elif mask is None:
-            logits = torch.bmm(rows * scaling, parts[0].keys.flatten(0, 1).transpose(1, 2))
-        else:
-            bias = self._additive(mask, rows.dtype, groups)
-            logits = torch.baddbmm(bias, rows, parts[0].keys.flatten(0, 1).transpose(1, 2), alpha=scaling)
-        return torch.softmax(logits, dim=-1, dtype=torch.float32)
+        """Softmax rows in float32. The mask becomes a bias once for all layers that have it."""
+        batch, heads, _, size = query.shape
+        groups = parts[-1].keys.shape[1]
+        bias = None
+        if mask is not None:
+            place = id(mask), mask.device
+            if place not in self._biases:
+                self._biases[place] = (
+                    mask,
+                    additive(mask, query.dtype, groups),
+                )  # the mask is kept, so its id is its own
+            bias = self._biases[place][1]
+        return softmax.rows(query.reshape(batch * groups, heads // groups, size), parts, bias)
 
-    def _additive(self, mask: Tensor, dtype: torch.dtype, groups: int) -> Tensor:
-        """The mask as a bias of 0 and the dtype's lowest value, [batch × group, 1, key]; once for all layers."""
-        if self._bias is None or self._bias[0] is not mask:
-            bias = mask
-            if mask.dtype == torch.bool:
-                bias = torch.zeros_like(mask, dtype=dtype).masked_fill_(~mask, torch.finfo(dtype).min)
-            self._bias = (mask, bias[:, 0].repeat_interleave(groups, dim=0))
-        return self._bias[1]
+    def _reduce(self, module: torch.nn.Module, weights: Float[Tensor, "batch head key"], queries: int) -> None:
+        """Keep what is asked of the last query's weights, over all positions of the sequence.
 
-    def _reduce(self, module: torch.nn.Module, weights: Float[Tensor, "batch head key"]) -> None:
-        layer, keys = int(module.layer_idx), weights.shape[2]  # type: ignore[arg-type]
-        if self.columns is not None and self.columns.shape[1] != keys:
+        A layer with a window holds its last keys alone; those before them have no weight.
+        """
+        layer = int(module.layer_idx)  # type: ignore[arg-type]
+        before = self._past + queries - weights.shape[2]
+        if before < 0 or weights.shape[1] != self.heads:
             raise UserError(
-                f"{self._kind}: layer {layer} attends over {keys} keys of {self.columns.shape[1]} (a sliding window), "
-                "so key positions would be wrong; models with windows are not supported yet"
+                f"{self._kind}: layer {layer} has {weights.shape[1]} heads and {weights.shape[2]} keys instead of "
+                f"{self.heads} and at most {self._past + queries}, so its heads cannot be told apart"
             )
+        if before:
+            weights = torch.nn.functional.pad(weights, (before, 0))
         self._argmax[layer] = weights.argmax(dim=-1)
         if self.keeping:
             self._rows[layer] = weights
         if self.columns is not None:
             self._mass[layer] = torch.bmm(weights, self.columns.to(weights.device))
 
+    def take_averages(self) -> dict[int, Float[Tensor, "batch head vsize"]]:
+        """Mean output of each head over all positions since the last call, by layer."""
+        means = {layer: total / self._summed[layer] for layer, total in self._sums.items()}
+        self._sums, self._summed = {}, {}
+        return means
+
     def mute(self, module: torch.nn.Module, output: Float[Tensor, "batch query head vsize"]) -> Tensor:
         """Replace the silenced heads' outputs, which the output projection reads next."""
         layer = int(module.layer_idx)  # type: ignore[arg-type]
         if self.averaging:
-            self.averages[layer] = output.mean(dim=1)
+            total = output.sum(dim=1, dtype=torch.float32)
+            self._sums[layer] = total + self._sums[layer] if layer in self._sums else total
+            self._summed[layer] = self._summed.get(layer, 0) + output.shape[1]
         if self.silence is None:
             return output
         silenced = self.silence[:, layer, None, :, None].to(output.device)
         if self.fill is None:
             return output.masked_fill(silenced, 0)
-        return torch.where(silenced, self.fill[layer][:, None], output)
+        return torch.where(silenced, self.fill[layer][:, None].to(output.dtype), output)
 
 
 def _attention(
@@ -202,28 +240,42 @@ def _attention(
     dropout: float = 0.0,
     **options: Any,
 ) -> tuple[Tensor, None]:
-    """The attention function of an instrumented model: transformers' SDPA, and the active recorder's part."""
-    from transformers.integrations.sdpa_attention import sdpa_attention_forward
-
+    """The attention function: transformers' SDPA where it is exact, our own otherwise, and the recorder's part."""
     recorder = _active.get()
-    scale = query.shape[-1] ** -0.5 if scaling is None else scaling
-    for special in ("softcap", "s_aux", "position_bias"):
-        if options.get(special) is not None:
-            kind = type(module).__name__
-            raise UserError(f"{kind}: attention with '{special}' is not supported yet; choose another model")
+    softmax = Softmax.of(module, query.shape[-1], scaling, options)
     if recorder is not None and query.shape[2] == 1:
-        output = recorder.attend(module, query, key, value, attention_mask, scale)
-        return recorder.mute(module, output), None
-    output, _ = sdpa_attention_forward(
-        module, query, key, value, attention_mask, scaling=scaling, dropout=dropout, **options
-    )
+        return recorder.mute(module, recorder.attend(module, query, key, value, attention_mask, softmax)), None
+    if softmax.plain:
+        output = _sdpa(module, query, key, value, attention_mask, scaling=scaling, dropout=dropout, **options)
+    else:
+        output = softmax.attention(query, key, value, attention_mask)
     if recorder is None:
         return output, None
-    recorder.last_row(module, query, key, attention_mask, scale)
+    recorder.last_row(module, query, key, attention_mask, softmax)
     return recorder.mute(module, output), None
 
 
-def _register() -> None:
+def _sdpa(
+    module: torch.nn.Module, query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None, **options: Any
+) -> Tensor:
+    """Transformers' SDPA. Where there is a mask, by blocks of queries, each without the keys behind its last query."""
+    from transformers.integrations.sdpa_attention import sdpa_attention_forward
+
+    length, keys = query.shape[2], key.shape[2]
+    size, outputs = length if mask is None else QUERIES, []
+    for start in range(0, length, size):
+        stop = min(start + size, length)
+        seen = keys - length + stop
+        part = None if mask is None else mask[:, :, start:stop, :seen]
+        output, _ = sdpa_attention_forward(
+            module, query[:, :, start:stop], key[:, :, :seen], value[:, :, :seen], part, **options
+        )
+        outputs.append(output)
+    return outputs[0] if len(outputs) == 1 else torch.cat(outputs, dim=1)
+
+
+def register() -> None:
+    """Put the attention function into transformers' registry, as `NAME`."""
     from transformers import AttentionInterface, AttentionMaskInterface
     from transformers.masking_utils import sdpa_mask
 
@@ -234,7 +286,7 @@ def _register() -> None:
 @contextmanager
 def instrumented(model: "PreTrainedModel") -> Iterator[None]:
     """Route the model's attention through this module; its former implementation comes back at the end."""
-    _register()
+    register()
     former = model.config._attn_implementation
     model.set_attn_implementation(NAME)
     try:
@@ -248,14 +300,15 @@ def recording(recorder: Recorder, model: "PreTrainedModel") -> Iterator[Recorder
     """Every forward of an instrumented `model` within is recorded, and its chosen heads are silenced."""
     token = _active.set(recorder)
 
-    def before(*_: object) -> None:
-        recorder.begin()
+    def before(_: torch.nn.Module, __: tuple[Any, ...], inputs: dict[str, Any]) -> None:
+        cache = inputs.get("past_key_values")
+        recorder.begin(0 if cache is None else cache.get_seq_length())
 
     def keep(_: torch.nn.Module, inputs: tuple[Tensor, ...]) -> None:
-        recorder.hidden = inputs[0][:, -1]
+        recorder.hidden = inputs[0][:, -1].to(recorder.device)
 
     head = model.get_output_embeddings()
-    hooks = [model.register_forward_pre_hook(before), head.register_forward_pre_hook(keep)]
+    hooks = [model.register_forward_pre_hook(before, with_kwargs=True), head.register_forward_pre_hook(keep)]
     try:
         yield recorder
     finally:

@@ -8,11 +8,16 @@ from typing import TYPE_CHECKING, Any, Literal
 import torch
 from safetensors import SafetensorError
 
+from extract.architecture import check, skeleton
 from extract.embedded import EMBEDDED, converted, embedded_gguf, sha256
 from extract.errors import UserError
+from extract.instrument import NAME, register
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+CHUNK = 2048
+"""Tokens of one forward in prefill, unless told otherwise."""
 
 
 @dataclass(frozen=True)
@@ -24,7 +29,7 @@ class LLMIdentity:
         weights: `sha256:…` of local weights, or `commit:…` of a hub revision. Equal weights mean the same model.
         layers, heads: Number of layers and of query heads in each.
         hidden_size: Width of the final hidden state.
-        dtype: Computing precision of the run.
+        dtype: Computing precision of the run, and how the weights were quantised while loading.
 
     """
 
@@ -57,8 +62,13 @@ class LLM:
         dtype: Precision of weights and computation; float32 is the reference.
         device_map: accelerate's placement (`auto` spreads over devices, one process only); by default the whole
             model goes to the Trainer's device.
-        attention: How prefill computes attention: any implementation of transformers (`sdpa`, `eager`,
-            `flash_attention_2`). Decode steps always compute their own softmax row.
+        quantization: Quantise while loading: the keys of one of transformers' quantization configs with its
+            `quant_method`, such as `{quant_method: bitsandbytes, load_in_4bit: true}`. Needs that method's library.
+        attention: How prefill computes attention: `sdpa` (exact also where PyTorch's SDPA is not: soft caps and sinks
+            are then computed in blocks), or another implementation of transformers (`eager`, `flash_attention_2`).
+            Decode steps always compute their own softmax row.
+        prefill_chunk: Most prompt tokens of one forward: beside model and KV cache, memory does not grow with the
+            prompt. null runs each prompt whole.
         revision: Branch, tag or commit of a hub model.
         trust_remote_code: Run Python code that comes with the model. Only for code that you have read.
         chat: Options of the model's chat template, such as `enable_thinking: false`; a template that inserts
@@ -71,17 +81,23 @@ class LLM:
         self,
         name: str = "embedded:smollm2",
         dtype: Literal["float32", "bfloat16", "float16"] = "float32",
-        device_map: str | None = None,
+        device_map: str | dict[str, Any] | None = None,
+        quantization: dict[str, Any] | None = None,
         attention: str = "sdpa",
+        prefill_chunk: int | None = CHUNK,
         revision: str | None = None,
         trust_remote_code: bool = False,
         allow_pickle: bool = False,
         chat: dict[str, Any] | None = None,
     ) -> None:
+        if prefill_chunk is not None and prefill_chunk < 1:
+            raise UserError(f"llm.prefill_chunk: a number of tokens or null, not {prefill_chunk}")
         self.name = name
         self.dtype = dtype
         self.device_map = device_map
+        self.quantization = quantization
         self.attention = attention
+        self.prefill_chunk = prefill_chunk
         self.revision = revision
         self.trust_remote_code = trust_remote_code
         self.allow_pickle = allow_pickle
@@ -138,16 +154,25 @@ class LLM:
 
     @property
     def model(self) -> "PreTrainedModel":
-        """The frozen model in eval mode."""
-        if self._model is None:
-            from transformers import AutoModelForCausalLM
+        """The frozen model in eval mode.
 
+        Raises:
+            UserError: it cannot be loaded, or not be instrumented exactly.
+
+        """
+        if self._model is None:
+            from transformers import AutoConfig, AutoModelForCausalLM
+
+            trust = {"trust_remote_code": self.trust_remote_code}
+            check(skeleton(AutoModelForCausalLM, self._load(AutoConfig), **trust))
+            register()
             model = self._load(
                 AutoModelForCausalLM,
                 dtype=getattr(torch, self.dtype),
                 device_map=self.device_map,
-                attn_implementation=self.attention,
+                attn_implementation=NAME if self.attention == "sdpa" else self.attention,
                 use_safetensors=None if self.allow_pickle else True,
+                **({"quantization_config": self.quantization} if self.quantization else {}),
             )
             self._model = model.eval().requires_grad_(False)
         return self._model
@@ -169,8 +194,8 @@ class LLM:
             ) from error
 
     def to(self, device: torch.device) -> None:
-        """Place the model on a device, unless accelerate places it (`device_map`)."""
-        if self.device_map is None:
+        """Place the model on a device, unless accelerate (`device_map`) or its quantization did so."""
+        if self.device_map is None and not getattr(self.model, "is_quantized", False):
             self.model.to(device)  # type: ignore[arg-type]
 
     @property
@@ -201,9 +226,14 @@ class LLM:
                 layers=config.num_hidden_layers,
                 heads=config.num_attention_heads,
                 hidden_size=config.hidden_size,
-                dtype=self.dtype,
+                dtype=f"{self.dtype}, {self._quantized}" if self._quantized else self.dtype,
             )
         return self._identity
+
+    @property
+    def _quantized(self) -> str:
+        """The settings of a quantization while loading, if there is one."""
+        return ", ".join(f"{key}: {value}" for key, value in sorted((self.quantization or {}).items()))
 
     def _weights(self) -> str:
         folder = Path(self.folder)

@@ -8,9 +8,11 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
+from extract.architecture import check_every_key_is_seen
 from extract.cache import ReservedLayer, reserved_cache
 from extract.instrument import Recorder, instrumented, recording
 from extract.llm import LLM
+from extract.rope import check_short
 from extract.views import View
 
 if TYPE_CHECKING:
@@ -88,9 +90,13 @@ class MaskedLLM:
         chunk: Tokens of a prompt that run together, so that no mask is of size n × n.
         keep: Views kept for each question, the latest.
 
+    Raises:
+        UserError: a layer of the model has a window; or, when it runs, a prompt changes its LongRoPE.
+
     """
 
     def __init__(self, llm: LLM, chunk: int = 512, keep: int = 16) -> None:
+        check_every_key_is_seen(llm.model, "a partly hidden context")
         self.llm, self.chunk, self.keep = llm, chunk, keep
         self._kept: dict[int, list[_Kept]] = {}
         self._ends = frozenset(llm.end_tokens)
@@ -110,6 +116,7 @@ class MaskedLLM:
     def _generate(self, jobs: list[Job]) -> list[Generated]:
         width = max(len(job.view) for job in jobs)
         capacity = width + max(job.limit for job in jobs)
+        check_short(self.llm.model, max(job.view.end + job.limit for job in jobs), "a prompt")
         cache = reserved_cache(self.llm.model, capacity)
         for row, job in enumerate(jobs):
             single = self._prefill(job.question, job.view, len(job.view) - 1)
@@ -170,6 +177,7 @@ class MaskedLLM:
     def look(self, question: int, view: View) -> Seen:
         """Hidden state and attention of a view's last token, everything visible."""
         model, recorder = self.llm.model, Recorder(self.llm.model)
+        check_short(model, view.end, "a prompt")
         cache = self._prefill(question, view, len(view))
         tokens, positions, _ = self._tensors(view)
         recorder.keeping = True

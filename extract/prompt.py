@@ -23,9 +23,12 @@ class Prompt:
 
 
 def encode(tokenizer: "PreTrainedTokenizerBase", text: str, special: bool) -> Prompt:
-    """Tokenize `text` with offsets; `special` adds the tokenizer's own special tokens (BOS)."""
+    """Tokenize `text` with offsets; `special` adds the tokenizer's own BOS, but no end token: the text goes on."""
     encoded = tokenizer(text, add_special_tokens=special, return_offsets_mapping=True, verbose=False)
-    return Prompt(text, list(encoded["input_ids"]), [(int(a), int(b)) for a, b in encoded["offset_mapping"]])
+    ids, offsets = list(encoded["input_ids"]), [(int(a), int(b)) for a, b in encoded["offset_mapping"]]
+    if special and ids[-1:] == [tokenizer.eos_token_id] and offsets[-1][0] == offsets[-1][1]:
+        ids, offsets = ids[:-1], offsets[:-1]
+    return Prompt(text, ids, offsets)
 
 
 def render(
@@ -38,10 +41,10 @@ def render(
 ) -> Prompt:
     """The prompt of one system and one user message, ready for the assistant's first token.
 
-    A chat template brings its own BOS, so none is added to it. A template without a system role (it raises) gets
-    the system text at the head of the first user turn. Without a template the prompt is plain text. `options` are the
-    template's own, such as `enable_thinking`; `opening` is put into the assistant's mouth; `examples` are earlier
-    turns of user and assistant.
+    A chat template brings its own BOS, so none is added to it. A template without a system role (it raises, or leaves
+    the text out) gets the system text at the head of the first user turn. Without a template the prompt is plain text.
+    `options` are the template's own, such as `enable_thinking`; `opening` is put into the assistant's mouth; `examples`
+    are earlier turns of user and assistant.
     """
     if not tokenizer.chat_template:
         turns = "".join(f"{asked}\n\nAnswer: {answered}\n\n" for asked, answered in examples)
@@ -66,10 +69,12 @@ def _chat(
     joined = [{"role": "user", "content": f"{system}\n\n{turns[0]['content']}"}, *turns[1:]]
     turns = [{"role": "system", "content": system}, *turns]
     try:
-        text = tokenizer.apply_chat_template(turns, tokenize=False, add_generation_prompt=True, **options)
+        text = str(tokenizer.apply_chat_template(turns, tokenize=False, add_generation_prompt=True, **options))
+        if system.strip() in text:
+            return text
     except TemplateError:
-        text = tokenizer.apply_chat_template(joined, tokenize=False, add_generation_prompt=True, **options)
-    return str(text)
+        pass
+    return str(tokenizer.apply_chat_template(joined, tokenize=False, add_generation_prompt=True, **options))
 
 
 def locate(prompt: Prompt, text: str) -> Span:

@@ -8,16 +8,18 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from extract.ablated import Ablated
+from extract.architecture import warn_of_windows
 from extract.batch import Batch, advance, pad, prefill
 from extract.cache import branched_cache
 from extract.dynamic import DynamicHeads
 from extract.instrument import Recorder, instrumented, recording
 from extract.keys import Branching
 from extract.llm import LLM
+from extract.rope import by_regime
 from extract.task import Sample
 
 if TYPE_CHECKING:
-    from transformers import DynamicCache, PreTrainedModel
+    from transformers import DynamicCache
 
 
 @runtime_checkable
@@ -53,24 +55,33 @@ def ablate(
 
     """
     model, count = llm.model, len(conditions)
-    prompts = pad(samples, llm.tokenizer.pad_token_id or 0, device=model.device)
-    recorder = Recorder(model)
-    if operator == "mean":
-        cache, means = _averaging_prefill(model, prompts, recorder)
-    else:
-        cache, means = prefill(model, prompts, prompts.width - 1), None
-    with instrumented(model), recording(recorder, model):
-        return _TwoPass(llm, prompts.branches(count), cache, means, conditions, heads, keep, recorder).run()
+    warn_of_windows(model, samples)
+
+    def run(some: list[Sample]) -> Ablated:
+        prompts = pad(some, llm.tokenizer.pad_token_id or 0, device=model.device)
+        recorder = Recorder(model)
+        if operator == "mean":
+            cache, means = _averaging_prefill(llm, prompts, recorder)
+        else:
+            cache, means = prefill(model, prompts, prompts.width - 1, chunk=llm.prefill_chunk), None
+        with instrumented(model), recording(recorder, model):
+            return _TwoPass(llm, prompts.branches(count), cache, means, conditions, heads, keep, recorder).run()
+
+    return by_regime(model, samples, run)
 
 
 def _averaging_prefill(
-    model: "PreTrainedModel", prompts: Batch, recorder: Recorder
+    llm: LLM, prompts: Batch, recorder: Recorder
 ) -> tuple["DynamicCache", dict[int, Float[Tensor, "prompt head vsize"]]]:
     """Prefill, and the mean output of every head over each prompt, by layer."""
     means: list[dict[int, Tensor]] = []
+
+    def after() -> None:
+        means.append(recorder.take_averages())
+
     recorder.averaging = True
-    with instrumented(model), recording(recorder, model):
-        cache = prefill(model, prompts, prompts.width - 1, after=lambda: means.append(dict(recorder.averages)))
+    with instrumented(llm.model), recording(recorder, llm.model):
+        cache = prefill(llm.model, prompts, prompts.width - 1, after, llm.prefill_chunk)
     recorder.averaging = False
     return cache, {layer: torch.cat([mean[layer] for mean in means]) for layer in range(recorder.layers)}
 

@@ -4,6 +4,8 @@ import gc
 import json
 import os
 import statistics
+import subprocess
+import sys
 import tempfile
 import threading
 import time
@@ -189,6 +191,64 @@ def long_prompt(llm: LLM) -> list[Result]:
     return results
 
 
+LENGTHS = (1000, 2000, 4000, 8000)
+"""Tokens of prompts in the table of lengths."""
+
+
+@torch.inference_mode()
+def at_length(tokens: int) -> dict[str, float]:
+    """One prompt as `decode` runs it, in chunks: seconds of prefill and of a recorded step, memory above the model."""
+    llm = LLM()
+    ids = torch.randint(10, 40_000, (tokens,), generator=torch.Generator().manual_seed(0)).tolist()
+    batch = pad([Sample(0, "0", ids, [(100, 140)], 17, "", "")], 0, llm.model.device)
+    llm.model(batch.tokens[:, :8])  # so that nothing is set up for the first time under the clock
+    recorder, seconds = Recorder(llm.model), []
+    gc.collect()
+    with peak_memory() as peak:
+        start = time.perf_counter()
+        cache = prefill(llm.model, batch, batch.tokens.shape[1], chunk=llm.prefill_chunk)
+        prefilled = time.perf_counter() - start
+        with instrumented(llm.model), recording(recorder, llm.model):
+            for keys in range(tokens, tokens + 16):
+                recorder.columns = reasoning_columns(batch, keys, 4, 64)
+                seconds.append(timed(lambda keys=keys: advance(llm.model, batch, cache, keys)))  # type: ignore[misc]
+        mib = peak() * 1024
+    return {"tokens": tokens, "prefill": prefilled, "step": statistics.median(seconds), "mib": mib}
+
+
+def lengths(llm: LLM) -> list[Result]:
+    """Prefill, memory and steps by length, each in a process of its own: memory once freed would hide later growth."""
+    results, found = [], []
+    for tokens in LENGTHS:
+        code = f"import json; from tests.bench import at_length; print(json.dumps(at_length({tokens})))"
+        run = subprocess.run([sys.executable, "-W", "ignore", "-c", code], capture_output=True, text=True, check=True)
+        row = json.loads(run.stdout.splitlines()[-1])
+        found.append(row)
+        detail = f"{row['mib']:.0f} MiB above the model, {row['step'] * 1e3:.1f} ms a recorded step"
+        results.append(bound(f"prefill of {tokens:,} tokens, tokens/s", tokens / row["prefill"], None, None, detail))
+    config = llm.model.config
+    key = 2 * config.num_hidden_layers * config.num_key_value_heads * config.head_dim * 4 / 2**20
+    grown, cache = found[-1]["mib"] - found[-2]["mib"], key * (LENGTHS[-1] - LENGTHS[-2])
+    detail = f"{grown:.0f} against {cache:.0f} MiB"
+    return [*results, bound("memory from 4,000 to 8,000 tokens / their KV cache", grown / cache, "<=", 1.5, detail)]
+
+
+@torch.inference_mode()
+def common_beginnings(llm: LLM) -> list[Result]:
+    """Prefill of a needle grid's column, eleven depths of one haystack of 2,048 tokens: together, and one by one."""
+    task = NIAH(lengths=[2048], depths={"start": 0, "stop": 100, "step": 10}, haystack_start="zero")
+    task.prepare(llm)
+    samples = [task.sample(index) for index in task.order()]
+
+    def run(some: list[Sample]) -> None:
+        batch = pad(some, 0, llm.model.device)
+        prefill(llm.model, batch, batch.width, chunk=llm.prefill_chunk)
+
+    shared, alone, ratio = pair(lambda: run(samples), lambda: [run([sample]) for sample in samples], repeats=2)
+    detail = f"{shared:.1f} s against {alone:.1f} s, {len(samples)} prompts of {len(samples[0].ids)} tokens"
+    return [bound("prefill of 11 depths, prompt by prompt / common beginnings once", ratio, ">=", 1.4, detail)]
+
+
 def ablation(llm: LLM) -> list[Result]:
     """15 numbers of heads, static and random ones, on a prompt of about 1,000 tokens: together, and one by one."""
     task = NIAH(lengths=[890], depths=[50.0], seed=1)
@@ -312,6 +372,8 @@ def main() -> None:
             lambda: whole_prompts(llm),
             lambda: prefilling(llm),
             lambda: long_prompt(llm),
+            lambda: lengths(llm),
+            lambda: common_beginnings(llm),
             lambda: ablation(llm),
             lambda: training(folder, (1024, 512, 512), "demo's MLP", 1600, 10),
             lambda: training(folder, (8192, 4096, 4096), "paper's MLP", 400, 5),

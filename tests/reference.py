@@ -6,13 +6,15 @@ from typing import Any
 import numpy as np
 import torch
 
+from tests.families import projections
+
 
 @torch.no_grad()
 def replay(model: Any, prompt: list[int], answer: list[int]) -> dict[str, Any]:
     """One eager forward over prompt and answer: causal attention gives each step's query its own row.
 
-    `model` must have eager attention. Returns the greedy tokens, the hidden states and, for each step, the attention
-    rows of all heads over the keys it could see ([layer × head, key]).
+    `model` must have eager attention. Returns the greedy tokens, the logits, the hidden states and, for each step, the
+    attention rows of all heads over the keys it could see ([layer × head, key]).
     """
     ids = prompt + answer[:-1]
     result = model(torch.tensor([ids]), output_attentions=True, output_hidden_states=True, use_cache=False)
@@ -20,6 +22,7 @@ def replay(model: Any, prompt: list[int], answer: list[int]) -> dict[str, Any]:
     maps = torch.cat([layer[0] for layer in result.attentions])
     return {
         "tokens": result.logits[0, first:].argmax(-1).tolist(),
+        "logits": result.logits[0, first:],
         "hidden": result.hidden_states[-1][0, first:],
         "attention": [maps[:, query, : query + 1] for query in range(first, len(ids))],
     }
@@ -51,8 +54,7 @@ class SlowAblation:
 
     def __init__(self, model: Any, evidence: set[int], eq2: tuple[float, int, int] | None = None) -> None:
         self.model, self.evidence, self.eq2 = model, evidence, eq2
-        self.layers = [block.self_attn.o_proj for block in model.model.layers]
-        self.size = model.model.layers[0].self_attn.head_dim
+        self.layers, self.heads = projections(model), model.config.num_attention_heads
         self._seen: dict[Any, tuple[int, Any]] = {}
 
     @torch.no_grad()
@@ -77,10 +79,11 @@ class SlowAblation:
         return self._seen[key]
 
     def _silence(self, inputs: Any, layer: int, silenced: dict[int, set[int]], fill: Any) -> Any:
-        out, heads = inputs[0].clone(), self.layers[0].in_features // self.size
+        out, heads = inputs[0].clone(), self.heads
+        size = out.shape[-1] // heads
         for position, chosen in silenced.items():
             for head in (head - layer * heads for head in chosen if head // heads == layer):
-                part = slice(head * self.size, (head + 1) * self.size)
+                part = slice(head * size, (head + 1) * size)
                 out[0, position, part] = 0 if fill is None else fill[layer, head]
         return (out,)
 
@@ -103,7 +106,7 @@ class SlowAblation:
         self.model(torch.tensor([prompt[:-1]]), use_cache=False)
         for hook in hooks:
             hook.remove()
-        return torch.stack(seen).view(len(self.layers), -1, self.size)
+        return torch.stack(seen).unflatten(1, (self.heads, -1))
 
     def generate(
         self, prompt: list[int], steps: int, ends: Any, choose: Any, fill: Any = None, keep: str = "clean"

@@ -13,7 +13,7 @@ class Templated:
     """A tokenizer stand-in: the embedded tokenizer under another chat template."""
 
     def __init__(self, tokenizer, template):  # type: ignore[no-untyped-def]
-        self.tokenizer, self.chat_template = tokenizer, template
+        self.tokenizer, self.chat_template, self.eos_token_id = tokenizer, template, tokenizer.eos_token_id
 
     def __call__(self, *args, **kwargs):  # type: ignore[no-untyped-def]
         return self.tokenizer(*args, **kwargs)

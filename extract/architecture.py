@@ -1,0 +1,113 @@
+"""Which models can be instrumented exactly; the others are refused by name, before their weights are loaded."""
+
+import warnings
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from extract.cache import reserved_cache
+from extract.errors import UserError
+from extract.task import Sample
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
+
+
+def skeleton(auto: Any, config: Any, **options: Any) -> "PreTrainedModel":
+    """The model of a config without weights, on no device; it costs no memory.
+
+    Raises:
+        UserError: the config belongs to no causal language model.
+
+    """
+    if config.is_encoder_decoder:
+        raise UserError(f"{_names(config)}: an encoder-decoder; only decoder-only models are supported")
+    try:
+        with torch.device("meta"):
+            model: PreTrainedModel = auto.from_config(config, attn_implementation="eager", **options)
+    except ValueError as error:
+        if "Unrecognized configuration class" not in str(error):
+            raise
+        raise UserError(
+            f"{_names(config)}: no causal language model; only decoder-only models are supported"
+        ) from error
+    return model
+
+
+def _names(config: Any) -> str:
+    """The class that a config was saved from, or its own."""
+    names = getattr(config, "architectures", None) or [type(config).__name__]
+    return str(names[0])
+
+
+def check(model: "PreTrainedModel") -> None:
+    """Whether heads of this model can be seen and silenced exactly.
+
+    Raises:
+        UserError: they cannot; names the class and the reason.
+
+    """
+    kind, config = type(model).__name__, model.config
+    if config.get_text_config(decoder=True) is not config:
+        raise UserError(f"{kind}: a multimodal model; only models of text alone are supported")
+    if not model._can_set_attn_implementation():
+        raise UserError(
+            f"{kind}: its attention does not go through transformers' AttentionInterface, so its heads cannot be seen; "
+            "use a model class that supports it"
+        )
+    layers = [module for module in model.modules() if hasattr(module, "layer_idx")]
+    if any(getattr(module, "is_causal", True) is False for module in layers):
+        raise UserError(f"{kind}: its attention looks ahead (an encoder); only decoder-only models are supported")
+    if any("dynamic" in rope for rope in _rope_types(model)):
+        raise UserError(
+            f"{kind}: its position embedding changes with the length of the sequence (dynamic RoPE), so cached keys "
+            "would be wrong; use a static rope_type"
+        )
+    if model.get_output_embeddings() is None:
+        raise UserError(f"{kind}: it has no LM head, so nothing can be generated")
+    reserved_cache(model, 1)
+
+
+def _rope_types(model: "PreTrainedModel") -> set[str]:
+    """The kinds of rotary embedding that a model has."""
+    found: set[str] = set()
+    for module in model.modules():
+        kinds = getattr(module, "rope_type", None)
+        found.update(kinds.values() if isinstance(kinds, dict) else [kinds] if isinstance(kinds, str) else [])
+    return found
+
+
+def narrowest_window(model: "PreTrainedModel") -> int | None:
+    """The smallest sliding window among the layers, in tokens; None: every layer sees all keys."""
+    from transformers.cache_utils import DynamicCache
+
+    windows = [getattr(layer, "sliding_window", None) for layer in DynamicCache(config=model.config).layers]
+    return min((int(window) for window in windows if window is not None), default=None)
+
+
+def check_every_key_is_seen(model: "PreTrainedModel", purpose: str) -> None:
+    """Whether every layer sees all keys, however long the prompt.
+
+    Raises:
+        UserError: a layer has a window.
+
+    """
+    window = narrowest_window(model)
+    if window is not None and window < model.config.max_position_embeddings:
+        raise UserError(
+            f"{type(model).__name__}: {purpose} needs layers that see every token, but some have a window of {window}; "
+            "choose another model"
+        )
+
+
+def warn_of_windows(model: "PreTrainedModel", samples: Sequence[Sample]) -> None:
+    """Warn where a layer's window cannot hold a whole evidence span: its heads then see a part of it at most."""
+    window = narrowest_window(model)
+    longest = max((end - start for sample in samples for start, end in sample.evidence), default=0)
+    if window is not None and longest > window:
+        warnings.warn(
+            f"{type(model).__name__}: layers with a window of {window} tokens cannot see evidence of {longest} tokens "
+            "as a whole; scores of their heads count the part inside",
+            stacklevel=2,
+        )
