@@ -86,19 +86,10 @@ def narrowest_window(model: "PreTrainedModel") -> int | None:
     return min((int(window) for window in windows if window is not None), default=None)
 
 
-def check_every_key_is_seen(model: "PreTrainedModel", purpose: str) -> None:
-    """Whether every layer sees all keys, however long the prompt.
-
-    Raises:
-        UserError: a layer has a window.
-
-    """
+def is_windowed(model: "PreTrainedModel") -> bool:
+    """Whether a layer may see less than the whole of a prompt that the model takes."""
     window = narrowest_window(model)
-    if window is not None and window < model.config.max_position_embeddings:
-        raise UserError(
-            f"{type(model).__name__}: {purpose} needs layers that see every token, but some have a window of {window}; "
-            "choose another model"
-        )
+    return window is not None and window < int(model.config.max_position_embeddings)
 
 
 def warn_of_windows(model: "PreTrainedModel", samples: Sequence[Sample]) -> None:

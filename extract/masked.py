@@ -8,12 +8,12 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from extract.architecture import check_every_key_is_seen
+from extract.architecture import is_windowed
 from extract.cache import ReservedLayer, reserved_cache
 from extract.instrument import Recorder, instrumented, recording
 from extract.llm import LLM
 from extract.rope import check_short
-from extract.views import View
+from extract.views import Mask, View
 
 if TYPE_CHECKING:
     from transformers import DynamicCache
@@ -91,15 +91,19 @@ class MaskedLLM:
         keep: Views kept for each question, the latest.
 
     Raises:
-        UserError: a layer of the model has a window; or, when it runs, a prompt changes its LongRoPE.
+        UserError: when it runs: a prompt reaches beyond the border of the model's LongRoPE.
 
     """
 
     def __init__(self, llm: LLM, chunk: int = 512, keep: int = 16) -> None:
-        check_every_key_is_seen(llm.model, "a partly hidden context")
+        self.windowed = is_windowed(llm.model)
         self.llm, self.chunk, self.keep = llm, chunk, keep
         self._kept: dict[int, list[_Kept]] = {}
         self._ends = frozenset(llm.end_tokens)
+
+    def exact(self, mask: Mask) -> Mask:
+        """The mask that gives what `mask` promises: windows count keys, so `packed` would widen them."""
+        return "in_place" if mask == "packed" and self.windowed else mask
 
     def forget(self, question: int) -> None:
         """Free what a finished question keeps."""
@@ -160,8 +164,13 @@ class MaskedLLM:
         return tokens, positions, torch.tensor(view.visible, device=device)
 
     def store(self, question: int, view: View, layers: "Sequence[object]", row: int, start: int) -> None:
-        """Keep the keys of a view that was run in a row of a batch, from column `start` on."""
-        parts = []
+        """Keep the keys of a view that was run in a row of a batch, from column `start` on.
+
+        A layer with a window has forgotten some of them, so that nothing is kept.
+        """
+        if self.windowed:
+            return
+        kept, parts = self._kept.setdefault(question, []), []
         for layer in layers:
             assert isinstance(layer, ReservedLayer)
             assert layer.keys is not None
@@ -169,7 +178,6 @@ class MaskedLLM:
             own, place = ReservedLayer(len(view)), (slice(row, row + 1), slice(None), slice(start, start + len(view)))
             own.update(layer.keys[place], layer.values[place])
             parts.append(own)
-        kept = self._kept.setdefault(question, [])
         kept.append(_Kept(view, parts))
         del kept[: -self.keep]
 

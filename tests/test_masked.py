@@ -12,6 +12,7 @@ from extract.llm import LLM
 from extract.masked import Job, MaskedLLM
 from extract.prompt import Span
 from extract.views import Mask, View, view, whole
+from tests.families import FAMILIES, save
 
 CONTEXT = (6, 40)
 WINDOWS = {"none": [], "two": [(8, 14), (20, 33)], "all": [CONTEXT], "edges": [(6, 9), (37, 40)]}
@@ -159,3 +160,22 @@ def test_views() -> None:
     assert [place for place, seen in enumerate(in_place.visible) if not seen] == [2, 5, 6, 7]
     assert packed.shared(view(ids, (2, 8), [(3, 6)], "packed")) == 4
     assert whole(ids).shared(in_place) == 2
+
+
+@pytest.mark.parametrize("name", ["mistral", "gemma3", "gpt-oss"])
+def test_windows_count_keys_so_hidden_tokens_run_under_a_mask(llm: LLM, tmp_path: Path, name: str) -> None:
+    """Against eager attention over the whole prompt, without cache; the context is longer than the window."""
+    tiny = LLM(str(save(FAMILIES[name], llm.tokenizer, tmp_path)))
+    ids = [int(x) for x in torch.randint(5, 500, (52,), generator=torch.Generator().manual_seed(0))]
+    masked = MaskedLLM(tiny, chunk=9)
+    assert (masked.exact("packed"), masked.exact("concat")) == ("in_place", "concat")
+    jobs = [Job(0, view(ids[cut:], (6, 40 - cut), [(8, 14)], masked.exact("packed")), 5, never) for cut in (0, 7)]
+    found = masked.generate(jobs)
+    tiny.model.set_attn_implementation("eager")
+    for job, one in zip(jobs, found, strict=True):
+        tokens, keys = list(job.view.tokens), list(job.view.visible)
+        for token in one.tokens:
+            seen = torch.tensor([keys], dtype=torch.long)
+            logits = tiny.model(torch.tensor([tokens]), attention_mask=seen, use_cache=False).logits[0, -1]
+            assert logits.max() - logits[token] < 1e-4
+            tokens, keys = [*tokens, token], [*keys, True]

@@ -179,10 +179,16 @@ class RagEvaluation(Callback):
     def _run(self, numbers: Sequence[int], strategies: Sequence[Strategy]) -> list[Trace]:
         """Traces of some questions under some strategies, run together."""
         task = self.task
-        settings = Settings(
-            self.mask, self.draft_length, task.budget, self.retries, task.opening, task.marker, task.answer_end
-        )
         masked = MaskedLLM(self.llm, keep=len(strategies) + 2)
+        settings = Settings(
+            masked.exact(self.mask),
+            self.draft_length,
+            task.budget,
+            self.retries,
+            task.opening,
+            task.marker,
+            task.answer_end,
+        )
         questions = [ask(task, self._without, number) for number in numbers]
         runs = [Run(question, one, settings, self.llm.tokenizer) for question in questions for one in strategies]
         run_together(masked, runs)
