@@ -21,6 +21,7 @@ CHECKED = (
     "extract.ablated",
     "extract.dynamic",
     "extract.keys",
+    "extract.softmax",
     "extract.steps",
     "extract.masked",
     "extract.two_pass",
