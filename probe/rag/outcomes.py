@@ -111,7 +111,7 @@ class RagOutcomes:
                 _cell(cells["f1"]),
                 _against(pairs, reference, label),
                 *(_cell(cells[name]) for name in ("recall", "first_recall", "precision")),
-                *(f"{cells[name]['value']:.1f}" for name in ("visible", "retrievals")),
+                *(f"{cells[name]['value']:.1f}" if cells[name]["n"] else "" for name in ("visible", "retrievals")),
                 f"{cells['forward_tokens']['value']:,.0f}",
                 "" if published is None else f"{published[0]:.3f} / {published[1]:.3f}",
             )

@@ -1,6 +1,7 @@
 """One run of masked RAG, told in colour in the terminal."""
 
 import json
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -48,7 +49,8 @@ def show(trace: Trace, console: Console) -> None:
         console.print(Text(f"   kept “{round_['kept'].strip()}”; heads {heads}", style="dim"))
         for window in round_["windows"]:
             title = f"tokens {window['start']} to {window['end']}"
-            console.print(Panel(Text(window["text"].strip()), title=title, border_style="blue", title_align="left"))
+            text = re.sub(r"\s*\n\s*", "\n", window["text"].strip())  # blank lines would spread it over the screen
+            console.print(Panel(Text(text), title=title, border_style="blue", title_align="left"))
         console.print(Text("   written again: ", style="bold cyan"), Text(str(round_["rewrite"]).strip()), sep="")
     console.print(Text("\nanswer ", style="bold"), Text(trace["text"]), sep="")
     told = (f"EM {metrics['em']:.0f}", f"F1 {metrics['f1']:.2f}", f"stopped: {trace['stop']}")
