@@ -128,7 +128,7 @@ class RagOutcomes:
             axes = drawn.add_subplot(1, 2, number + 1)
             cells = [figures[label][name] for label in self.strategies]
             axes.hlines(places, [c["low"] for c in cells], [c["high"] for c in cells], color="#8aa4c8", linewidth=4)
-            axes.plot([c["value"] for c in cells], places, "o", color="#1f4e8c")
+            axes.plot([c["value"] for c in cells], places, "o", color="#1f4e8c", clip_on=False)
             axes.set_yticks(places, self.strategies if number == 0 else [""] * len(places))
             axes.set_xlabel(f"{title} (95 % interval)")
             axes.set_xlim(left=0)
