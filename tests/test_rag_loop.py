@@ -113,13 +113,13 @@ def test_whole_runs_of_a_tiny_llm_equal_the_reference(tiny_llm_folder: Path) -> 
 
 @pytest.mark.slow
 def test_a_whole_run_of_the_embedded_llm_equals_the_reference(llm: LLM) -> None:
-    task, asked = questions(llm, 1, 5, budget=28)
+    task, asked = questions(llm, 1, 5, budget=16)
     windows, rind = Windows(k=8, width=16), RIND(1.0)
     runs = []
     for mask in ("packed", "in_place"):
         strategy = Chosen(mask, [165, 157, 169, 168, 209], windows, rind)
         strategy.prepare(windows, rind)
-        runs.append(Run(asked[0], strategy, settings(task, mask, 16), llm.tokenizer))  # type: ignore[arg-type]
+        runs.append(Run(asked[0], strategy, settings(task, mask, 8), llm.tokenizer))  # type: ignore[arg-type]
         run_together(MaskedLLM(llm), runs[-1:])
     check(llm, runs[:1])
     assert runs[0].answer == runs[1].answer
