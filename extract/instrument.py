@@ -259,10 +259,13 @@ def _sdpa(
     module: torch.nn.Module, query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None, **options: Any
 ) -> Tensor:
     """Transformers' SDPA. Where there is a mask, by blocks of queries, each without the keys behind its last query."""
-    from transformers.integrations.sdpa_attention import sdpa_attention_forward
+    from transformers.integrations.sdpa_attention import repeat_kv, sdpa_attention_forward
 
     length, keys = query.shape[2], key.shape[2]
     size, outputs = length if mask is None else QUERIES, []
+    if length > size:  # each block would repeat the keys of grouped heads for itself
+        groups = query.shape[1] // key.shape[1]
+        key, value, module = repeat_kv(key, groups), repeat_kv(value, groups), _Ungrouped()
     for start in range(0, length, size):
         stop = min(start + size, length)
         seen = keys - length + stop
@@ -272,6 +275,12 @@ def _sdpa(
         )
         outputs.append(output)
     return outputs[0] if len(outputs) == 1 else torch.cat(outputs, dim=1)
+
+
+class _Ungrouped(torch.nn.Module):
+    """Stands for an attention module whose every query head has keys of its own."""
+
+    is_causal = True
 
 
 def register() -> None:
