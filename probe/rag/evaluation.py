@@ -209,7 +209,7 @@ class RagEvaluation(Callback):
         write_bytes(folder / "traces.jsonl", lines.encode())
         title = f"Masked dynamic RAG of {self.llm.name}: {len(self.task)} questions, mask {self.mask}"
         console = Console()
-        console.print(outcomes.table(title, self.strategies), paper_table(), sep="\n")
+        console.print(outcomes.table(title, self.strategies), outcomes.retrieval_table(), paper_table(), sep="\n")
         console.print(f"tables, figures and traces written to {folder}", highlight=False)
 
     def on_validation_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:

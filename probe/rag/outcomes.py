@@ -94,26 +94,34 @@ class RagOutcomes:
         ]
 
     def table(self, title: str, known: Sequence[Strategy]) -> Table:
-        """Strategies with their intervals, against the first one, and the paper's row."""
+        """Answers of the strategies with their intervals, against the first one, and the paper's row."""
         reference = self.strategies[0]
         out = Table(title=title, caption=_caption(reference))
-        for header in ("", "EM", "F1", f"F1 against {reference}", "recall", "first recall", "precision"):
+        for header in ("", "EM", "F1", f"F1 against {reference}", "llama3.1-8b"):
             out.add_column(header, justify="right" if header else "left")
-        for header in ("visible", "retrievals", "tokens run", "llama3.1-8b: EM / F1"):
-            out.add_column(header, justify="right")
         figures, pairs = self.figures(), self.pairs()
         for label, strategy in zip(self.strategies, known, strict=True):
-            cells = figures[label]
             published = PAPER["llama3.1-8b"].get(strategy.paper or "")
             out.add_row(
                 label,
-                _cell(cells["em"]),
-                _cell(cells["f1"]),
+                *(_cell(figures[label][name]) for name in ("em", "f1")),
                 _against(pairs, reference, label),
-                *(_cell(cells[name]) for name in ("recall", "first_recall", "precision")),
-                *(f"{cells[name]['value']:.1f}" if cells[name]["n"] else "" for name in ("visible", "retrievals")),
-                f"{cells['forward_tokens']['value']:,.0f}",
                 "" if published is None else f"{published[0]:.3f} / {published[1]:.3f}",
+            )
+        return out
+
+    def retrieval_table(self) -> Table:
+        """What the strategies made visible, and at what cost."""
+        out = Table(title="What became visible", caption=RETRIEVAL)
+        for header in ("", "first recall", "recall", "precision", "visible", "retrievals", "tokens run"):
+            out.add_column(header, justify="right" if header else "left")
+        for label, cells in self.figures().items():
+            out.add_row(
+                label,
+                *(_cell(cells[name]) for name in ("first_recall", "recall")),
+                *(f"{cells[n]['value']:.{d}f}" if cells[n]["n"] else "" for n, d in (("precision", 2), ("visible", 0))),
+                f"{cells['retrievals']['value']:.1f}",
+                f"{cells['forward_tokens']['value']:,.0f}",
             )
         return out
 
@@ -137,13 +145,18 @@ class RagOutcomes:
         return {"strategies": drawn}
 
 
+RETRIEVAL = (
+    "recall: share of supporting-fact tokens within the windows; precision: share of the windows' tokens that are so; "
+    "both a mean over a question's retrievals, then over questions with any; visible: context tokens; tokens run: "
+    "forward, everything counted, as if the strategy ran alone"
+)
+
+
 def _caption(reference: str) -> str:
     return (
         "[95 % interval: Wilson for EM, bootstrap over questions for others]; "
         f"against {reference}: mean difference on the same questions, McNemar's p of EM; "
-        "recall: share of supporting-fact tokens within the windows; precision: share of the windows' tokens that are "
-        "such; both a mean over a question's retrievals, then over questions with any; visible: context tokens; tokens "
-        "run: forward, everything counted, as if the strategy ran alone; llama3.1-8b: the paper's"
+        "llama3.1-8b: the paper's EM / F1"
     )
 
 
