@@ -22,11 +22,12 @@ from extract.store import digest
 from extract.views import Mask
 from extract.writer import on_rank_zero
 from probe.artifacts import leave
-from probe.rag.loop import Run, Settings, run_together, trace
+from probe.rag.loop import Run, Settings, run_together
 from probe.rag.outcomes import RagOutcomes, Trace
 from probe.rag.paper import paper_table
 from probe.rag.question import ask
 from probe.rag.strategies import Strategy
+from probe.rag.trace import trace
 from probe.rag.triggers import RIND, Trigger
 from probe.rag.windows import Windows
 from probe.regressor import ProbeRegressor

@@ -1,9 +1,8 @@
 """Algorithm 1: draft under a mask, and where the draft is uncertain go back, retrieve, and write the sentence again."""
 
-import math
 import re
 from collections.abc import Generator, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from extract.masked import Generated, Job, MaskedLLM, Seen
@@ -250,68 +249,3 @@ def _send(steps: list[Steps], asked: dict[int, Request], number: int, answer: An
         asked[number] = steps[number].send(answer)
     except StopIteration:
         asked.pop(number, None)
-
-
-def trace(run: Run, grade: dict[str, float], heads_per_layer: int) -> dict[str, Any]:
-    """Everything about a finished run, in plain values."""
-    sample = run.question.sample
-    return {
-        "sample": sample.index,
-        "id": sample.id,
-        "question": sample.question,
-        "gold": sample.gold,
-        "strategy": run.strategy.name,
-        "context": list(run.question.context),
-        "evidence": [list(span) for span in sample.evidence],
-        "rounds": [_round(run, round_, heads_per_layer) for round_ in run.rounds],
-        "text": run.text,
-        "stop": run.stop,
-        "metrics": {**grade, **{name: _plain(value) for name, value in figures(run).items()}},
-    }
-
-
-def _round(run: Run, round_: Round, heads_per_layer: int) -> dict[str, Any]:
-    found, ids = round_.retrieved, run.question.sample.ids
-    return {
-        "draft": round_.draft,
-        "words": [asdict(word) for word in round_.judgement.words],
-        "hit": round_.judgement.hit,
-        "kept": round_.kept,
-        "heads": None if found is None or found.heads is None else [divmod(h, heads_per_layer) for h in found.heads],
-        "windows": None if found is None else [_window(run, start, end, ids) for start, end in found.windows],
-        "rewrite": round_.rewrite,
-    }
-
-
-def _window(run: Run, start: int, end: int, ids: list[int]) -> dict[str, Any]:
-    return {"start": start, "end": end, "text": read(run.tokenizer, ids[start:end])}
-
-
-def figures(run: Run) -> dict[str, float]:
-    """What a run cost and found; NaN where nothing was retrieved or, for the first four, nothing can be."""
-    found = [round_.retrieved for round_ in run.rounds if round_.retrieved is not None]
-    shown = [{position for start, end in one.windows for position in range(start, end)} for one in found]
-    if not found and not run.strategy.bare and run.strategy.first(run.question):
-        shown = [{i for start, end in run.strategy.first(run.question) for i in range(start, end)}]
-    evidence = run.question.evidence
-    recall = [len(one & evidence) / len(evidence) for one in shown]
-    precision = [len(one & evidence) / len(one) for one in shown]
-    return {
-        "recall": _mean(recall),
-        "precision": _mean(precision),
-        "first_recall": recall[0] if recall else float("nan"),
-        "visible": _mean([len(one) for one in shown]),
-        "retrievals": len(found),
-        "stuck": run.stuck,
-        "masked_tokens": run.masked,
-        "forward_tokens": run.masked + run.looked + run.weighed,
-    }
-
-
-def _plain(value: float) -> float | None:
-    """JSON knows no NaN."""
-    return None if math.isnan(value) else value
-
-
-def _mean(values: Sequence[float]) -> float:
-    return sum(values) / len(values) if values else float("nan")

@@ -85,9 +85,9 @@ class Strategy(ABC):
         del question
         return []
 
-    @abstractmethod
     def retrieve(self, moment: Moment) -> Retrieved:
-        """What becomes visible."""
+        """What becomes visible: by default what is visible anyway."""
+        return Retrieved(self.first(moment.question))
 
 
 class HeadStrategy(Strategy):
@@ -287,10 +287,6 @@ class Full(Strategy):
         """The context."""
         return [question.context]
 
-    def retrieve(self, moment: Moment) -> Retrieved:
-        """Never called for."""
-        raise NotImplementedError
-
 
 class WithoutRAG(Strategy):
     """The context is left out of the prompt, not masked; no retrieval."""
@@ -299,10 +295,6 @@ class WithoutRAG(Strategy):
 
     def __init__(self, name: str | None = None) -> None:
         super().__init__(name, trigger=Never())
-
-    def retrieve(self, moment: Moment) -> Retrieved:
-        """Never called for."""
-        raise NotImplementedError
 
 
 def top(scores: Float[Tensor, "head"], count: int) -> list[int]:
