@@ -69,10 +69,10 @@ class ProbeClassifier(Probe):
         self.threshold.fill_(best_threshold(probabilities, labels))
         self.static_threshold.fill_(best_threshold(self._static(labels), labels))
         figures = Ranked(probabilities, labels, sample).figures(float(self.threshold))
-        self.log("val/loss", self.loss(outputs, scores), prog_bar=True)
-        self.log_dict({f"val/{name}": value for name, value in figures.as_dict().items()})
-        self.log("val/threshold", self.threshold)
-        self.log("hp_metric", figures.f1)  # what TensorBoard's hyper-parameter view compares runs by
+        self.log("val/loss", self.loss(outputs, scores), prog_bar=True, sync_dist=True)
+        self.log_dict({f"val/{name}": value for name, value in figures.as_dict().items()}, sync_dist=True)
+        self.log("val/threshold", self.threshold, sync_dist=True)
+        self.log("hp_metric", figures.f1, sync_dist=True)  # what TensorBoard's hyper-parameter view compares runs by
         self._draw_curve("val/precision_recall", probabilities, labels)
 
     def _static(self, labels: Tensor) -> Tensor:
@@ -99,6 +99,6 @@ class ProbeClassifier(Probe):
             intervals = ranked.intervals(threshold, self.resamples, self.bootstrap_seed)
             self.results[name] = {**figures, "threshold": threshold, "intervals": intervals}
             prefix = "test" if name == "probe" else "test/static"
-            self.log_dict({f"{prefix}/{key}": value for key, value in figures.items()})
-            self.log(f"{prefix}/threshold", threshold)
+            self.log_dict({f"{prefix}/{key}": value for key, value in figures.items()}, sync_dist=True)
+            self.log(f"{prefix}/threshold", threshold, sync_dist=True)
         self._draw_curve("test/precision_recall", probabilities, labels)

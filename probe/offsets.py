@@ -134,8 +134,8 @@ class OffsetProbes(TrainedOnRows):
         """Losses, and the thresholds that the checkpoint will carry."""
         outputs, scores, _ = self._drain()
         losses = self.loss(outputs.to(self.device), scores.to(self.device))
-        self.log("val/loss", losses.mean(), prog_bar=True)
-        self.log_dict({f"val/loss/k{k:02d}": loss for k, loss in enumerate(losses)})
+        self.log("val/loss", losses.mean(), prog_bar=True, sync_dist=True)
+        self.log_dict({f"val/loss/k{k:02d}": loss for k, loss in enumerate(losses)}, sync_dist=True)
         if self.target != "copy_paste":
             return
         for k, probe in enumerate(self._each()):
@@ -163,7 +163,7 @@ class OffsetProbes(TrainedOnRows):
             "offsets": [self._judge(k, outputs[:, k], scores, sample) for k in range(self.num_offsets + 1)],
         }
         for cell in self.records():
-            self.log(f"test/{cell['kind']}/{cell['figure']}/k{cell['k']:02d}", cell["value"])
+            self.log(f"test/{cell['kind']}/{cell['figure']}/k{cell['k']:02d}", cell["value"], sync_dist=True)
 
     def _judge(self, k: int, outputs: Tensor, scores: Tensor, sample: Tensor) -> dict[str, Any]:
         known = scored(scores[:, k]) & scored(scores[:, 0])

@@ -98,9 +98,10 @@ class ProbeRegressor(Probe):
         outputs, scores, sample = self.drain()
         outputs = outputs[:, : scores.shape[1]]
         figures = Regression(outputs, scores, sample, self.top).figures()
-        self.log("val/loss", self._loss_on_host(outputs, scores), prog_bar=True)
-        self.log_dict({f"val/{name}": value for name, value in figures.items()})
-        self.log("hp_metric", figures["r2_variance_weighted"])  # for TensorBoard's hyper-parameter view
+        self.log("val/loss", self._loss_on_host(outputs, scores), prog_bar=True, sync_dist=True)
+        self.log_dict({f"val/{name}": value for name, value in figures.items()}, sync_dist=True)
+        # what TensorBoard's hyper-parameter view compares runs by
+        self.log("hp_metric", figures["r2_variance_weighted"], sync_dist=True)
         last = self.current_epoch + 1 == self.trainer.max_epochs
         if self.figure_every and (last or self.current_epoch % self.figure_every == 0):
             self._draw("val/predicted_against_true", outputs, scores)
@@ -136,5 +137,5 @@ class ProbeRegressor(Probe):
             intervals = regression.intervals(self.resamples, self.bootstrap_seed)
             self.results[name] = {**figures, "intervals": intervals}
             prefix = "test" if name == "probe" else f"test/{name}"
-            self.log_dict({f"{prefix}/{key}": value for key, value in figures.items()})
+            self.log_dict({f"{prefix}/{key}": value for key, value in figures.items()}, sync_dist=True)
         self._draw("test/predicted_against_true", judged["probe"], scores)

@@ -1,4 +1,4 @@
-"""The shipped LLM configs: each on a tiny random model of the same class and shape, and what the README says."""
+"""The shipped LLM configs: each on a tiny random model of the same class and shape, and what the documentation says."""
 
 import re
 from pathlib import Path
@@ -88,9 +88,9 @@ def test_qwen3_does_not_think() -> None:
     assert render(tokenizer, "S", "U").text == "SU"
 
 
-def test_the_readme_says_what_each_needs() -> None:
+def test_the_documentation_says_what_each_needs() -> None:
     """Weights in 16 bits, and keys and values by thousand tokens and at the full context, from the shapes."""
-    text = (ROOT / "README.md").read_text()
+    text = (ROOT / "docs" / "own-model.md").read_text()
     for name, shape in SHAPES.items():
         row = re.search(rf"^\| \[?`?{re.escape(name)}`?.*$", text, re.MULTILINE)
         assert row, name
