@@ -105,10 +105,6 @@ class MaskedLLM:
         """The mask that gives what `mask` promises: windows count keys, so `packed` would widen them."""
         return "in_place" if mask == "packed" and self.windowed else mask
 
-    def forget(self, question: int) -> None:
-        """Free what a finished question keeps."""
-        self._kept.pop(question, None)
-
     @torch.inference_mode()
     def generate(self, jobs: Sequence[Job]) -> list[Generated]:
         """Run all jobs, each distinct one once, those of similar length in one batch."""

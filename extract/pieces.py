@@ -13,8 +13,10 @@ if TYPE_CHECKING:
 
 PARTIAL = "\ufffd"
 """What a decoder writes for a character whose bytes are not all there yet."""
-ABBREVIATION = re.compile(r"(?:^|[\s(\"'])(?:[A-Z]|St|Mr|Mrs|Ms|Dr|Prof|Jr|Sr|Lt|Col|Gen|Capt|Mt|No|vs|e\.g|i\.e)\.$")
-"""A full stop that ends no sentence: behind an initial or a title."""
+ABBREVIATION = re.compile(
+    r"(?:^|[\s(\"'])(?:(?:[A-Z]\.)*[A-Z]|St|Mr|Mrs|Ms|Dr|Prof|Jr|Sr|Lt|Col|Gen|Capt|Mt|No|vs|e\.g|i\.e)\.$"
+)
+"""A full stop that ends no sentence: behind an initial, initials or a title."""
 
 
 def spell(tokenizer: "PreTrainedTokenizerBase", ids: Sequence[int]) -> Prompt:
@@ -66,10 +68,12 @@ def sentences(text: str) -> list[Span]:
     return list(pairwise(bounds))
 
 
-def ends_sentence(text: str) -> bool:
-    """Whether the text's last sentence is complete."""
-    found = sentences(text)
-    if not found:
-        return False
-    last = text[slice(*found[-1])]
-    return last.endswith("\n") or (bool(re.search(f"{SENTENCE_END.pattern}$", last)) and not ABBREVIATION.search(last))
+def complete_sentence(text: str, behind: int) -> int | None:
+    """Where the first complete sentence ends that ends behind a character; None if there is none yet.
+
+    A sentence is complete once nothing that follows can lengthen it: behind `3.` a `5` may come, behind `3. ` not.
+    """
+    for start, end in sentences(text):
+        if end > behind and (end < len(text) or text[start:end].endswith("\n")):
+            return end
+    return None

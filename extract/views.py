@@ -2,7 +2,11 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
 
 from extract.prompt import Span
 
@@ -45,17 +49,13 @@ class View:
 
     def shared(self, other: "View") -> int:
         """How many first tokens of both are the same, at the same positions, hidden or not alike."""
-        if self == other:
-            return len(self)
-        count = 0
-        for mine, theirs in zip(self._entries(), other._entries(), strict=False):
-            if mine != theirs:
-                break
-            count += 1
-        return count
+        count = min(len(self), len(other))
+        differs = (self._entries[:, :count] != other._entries[:, :count]).any(axis=0)
+        return int(differs.argmax()) if differs.any() else count
 
-    def _entries(self) -> "zip[tuple[int, int, bool]]":
-        return zip(self.tokens, self.positions, self.visible, strict=True)
+    @cached_property
+    def _entries(self) -> NDArray[np.int64]:
+        return np.array([self.tokens, self.positions, self.visible], np.int64)
 
 
 def view(ids: Sequence[int], context: Span, windows: Sequence[Span], mask: Mask) -> View:

@@ -39,7 +39,7 @@ class Trials:
         if file.exists():
             self._refuse_other(_read(file), config)
         elif any(self.folder.glob("*.json")):
-            raise UserError(f"{self.folder} holds JSON files of something else; choose another model.trials")
+            raise UserError(f"{self.folder} holds JSON files of something else; choose another folder for `trials`")
         else:
             self._begin(file, config)
         sweep(self.folder)
@@ -57,7 +57,7 @@ class Trials:
             return
         raise UserError(
             f"{self.folder} holds trials of a run with other settings ({first_difference(former, config)}); "
-            "choose another model.trials, or delete that folder"
+            "choose another folder for `trials`, or delete that one"
         )
 
     def write(self, batch: int, trials: list[Trial]) -> None:

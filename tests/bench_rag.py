@@ -21,7 +21,7 @@ MASKS: tuple[Mask, ...] = ("packed", "in_place")
 
 def evaluate(llm: LLM, task: MultiHopQA, question: Question, strategies: list[Strategy], mask: Mask) -> list[Run]:
     """One question under some strategies."""
-    settings = Settings(mask, 32, task.budget, 2, task.opening, task.marker, task.answer_end)
+    settings = Settings(mask, True, 32, task.budget, 2, task.opening, task.marker, task.answer_end)
     runs = [Run(question, strategy, settings, llm.tokenizer) for strategy in strategies]
     run_together(MaskedLLM(llm), runs)
     return runs

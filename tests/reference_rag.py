@@ -1,6 +1,8 @@
-"""A slow, obvious masked dynamic RAG: no cache, no batch, every token a full forward with its mask written out."""
+"""A slow, obvious masked dynamic RAG: no cache, no batch, every token a full forward with its mask written out.
 
-import re
+Text is gone through letter by letter. Of the code under test it takes the list of function words alone.
+"""
+
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -10,11 +12,9 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
-from extract.answers import ANSWER_END
-from extract.pieces import ends_sentence, first_characters, sentences, spell, words
-from extract.prompt import Span
 from probe.rag.content import StopWords
 
+Span = tuple[int, int]
 Choose = Callable[[Tensor, Tensor], list[int]]
 Word = tuple[str, float, bool]
 """A drafted word's text, its RIND value, and whether it carries content and so may fire."""
@@ -34,7 +34,6 @@ class Settings:
     length: int = 100
     retries: int = 2
     marker: str = "So the answer is"
-    answer_end: str = ANSWER_END
 
 
 @contextmanager
@@ -79,15 +78,85 @@ def greedy(
         p = torch.softmax(logits, dim=-1)
         entropies.append(float(-(p * torch.log_softmax(logits, dim=-1)).sum()))
         new.append(token)
-        if stop(spell(llm.tokenizer, said + new).text):
+        if stop(text_of(llm, said + new)):
             break
     return new, entropies, False
 
 
-def answered(text: str, s: Settings) -> bool:
-    """Whether the marker and a whole answer behind it are there."""
-    found = re.search(re.escape(s.marker), " " + text, re.IGNORECASE)
-    return bool(found and re.search(s.answer_end, (" " + text)[found.end() :].lstrip(" :\n\t")))
+def text_of(llm: Any, ids: list[int]) -> str:
+    """Tokens as text."""
+    return str(llm.tokenizer.decode(ids, skip_special_tokens=True, clean_up_tokenization_spaces=False))
+
+
+def place(llm: Any, ids: list[int], number: int) -> int:
+    """Where the first letter of a token stands, or the token, if it is blank."""
+    start = len(text_of(llm, ids[:number]).rstrip("\ufffd"))
+    text = text_of(llm, ids)
+    end = len(text) if number + 1 == len(ids) else len(text_of(llm, ids[: number + 1]).rstrip("\ufffd"))
+    return next((at for at in range(start, end) if not text[at].isspace()), start)
+
+
+def before(llm: Any, ids: list[int], end: int) -> list[int]:
+    """The tokens that begin before a letter of their text."""
+    return [token for number, token in enumerate(ids) if place(llm, ids, number) < end]
+
+
+TITLES = "St Mr Mrs Ms Dr Prof Jr Sr Lt Col Gen Capt Mt No vs e.g i.e".split()
+
+
+def sentences(text: str) -> list[Span]:
+    """Start and end of each sentence, the last perhaps unfinished."""
+    found, start = list[Span](), 0
+    for at in range(len(text)):
+        if text[at] == "\n" and at and not text[at - 1].isspace():
+            end = at + 1
+        elif text[at] in ".!?":
+            end = at + 1
+            while end < len(text) and text[end] in "\"'”’)]":
+                end += 1
+            if end < len(text) and not text[end].isspace():
+                continue
+        else:
+            continue
+        piece = text[start:end]
+        last = piece.split()[-1].lstrip("(\"'") if piece.split() else ""
+        initials = last.endswith(".") and all(len(x) == 1 and "A" <= x <= "Z" for x in last[:-1].split("."))
+        if piece.strip() and not initials and not (last.endswith(".") and last[:-1] in TITLES):
+            found.append((start, end))
+            start = end
+    return [*found, (start, len(text))] if text[start:].strip() else found
+
+
+def words(text: str) -> list[Span]:
+    """Start and end of each word."""
+    starts = [i for i in range(len(text)) if not text[i].isspace() and (i == 0 or text[i - 1].isspace())]
+    return [(a, next((b for b in range(a, len(text)) if text[b].isspace()), len(text))) for a in starts]
+
+
+def answer_over(text: str, s: Settings) -> int | None:
+    """Behind which letter the answer is over: its line's end, or a full stop behind three letters and before space."""
+    at = text.lower().find(s.marker.lower())
+    if at < 0:
+        return None
+    first = at + len(s.marker)
+    while first < len(text) and text[first] in " :\n\t":
+        first += 1
+    for at in range(first, len(text)):
+        if text[at] == "\n":
+            return at + 1
+        word = text[max(first, at - 3) : at]
+        whole = len(word) == 3 and all(c.isalnum() or c == "_" for c in word)
+        if text[at] == "." and whole and at + 1 < len(text) and text[at + 1].isspace():
+            return at + 1
+    return None
+
+
+def sentence_over(text: str, said: str) -> int | None:
+    """Behind which letter the first sentence is over that ends behind what had been said."""
+    for start, end in sentences(text):
+        if end > len(said.rstrip()) and (end < len(text) or text[start:end].endswith("\n")):
+            return end
+    return None
 
 
 def attention_paid(model: Any, draft: list[int], s: Settings) -> list[float]:
@@ -104,16 +173,16 @@ def rind(
     llm: Any, said: list[int], draft: list[int], entropies: list[float], s: Settings
 ) -> list[tuple[int, list[Word]]]:
     """Start and drafted words of every sentence that holds any, in order."""
-    spelled = spell(llm.tokenizer, said + draft)
-    places = first_characters(spelled)[len(said) :]
+    text = text_of(llm, said + draft)
+    places = [place(llm, said + draft, len(said) + number) for number in range(len(draft))]
     paid = attention_paid(llm.model, draft, s) if draft else []
     found = []
-    for start, end in sentences(spelled.text):
+    for start, end in sentences(text):
         texts, entropy, attention = list[str](), list[float](), list[float]()
-        for a, b in words(spelled.text):
+        for a, b in words(text):
             mine = [number for number, place in enumerate(places) if a <= place < b]
             if start <= a < end and mine:
-                texts.append(spelled.text[a:b])
+                texts.append(text[a:b])
                 entropy.append(sum(entropies[number] for number in mine) / len(mine))
                 attention.append(sum(paid[number] for number in mine))
         if s.attention == "sentence":
@@ -149,39 +218,49 @@ def windows(rows: Tensor, context: Span, s: Settings) -> list[Span]:
 @torch.no_grad()
 def reference_run(
     llm: Any, ids: list[int], context: Span, choose: Choose, s: Settings
-) -> tuple[list[int], list[dict[str, Any]]]:
-    """Generated tokens without an end token, and one record per round (a draft and what came of it)."""
-    everything = set(range(*context))
+) -> tuple[list[int], list[dict[str, Any]], int]:
+    """Tokens without an end token, a record per round (a draft and what came of it), stuck sentences."""
+    everything, stuck = set(range(*context)), set[int]()
     hidden, said, rounds, fired = set(everything), list[int](), list[dict[str, Any]](), Counter[int]()
     with eager(llm.model):
         finished = False
         while not finished:
             limit = min(s.draft_length, s.length - len(said))
-            draft, entropies, ended = greedy(llm, ids, said, hidden, limit, lambda text: answered(text, s))
+            draft, entropies, ended = greedy(
+                llm, ids, said, hidden, limit, lambda text: answer_over(text, s) is not None
+            )
+            over = answer_over(text_of(llm, said + draft), s)
+            if over is not None:
+                draft = before(llm, said + draft, over)[len(said) :]
             judged = rind(llm, said, draft, entropies, s)
-            over = [start for start, found in judged if any(mark and value > s.threshold for _, value, mark in found)]
-            start = next((start for start in over if fired[start] < s.retries), None)
+            calls = [start for start, found in judged if any(mark and value > s.threshold for _, value, mark in found)]
+            start = next((start for start in calls if fired[start] < s.retries), None)
+            if calls and fired[calls[0]] >= s.retries:
+                stuck.add(calls[0])
             record = {"hit": start is not None, "words": [word[:2] for _, found in judged for word in found]}
             if start is not None:
                 fired[start] += 1
-                places = first_characters(spell(llm.tokenizer, said + draft))
-                said = [token for token, place in zip(said + draft, places, strict=True) if place < start]
+                said = before(llm, said + draft, start)
                 seen = llm.model.base_model(**inputs(llm.model, ids + said, set()), output_attentions=True)
                 rows = torch.cat([layer[0, :, -1] for layer in seen.attentions])
                 heads = choose(seen.last_hidden_state[0, -1], rows)
                 spans = windows(rows[heads], context, s)
                 hidden = everything - {position for span in spans for position in range(*span)}
                 limit = min(s.draft_length, s.length - len(said))
-                kept = spell(llm.tokenizer, said).text.rstrip()
+                kept = text_of(llm, said)
 
-                def done(text: str, kept: str = kept) -> bool:
-                    return (ends_sentence(text) and len(text.rstrip()) > len(kept)) or answered(text, s)
+                def ends(text: str, kept: str = kept) -> list[int]:
+                    return [end for end in (answer_over(text, s), sentence_over(text, kept)) if end is not None]
 
-                new, _, ended = greedy(llm, ids, said, hidden, limit, done)
+                new, _, ended = greedy(llm, ids, said, hidden, limit, lambda text: bool(ends(text)))
+                text = text_of(llm, said + new)
+                over = answer_over(text, s) if ends(text) and min(ends(text)) == answer_over(text, s) else None
+                if ends(text):
+                    new = before(llm, said + new, min(ends(text)))[len(said) :]
                 said, ended = said + new, ended or not new
                 rounds.append({**record, "windows": spans, "heads": heads})
             else:
                 said, hidden = said + draft, set(everything)
                 rounds.append({**record, "windows": None, "heads": None})
-            finished = answered(spell(llm.tokenizer, said).text, s) or ended or len(said) >= s.length
-    return said, rounds
+            finished = over is not None or ended or len(said) >= s.length
+    return said, rounds, len(stuck)

@@ -5,7 +5,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from extract.llm import LLM
-from extract.pieces import ends_sentence, first_characters, sentences, spell, words
+from extract.pieces import complete_sentence, first_characters, sentences, spell, words
+from tests import reference_rag
 
 TEXTS = [
     "The town of Eastmill lies in Westria. So the answer is Westria.",
@@ -63,8 +64,32 @@ def test_sentences_are_side_by_side_and_hold_every_word(text: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("text", "ends"),
-    [("It is. So", False), ("It is. So it is.", True), ("It is Dr.", False), ("", False), ("A\n", True), ("A", False)],
+    ("text", "behind", "end"),
+    [
+        ("It is. So", 0, 6),
+        ("It is. So", 6, None),
+        ("It is 3.", 0, None),  # of 3.5 kg, perhaps
+        ("It is 3.5 kg. ", 0, 13),
+        ("It is Dr. ", 0, None),
+        ("In the U.S. Army he is. So", 0, 23),
+        ("", 0, None),
+        ("A\n", 0, 2),
+        ("A", 0, None),
+        ('He said "Go.', 0, None),
+        ('He said "Go." ', 0, 13),
+    ],
 )
-def test_the_end_of_a_sentence(text: str, ends: bool) -> None:
-    assert ends_sentence(text) == ends
+def test_the_end_of_a_sentence(text: str, behind: int, end: int | None) -> None:
+    assert complete_sentence(text, behind) == end
+
+
+@given(st.text(alphabet='aBC. !?\n")', max_size=40), st.text(alphabet='aB5. !?\n")', max_size=5), st.integers(0, 20))
+def test_a_complete_sentence_stays_what_it_is_whatever_follows(text: str, more: str, behind: int) -> None:
+    end = complete_sentence(text, behind)
+    assert end is None or complete_sentence(text + more, behind) == end
+
+
+@given(st.text(alphabet='aBC.S !?\n"(t', max_size=40))
+def test_sentences_and_words_equal_a_slow_reference(text: str) -> None:
+    assert sentences(text) == reference_rag.sentences(text)
+    assert words(text) == reference_rag.words(text)

@@ -43,11 +43,11 @@ def questions(llm: LLM, count: int, seed: int, budget: int) -> tuple[MultiHopQA,
 
 
 def settings(task: MultiHopQA, mask: Mask, draft_length: int, retries: int = 2) -> Settings:
-    return Settings(mask, draft_length, task.budget, retries, task.opening, task.marker, task.answer_end)
+    return Settings(mask, True, draft_length, task.budget, retries, task.opening, task.marker, task.answer_end)
 
 
-def by_reference(llm: LLM, run: Run) -> tuple[list[int], list[dict[str, Any]]]:
-    """The reference's tokens and rounds for a run of chosen heads."""
+def by_reference(llm: LLM, run: Run) -> tuple[list[int], list[dict[str, Any]], int]:
+    """The reference's tokens, rounds and stuck sentences for a run of chosen heads."""
     strategy = run.strategy
     assert isinstance(strategy, Chosen)
     assert isinstance(run.trigger, RIND)
@@ -73,8 +73,9 @@ def by_reference(llm: LLM, run: Run) -> tuple[list[int], list[dict[str, Any]]]:
 
 def check(llm: LLM, runs: list[Run]) -> None:
     for run in runs:
-        tokens, rounds = by_reference(llm, run)
+        tokens, rounds, stuck = by_reference(llm, run)
         assert run.answer == tokens
+        assert run.stuck == stuck
         assert len(run.rounds) == len(rounds)
         for mine, theirs in zip(run.rounds, rounds, strict=True):
             assert (mine.judgement.hit is not None) == theirs["hit"]

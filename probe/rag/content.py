@@ -55,7 +55,7 @@ class StopWords(Content):
 
     def mark(self, words: Sequence[str]) -> list[bool]:
         """Whether each word is off the list, punctuation about it left out."""
-        bare = [word.strip(PUNCTUATION).lower() for word in words]
+        bare = [word.replace("’", "'").strip(PUNCTUATION).lower() for word in words]
         return [any(c.isalnum() for c in word) and word not in self.words for word in bare]
 
 

@@ -1,11 +1,13 @@
 """The callback that puts a probe to use: masked dynamic RAG on questions of its own (Table 4)."""
 
+import hashlib
 import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 from lightning import Callback, LightningModule, Trainer
 from lightning.pytorch.trainer.states import TrainerFn
 from lightning.pytorch.utilities import rank_zero_info
@@ -141,6 +143,13 @@ class RagEvaluation(Callback):
         for strategy in self.strategies:
             strategy.meet(probe)
 
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Meet a probe that is to be evaluated while it trains, so that a wrong one is refused before it does."""
+        del trainer
+        assert isinstance(pl_module, ProbeRegressor)
+        if self.every_n_epochs:
+            self._meet(pl_module)
+
     def on_test_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Meet the probe before its own test, so that a wrong one is refused at once."""
         del trainer
@@ -171,7 +180,7 @@ class RagEvaluation(Callback):
             "task": self.task.describe(),
             "prompts": {"chat": self.llm.chat, "first_prompt_sha256": self._first_prompt},
             "strategies": {strategy.name: strategy.describe() for strategy in self.strategies},
-            "mask": self.mask,
+            "mask": MaskedLLM(self.llm).exact(self.mask),
             "draft_length": self.draft_length,
             "retries": self.retries,
             "batch_size": self.batch_size,
@@ -183,6 +192,7 @@ class RagEvaluation(Callback):
         masked = MaskedLLM(self.llm, keep=len(strategies) + 2)
         settings = Settings(
             masked.exact(self.mask),
+            not masked.windowed,
             self.draft_length,
             task.budget,
             self.retries,
@@ -208,7 +218,7 @@ class RagEvaluation(Callback):
         leave(folder, results, outcomes.records(), outcomes.drawings(), trainer)
         lines = "".join(json.dumps(one, ensure_ascii=False) + "\n" for one in outcomes.traces)
         write_bytes(folder / "traces.jsonl", lines.encode())
-        title = f"Masked dynamic RAG of {self.llm.name}: {len(self.task)} questions, mask {self.mask}"
+        title = f"Masked dynamic RAG of {self.llm.name}: {len(self.task)} questions, mask {settings['mask']}"
         console = Console()
         console.print(outcomes.table(title, self.strategies), outcomes.retrieval_table(), paper_table(), sep="\n")
         console.print(f"tables, figures and traces written to {folder}", highlight=False)
@@ -216,7 +226,8 @@ class RagEvaluation(Callback):
     def on_validation_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """While the probe trains: how well it serves. Strategies that do not use it are run once."""
         every = self.every_n_epochs
-        if trainer.state.fn != TrainerFn.FITTING or not every or (trainer.current_epoch + 1) % every:
+        trains = trainer.state.fn == TrainerFn.FITTING and not trainer.sanity_checking
+        if not trains or not every or (trainer.current_epoch + 1) % every:
             return
         assert isinstance(pl_module, ProbeRegressor)
         self._meet(pl_module)
@@ -224,7 +235,7 @@ class RagEvaluation(Callback):
         moving = [strategy for strategy in self.strategies if strategy.uses_probe]
         if not self._constant:
             self._constant = self._all(order, [one for one in self.strategies if one not in moving])
-        for label, figures in _means([*self._all(order, moving), *self._constant]).items():
+        for label, figures in _means(_gathered(trainer, [*self._all(order, moving), *self._constant])).items():
             for name, value in figures.items():
                 pl_module.log(f"rag/{name}/{label}", value, sync_dist=True)
 
@@ -235,6 +246,12 @@ class RagEvaluation(Callback):
         rank_zero_info(f"masked RAG: {len(numbers)} questions under {', '.join(one.name for one in strategies)}")
         parts = [numbers[start : start + size] for start in range(0, len(numbers), size)]
         return [one for part in parts for one in self._run(part, strategies)]
+
+
+def _gathered(trainer: Trainer, traces: list[Trace]) -> list[Trace]:
+    """The traces of all processes, on each."""
+    ranks = range(trainer.world_size)
+    return [one for rank in ranks for one in trainer.strategy.broadcast(traces, src=rank)]
 
 
 def _means(traces: list[Trace]) -> dict[str, dict[str, float]]:
@@ -249,4 +266,5 @@ def _means(traces: list[Trace]) -> dict[str, dict[str, float]]:
 
 def _weights(probe: ProbeRegressor) -> str:
     """A fingerprint of the trained weights, so that a run does not go on with another probe's."""
-    return digest({name: float(value.double().sum()) for name, value in probe.state_dict().items()})
+    raw = {name: value.cpu().reshape(-1).view(torch.uint8) for name, value in probe.state_dict().items()}
+    return digest({name: hashlib.sha256(value.numpy().tobytes()).hexdigest() for name, value in raw.items()})

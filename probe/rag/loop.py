@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from extract.masked import Generated, Job, MaskedLLM, Seen
-from extract.pieces import ends_sentence, first_characters, read, spell
+from extract.pieces import complete_sentence, first_characters, read, spell
 from extract.prompt import Span
 from extract.views import Mask, View, view, whole
 from probe.rag.question import Question
@@ -43,6 +43,7 @@ class Settings:
 
     Attributes:
         mask: How hidden tokens are hidden.
+        keeps: Whether the keys of what was run are kept (see `MaskedLLM.store`): what is counted as run.
         draft_length: Most tokens of a draft, and of a sentence written again.
         length: Most tokens of an answer.
         retries: Retrievals that one sentence may call for; after these it stands as it is.
@@ -51,6 +52,7 @@ class Settings:
     """
 
     mask: Mask
+    keeps: bool
     draft_length: int
     length: int
     retries: int
@@ -58,17 +60,23 @@ class Settings:
     marker: str
     answer_end: str
 
-    def answered(self, text: str) -> bool:
-        """Whether the text holds the whole answer."""
-        if not self.marker:
-            return bool(re.search(self.answer_end, text))
-        found = re.search(re.escape(self.marker), f"{self.opening} {text}", flags=re.IGNORECASE)
-        return bool(found and re.search(self.answer_end, f"{self.opening} {text}"[found.end() :].lstrip(" :\n\t")))
+    def answered(self, text: str) -> int | None:
+        """The character of the text at which the answer is over; None where more may belong to it."""
+        said = f"{self.opening} {text}"
+        marker = re.search(re.escape(self.marker), said, flags=re.IGNORECASE)
+        if marker is None:
+            return None
+        answer = said[marker.end() :].lstrip(" :\n\t")
+        end = re.search(self.answer_end, f"{answer}0")  # an end must hold whatever follows: `150.` may become `150.0`
+        return len(text) - len(answer) + end.end() if end and end.end() <= len(answer) else None
 
 
 @dataclass(frozen=True)
 class Stop:
-    """Ends a generation behind the answer, or behind its first sentence."""
+    """Ends a generation behind the answer, or behind its first sentence.
+
+    A full stop is known to be an end by what stands behind it, so that a token more is generated than counts.
+    """
 
     settings: Settings
     tokenizer: "PreTrainedTokenizerBase" = field(compare=False)
@@ -77,9 +85,33 @@ class Stop:
 
     def __call__(self, tokens: Sequence[int]) -> bool:
         """Whether the generated tokens are enough."""
+        return self.end(tokens) is not None
+
+    def end(self, tokens: Sequence[int]) -> int | None:
+        """The character of the answer behind which nothing counts."""
         text = read(self.tokenizer, [*self.said, *tokens])
-        begun = len(text.rstrip()) > len(read(self.tokenizer, self.said).rstrip())
-        return (self.sentence and begun and ends_sentence(text)) or self.settings.answered(text)
+        ends = [self.settings.answered(text)]
+        if self.sentence:
+            ends.append(complete_sentence(text, len(read(self.tokenizer, self.said).rstrip())))
+        return min((end for end in ends if end is not None), default=None)
+
+
+@dataclass(frozen=True)
+class Written:
+    """What counts of a generation.
+
+    Attributes:
+        tokens: Its tokens up to where it is to end.
+        entropies: Entropy of the distribution that each was taken from, in nats.
+        ended: Whether an end token followed.
+        answered: Whether the answer is over with it.
+
+    """
+
+    tokens: list[int]
+    entropies: tuple[float, ...]
+    ended: bool
+    answered: bool
 
 
 @dataclass
@@ -111,7 +143,6 @@ class Run:
         rounds: What happened.
         answer: Tokens of the answer so far.
         stop: Why it ended: `answered`, `ended` (an end token), `length`.
-        stuck: Sentences that called again after their last retry.
         masked, looked, weighed: Tokens run forward as if this run were alone: under the mask, for retrievals with
             everything visible, for RIND's attention.
 
@@ -126,7 +157,8 @@ class Run:
         self.rounds: list[Round] = []
         self.answer: list[int] = []
         self.stop = ""
-        self.stuck = self.masked = self.looked = self.weighed = 0
+        self.masked = self.looked = self.weighed = 0
+        self._stuck: set[int] = set()
         self._ran: list[View] = []
         self._calls: dict[int, int] = {}
 
@@ -134,32 +166,30 @@ class Run:
         """The loop of Algorithm 1."""
         visible, length = self.strategy.first(self.question), self.settings.length
         while not self.stop:
-            draft: Generated = yield from self._generate(visible, sentence=False)
+            written = draft = yield from self._generate(visible, sentence=False)
             judgement = yield from self._judge(draft)
             if judgement.hit is not None:
                 text = self._text([*self.answer, *draft.tokens])
-                self.answer = self._cut(draft, judgement.sentence)
+                self.answer = self._cut([*self.answer, *draft.tokens], judgement.sentence)
                 kept = self._text(self.answer)
                 found = yield from self._retrieve(text)
                 visible = found.windows
-                rewrite: Generated = yield from self._generate(visible, sentence=True)
-                before, self.answer = len(self.answer), [*self.answer, *rewrite.tokens]
+                written = yield from self._generate(visible, sentence=True)
+                self.answer = [*self.answer, *written.tokens]
                 said = self._text(self.answer)[len(kept) :]
                 self.rounds.append(Round(self._text(draft.tokens), judgement, kept, found, said))
-                ended = rewrite.ended or len(self.answer) == before
             else:
                 self.answer = [*self.answer, *draft.tokens]
                 visible = self.strategy.first(self.question)
                 self.rounds.append(Round(self._text(draft.tokens), judgement, self._text(self.answer)))
-                ended = draft.ended
-            if self.settings.answered(self._text(self.answer)):
+            if written.answered:
                 self.stop = "answered"
-            elif ended:
+            elif written.ended or not written.tokens:
                 self.stop = "ended"
             elif len(self.answer) >= length:
                 self.stop = "length"
 
-    def _generate(self, visible: list[Span], sentence: bool) -> Generator[Request, Generated, Generated]:
+    def _generate(self, visible: list[Span], sentence: bool) -> Generator[Request, Generated, Written]:
         """Greedy tokens behind the answer under a mask: a draft, or one sentence."""
         settings = self.settings
         if self.strategy.bare:
@@ -172,35 +202,38 @@ class Run:
         done = yield Job(self.question.sample.index, said, limit, stop)
         run = said.then(done.tokens if done.ended else done.tokens[:-1])
         self.masked += self._fresh(run)
-        return done
+        end, answer = stop.end(done.tokens), [*self.answer, *done.tokens]
+        over = self.settings.answered(self._text(answer))
+        tokens = list(done.tokens) if end is None else self._cut(answer, end)[len(self.answer) :]
+        return Written(tokens, done.entropies[: len(tokens)], done.ended, over is not None and over == end)
 
     def _fresh(self, run: View) -> int:
         """Tokens of a view that this run has not run before, and remember it."""
         fresh = len(run) - max((former.shared(run) for former in self._ran), default=0)
-        self._ran.append(run)
+        if self.settings.keeps:
+            self._ran.append(run)
         return fresh
 
-    def _judge(self, draft: Generated) -> Generator[Request, Any, Judgement]:
+    def _judge(self, draft: Written) -> Generator[Request, Any, Judgement]:
         """What the trigger makes of the draft; a sentence that has used up its retries is passed over."""
         paid: list[float] = []
         if self.trigger.own is not None and draft.tokens:
-            paid = (yield Paid(draft.tokens, self.trigger.own)).tolist()
+            paid = (yield Paid(tuple(draft.tokens), self.trigger.own)).tolist()
             self.weighed += len(draft.tokens)
         said = spell(self.tokenizer, [*self.answer, *draft.tokens])
         spent = frozenset(start for start, calls in self._calls.items() if calls >= self.settings.retries)
         drafted = Draft(said, len(self.answer), draft.entropies, paid)
         judgement = self.trigger.judge(drafted, spent)
-        if spent and self.trigger.judge(drafted, frozenset()).sentence in spent:
-            self.stuck += 1
+        if spent and (first := self.trigger.judge(drafted, frozenset())).hit is not None and first.sentence in spent:
+            self._stuck.add(first.sentence)
         if judgement.hit is not None:
             self._calls[judgement.sentence] = self._calls.get(judgement.sentence, 0) + 1
         return judgement
 
-    def _cut(self, draft: Generated, sentence: int) -> list[int]:
-        """Answer and draft up to a sentence: the tokens whose first character stands before it."""
-        tokens = [*self.answer, *draft.tokens]
+    def _cut(self, tokens: list[int], end: int) -> list[int]:
+        """The tokens whose first character stands before that of the text."""
         places = first_characters(spell(self.tokenizer, tokens))
-        return [token for token, place in zip(tokens, places, strict=True) if place < sentence]
+        return [token for token, place in zip(tokens, places, strict=True) if place < end]
 
     def _retrieve(self, text: str) -> Generator[Request, Seen, Retrieved]:
         """Look with everything visible, and let the strategy choose."""
@@ -212,6 +245,11 @@ class Run:
 
     def _text(self, tokens: Sequence[int]) -> str:
         return read(self.tokenizer, tokens)
+
+    @property
+    def stuck(self) -> int:
+        """Sentences that called again after their last retry."""
+        return len(self._stuck)
 
     @property
     def text(self) -> str:

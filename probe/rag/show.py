@@ -38,21 +38,21 @@ def read_traces(path: str | Path) -> Iterator[Trace]:
 def show(trace: Trace, console: Console) -> None:
     """Print drafts, values, heads, windows and rewrites."""
     metrics = trace["metrics"]
-    console.rule(Text(f"{trace['id']} · {trace['strategy']}"))
-    console.print(Text(trace["question"], style="bold"), Text(f"gold: {trace['gold']}", style="green"), sep="\n")
+    console.rule(_safe(f"{trace['id']} · {trace['strategy']}"))
+    console.print(_safe(trace["question"], "bold"), _safe(f"gold: {trace['gold']}", "green"), sep="\n")
     for number, round_ in enumerate(trace["rounds"], start=1):
         console.print(Text(f"\n{number}. draft", style="bold cyan"))
         console.print(_draft(round_))
         if round_["windows"] is None:
             continue
         heads = ", ".join(f"{layer}-{head}" for layer, head in round_["heads"] or ()) or "no heads"
-        console.print(Text(f"   kept “{round_['kept'].strip()}”; heads {heads}", style="dim"))
+        console.print(_safe(f"   kept “{round_['kept'].strip()}”; heads {heads}", "dim"))
         for window in round_["windows"]:
             title = f"tokens {window['start']} to {window['end']}"
             text = re.sub(r"\s*\n\s*", "\n", window["text"].strip())  # blank lines would spread it over the screen
-            console.print(Panel(Text(text), title=title, border_style="blue", title_align="left"))
-        console.print(Text("   written again: ", style="bold cyan"), Text(str(round_["rewrite"]).strip()), sep="")
-    console.print(Text("\nanswer ", style="bold"), Text(trace["text"]), sep="")
+            console.print(Panel(_safe(text), title=title, border_style="blue", title_align="left"))
+        console.print(Text("   written again: ", style="bold cyan"), _safe(str(round_["rewrite"]).strip()), sep="")
+    console.print(Text("\nanswer ", style="bold"), _safe(trace["text"]), sep="")
     told = (f"EM {metrics['em']:.0f}", f"F1 {metrics['f1']:.2f}", f"stopped: {trace['stop']}")
     console.print(Text(" · ".join((*told, f"{metrics['forward_tokens']:,} tokens run")), style="dim"))
 
@@ -62,8 +62,14 @@ def _draft(round_: dict[str, Any]) -> Text:
     line = Text("   ")
     for number, word in enumerate(round_["words"]):
         fires = number == round_["hit"]
-        line.append(f"⟦{word['text']}⟧" if fires else word["text"], style="bold red" if fires else "")
+        line.append(_safe(f"⟦{word['text']}⟧" if fires else word["text"], "bold red" if fires else ""))
         if word["value"]:
             line.append(f" {word['value']:.1f}", style="red" if fires else "dim")
         line.append(" ")
     return line
+
+
+def _safe(text: str, style: str = "") -> Text:
+    """Text of data for the terminal: no control sequence of it takes effect."""
+    kept = (letter if letter.isprintable() or letter == "\n" else " " if letter == "\t" else "�" for letter in text)
+    return Text("".join(kept), style=style)

@@ -9,6 +9,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from extract.errors import UserError
 from extract.masked import Seen
 from extract.prompt import Span
 from extract.scores import kept_keys, reasoning_score
@@ -119,7 +120,7 @@ class Dynamic(HeadStrategy):
     @torch.inference_mode()
     def heads(self, moment: Moment, count: int) -> list[int]:
         """Highest predictions."""
-        hidden = moment.seen.hidden[None].to(self._probe.device)
+        hidden = moment.seen.hidden[None].to(self._probe.head_means)
         return top(self._probe.predict_scores(hidden)[0], count)
 
 
@@ -203,6 +204,12 @@ class Oracle(HeadStrategy):
         super().__init__(name, windows, trigger)
         self.sink, self.local = sink, local
 
+    def prepare(self, windows: Windows, trigger: Trigger) -> None:
+        """Refuse less than none."""
+        super().prepare(windows, trigger)
+        if min(self.sink, self.local) < 0:
+            raise UserError(f"rag strategy '{self.name}': sink and local of 0 or more, not {self.sink}, {self.local}")
+
     def describe(self) -> dict[str, Any]:
         """With the tokens left out."""
         return {**super().describe(), "sink": self.sink, "local": self.local}
@@ -232,6 +239,12 @@ class BM25(Strategy):
     ) -> None:
         super().__init__(name, windows, trigger)
         self.tokens = tokens
+
+    def prepare(self, windows: Windows, trigger: Trigger) -> None:
+        """Refuse a budget of nothing."""
+        super().prepare(windows, trigger)
+        if self.tokens < 1:
+            raise UserError(f"rag strategy '{self.name}': tokens of at least 1, not {self.tokens}")
 
     def describe(self) -> dict[str, Any]:
         """With the tokens."""
@@ -265,6 +278,10 @@ class Gold(Strategy):
     ) -> None:
         super().__init__(name, windows, Never() if when == "always" else trigger)
         self.when = when
+
+    def describe(self) -> dict[str, Any]:
+        """With when."""
+        return {**super().describe(), "when": self.when}
 
     def first(self, question: Question) -> list[Span]:
         """The facts, if always."""
@@ -309,6 +326,6 @@ def true_scores(moment: Moment, sink: int, local: int) -> Float[Tensor, "head"]:
     keys = rows.shape[1]
     kept = kept_keys(torch.ones(1, keys, dtype=torch.bool, device=rows.device), sink, local)[0]
     evidence = torch.zeros(keys, dtype=torch.bool, device=rows.device)
-    evidence[torch.tensor(sorted(moment.question.evidence), device=rows.device)] = True
+    evidence[torch.tensor(sorted(moment.question.evidence), dtype=torch.long, device=rows.device)] = True
     on_evidence, on_kept = ((rows * columns).sum(dim=1)[None] for columns in (kept & evidence, kept))
     return reasoning_score(on_evidence, on_kept, (kept & evidence).any()[None])[0].nan_to_num(nan=-1.0)

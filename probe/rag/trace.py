@@ -45,18 +45,19 @@ def _window(run: Run, start: int, end: int, ids: list[int]) -> dict[str, Any]:
 
 
 def figures(run: Run) -> dict[str, float]:
-    """What a run cost and found; NaN where nothing was retrieved or, for the first four, nothing can be."""
+    """What a run cost and found; NaN where nothing was retrieved or nothing can be."""
     found = [round_.retrieved for round_ in run.rounds if round_.retrieved is not None]
     shown = [{position for start, end in one.windows for position in range(start, end)} for one in found]
     if not found and not run.strategy.bare and run.strategy.first(run.question):
         shown = [{i for start, end in run.strategy.first(run.question) for i in range(start, end)}]
     evidence = run.question.evidence
-    recall = [len(one & evidence) / len(evidence) for one in shown]
-    precision = [len(one & evidence) / len(one) for one in shown]
+    recall = [_share(one & evidence, evidence) for one in shown]
+    precision = [_share(one & evidence, one) for one in shown]
     return {
         "recall": _mean(recall),
         "precision": _mean(precision),
         "first_recall": recall[0] if recall else float("nan"),
+        "first_visible": float(len(shown[0])) if shown else float("nan"),
         "visible": _mean([len(one) for one in shown]),
         "retrievals": len(found),
         "stuck": run.stuck,
@@ -68,6 +69,10 @@ def figures(run: Run) -> dict[str, float]:
 def _plain(value: float) -> float | None:
     """JSON knows no NaN."""
     return None if math.isnan(value) else value
+
+
+def _share(part: set[int], whole: set[int]) -> float:
+    return len(part) / len(whole) if whole else float("nan")
 
 
 def _mean(values: Sequence[float]) -> float:
