@@ -34,6 +34,7 @@ class Settings:
     length: int = 100
     retries: int = 2
     marker: str = "So the answer is"
+    concat: bool = False  # cut hidden tokens out instead of hiding them
 
 
 @contextmanager
@@ -66,12 +67,20 @@ def inputs(model: Any, ids: list[int], hidden: set[int]) -> dict[str, Any]:
 
 
 def greedy(
-    llm: Any, before: list[int], said: list[int], hidden: set[int], limit: int, stop: Callable[[str], bool]
+    llm: Any,
+    prompt: list[int],
+    said: list[int],
+    hidden: set[int],
+    limit: int,
+    stop: Callable[[str], bool],
+    concat: bool,
 ) -> tuple[list[int], list[float], bool]:
     """New tokens, the entropies of the distributions that they were taken from, and whether an end token came."""
+    if concat:
+        prompt, hidden = [token for position, token in enumerate(prompt) if position not in hidden], set()
     new, entropies = list[int](), list[float]()
     while len(new) < max(1, limit):
-        logits = llm.model(**inputs(llm.model, before + said + new, hidden), logits_to_keep=1).logits[0, -1].float()
+        logits = llm.model(**inputs(llm.model, prompt + said + new, hidden), logits_to_keep=1).logits[0, -1].float()
         token = int(logits.argmax())
         if token in llm.end_tokens:
             return new, entropies, True
@@ -227,7 +236,7 @@ def reference_run(
         while not finished:
             limit = min(s.draft_length, s.length - len(said))
             draft, entropies, ended = greedy(
-                llm, ids, said, hidden, limit, lambda text: answer_over(text, s) is not None
+                llm, ids, said, hidden, limit, lambda text: answer_over(text, s) is not None, s.concat
             )
             over = answer_over(text_of(llm, said + draft), s)
             if over is not None:
@@ -252,7 +261,7 @@ def reference_run(
                 def ends(text: str, kept: str = kept) -> list[int]:
                     return [end for end in (answer_over(text, s), sentence_over(text, kept)) if end is not None]
 
-                new, _, ended = greedy(llm, ids, said, hidden, limit, lambda text: bool(ends(text)))
+                new, _, ended = greedy(llm, ids, said, hidden, limit, lambda text: bool(ends(text)), s.concat)
                 text = text_of(llm, said + new)
                 over = answer_over(text, s) if ends(text) and min(ends(text)) == answer_over(text, s) else None
                 if ends(text):

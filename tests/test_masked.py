@@ -170,7 +170,7 @@ def test_windows_count_keys_so_hidden_tokens_run_under_a_mask(llm: LLM, tmp_path
     masked = MaskedLLM(tiny, chunk=9)
     assert (masked.exact("packed"), masked.exact("concat")) == ("in_place", "concat")
     jobs = [Job(0, view(ids[cut:], (6, 40 - cut), [(8, 14)], masked.exact("packed")), 5, never) for cut in (0, 7)]
-    found = masked.generate(jobs)
+    found, look = masked.generate(jobs), masked.look(0, whole(ids))
     tiny.model.set_attn_implementation("eager")
     for job, one in zip(jobs, found, strict=True):
         tokens, keys = list(job.view.tokens), list(job.view.visible)
@@ -179,3 +179,6 @@ def test_windows_count_keys_so_hidden_tokens_run_under_a_mask(llm: LLM, tmp_path
             logits = tiny.model(torch.tensor([tokens]), attention_mask=seen, use_cache=False).logits[0, -1]
             assert logits.max() - logits[token] < 1e-4
             tokens, keys = [*tokens, token], [*keys, True]
+    out = tiny.model(torch.tensor([ids]), output_attentions=True, output_hidden_states=True, use_cache=False)
+    assert torch.allclose(look.rows, torch.cat([layer[0, :, -1] for layer in out.attentions]), atol=1e-5)
+    assert torch.allclose(look.hidden, out.hidden_states[-1][0, -1], atol=1e-4)

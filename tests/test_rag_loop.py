@@ -62,6 +62,7 @@ def by_reference(llm: LLM, run: Run) -> tuple[list[int], list[dict[str, Any]], i
         draft_length=done.draft_length,
         length=done.length,
         retries=done.retries,
+        concat=done.mask == "concat",
     )
 
     def choose(hidden: Tensor, rows: Tensor) -> list[int]:
@@ -96,7 +97,7 @@ def drawn(rng: random.Random, name: str) -> Chosen:
 def test_whole_runs_of_a_tiny_llm_equal_the_reference(tiny_llm_folder: Path) -> None:
     llm, rng = LLM(str(tiny_llm_folder)), random.Random(1)
     task, asked = questions(llm, 2, 3, budget=14)
-    runs: dict[Mask, list[Run]] = {"packed": [], "in_place": []}
+    runs: dict[Mask, list[Run]] = {"packed": [], "in_place": [], "concat": []}
     for number in range(10):
         strategy, draft_length, retries = drawn(rng, str(number)), rng.randint(3, 8), rng.randint(1, 2)
         for mask, listed in runs.items():
@@ -105,6 +106,7 @@ def test_whole_runs_of_a_tiny_llm_equal_the_reference(tiny_llm_folder: Path) -> 
     for listed in runs.values():
         run_together(MaskedLLM(llm, chunk=50), listed)
     check(llm, runs["packed"])
+    check(llm, runs["concat"])
     assert [run.answer for run in runs["in_place"]] == [run.answer for run in runs["packed"]]
     retrieved = [sum(one.retrieved is not None for one in run.rounds) for run in runs["packed"]]
     assert 0 in retrieved  # some never fire, some do, some again and again
