@@ -1,6 +1,7 @@
 """Masked dynamic RAG through the command line: results, traces, going on after a kill, refusals, within `fit`."""
 
 import csv
+import io
 import json
 import math
 from collections.abc import Callable
@@ -9,11 +10,13 @@ from typing import Any
 
 import numpy as np
 import pytest
+from rich.console import Console
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 import probe.rag.evaluation
 from extract.llm import LLM, LLMIdentity
 from probe.cli import main
+from probe.rag.show import show
 from tests.conftest import Run
 from tests.stores import IDENTITY, make_store
 
@@ -28,8 +31,13 @@ def identity(tiny_llm_folder: Path) -> LLMIdentity:
     return LLM(str(tiny_llm_folder)).identity
 
 
-def fit(store: Path, out: Path, config: str = "configs/regressor.yaml", **extra: Any) -> Path:
+def fit(store: Path, out: Path, *more: object, **extra: Any) -> Path:
     """Two epochs of a small probe on a toy store; its checkpoint."""
+    assert main(fit_command(store, out, *more, **extra)) == 0
+    return out / "best.ckpt"
+
+
+def fit_command(store: Path, out: Path, *more: object, **extra: Any) -> list[str]:
     checkpoint = {"dirpath": str(out), "filename": "best", "monitor": "val/loss", "enable_version_counter": False}
     callbacks = [
         {"class_path": "lightning.pytorch.callbacks.ModelCheckpoint", "init_args": checkpoint},
@@ -37,7 +45,7 @@ def fit(store: Path, out: Path, config: str = "configs/regressor.yaml", **extra:
     ]
     llm = {"class_path": "extract.LLM", "init_args": {"name": str(extra["llm"])}} if "llm" in extra else None
     args = (
-        *("fit", "-c", config, "--store", store, "--model.init_args.hidden", "[16]"),
+        *("fit", "-c", "configs/regressor.yaml", "--store", store, "--model.init_args.hidden", "[16]"),
         *(
             "--trainer.max_epochs",
             2,
@@ -49,10 +57,9 @@ def fit(store: Path, out: Path, config: str = "configs/regressor.yaml", **extra:
             "false",
         ),
         *("--trainer.callbacks", json.dumps(callbacks), "--trainer.default_root_dir", out),
-        *("--trainer.logger.init_args.save_dir", out, *(("--llm", json.dumps(llm)) if llm else ())),
+        *("--trainer.logger.init_args.save_dir", out, *(("--llm", json.dumps(llm)) if llm else ()), *more),
     )
-    assert main([str(arg) for arg in args]) == 0
-    return out / "best.ckpt"
+    return [str(arg) for arg in args]
 
 
 @pytest.fixture(scope="module")
@@ -164,6 +171,30 @@ def test_batches_masks_and_order_of_questions_change_no_answer(evaluate: Evaluat
             assert one["metrics"]["forward_tokens"] <= other["metrics"]["forward_tokens"]
 
 
+def test_with_everything_visible_concat_is_packed(evaluate: Evaluate, tmp_path: Path) -> None:
+    texts: list[list[str]] = []
+    for mask in ("packed", "concat"):
+        assert evaluate(trials=mask, mask=mask, strategies=["Full"])["mask"] == mask
+        texts.append([one["text"] for one in traces(tmp_path)])
+    assert texts[0] == texts[1]
+
+
+def test_a_traces_text_cannot_steer_the_terminal(evaluate: Evaluate, tmp_path: Path) -> None:
+    evaluate(strategies=["Oracle"])
+    evil = "a\x1b]0;owned\x07b\x1b[2J\tc"
+    one = traces(tmp_path)[0] | {"question": evil, "gold": evil, "text": evil, "id": evil}
+    one["rounds"][0]["words"][0]["text"] = one["rounds"][0]["kept"] = evil
+    for turn in one["rounds"]:
+        for window in turn["windows"] or ():
+            window["text"] = evil
+        turn["rewrite"] = turn["rewrite"] and evil
+    out = io.StringIO()
+    show(one, Console(file=out, force_terminal=True, width=200))
+    assert "\x1b]" not in out.getvalue()
+    assert "\x1b[2J" not in out.getvalue()
+    assert out.getvalue().count("]0;owned") > 6
+
+
 def test_a_killed_run_goes_on_and_other_settings_are_refused(
     evaluate: Evaluate, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -259,9 +290,36 @@ def test_within_fit_the_figures_move_and_constant_strategies_run_once(
 
     monkeypatch.setattr(probe.rag.evaluation, "run_together", counting)
     rag = settings(tmp_path, strategies=["Dynamic", "Oracle"], every_n_epochs=1, batch_size=3)
-    fit(store, tmp_path / "fit", rag=rag, llm=tiny_llm_folder)
-    assert ran == [["oracle"] * 3, ["dynamic"] * 3, ["dynamic"] * 3]
-    events = EventAccumulator(str(next((tmp_path / "fit").rglob("events.*")).parent))
-    events.Reload()
+    fit(store, tmp_path / "fit", "--trainer.num_sanity_val_steps", 2, rag=rag, llm=tiny_llm_folder)
+    assert ran == [["oracle"] * 3, ["dynamic"] * 3, ["dynamic"] * 3]  # and nothing before training
     for tag in ("rag/f1/dynamic", "rag/em/oracle", "rag/first_recall/dynamic"):
-        assert len(events.Scalars(tag)) == 2
+        assert len(logged(tmp_path / "fit", tag)) == 2
+
+
+def logged(folder: Path, tag: str) -> list[float]:
+    events = EventAccumulator(str(next(folder.rglob("events.*")).parent))
+    events.Reload()
+    return [event.value for event in events.Scalars(tag)]
+
+
+@pytest.mark.slow
+def test_within_fit_means_are_over_the_questions_of_all_processes(
+    store: Path, tiny_llm_folder: Path, tmp_path: Path
+) -> None:
+    """Three questions on two processes: the mean of their means would be another figure."""
+    rag = settings(tmp_path, strategies=["Oracle"], every_n_epochs=2, batch_size=3)
+    fit(store, tmp_path / "one", rag=rag, llm=tiny_llm_folder)
+    two = ("--trainer.devices", 2, "--trainer.strategy", "ddp_spawn")
+    fit(store, tmp_path / "two", *two, rag=rag, llm=tiny_llm_folder)
+    for tag in ("rag/f1/oracle", "rag/first_recall/oracle"):
+        assert logged(tmp_path / "two", tag) == pytest.approx(logged(tmp_path / "one", tag))
+
+
+def test_training_questions_are_refused_before_the_probe_trains(
+    identity: LLMIdentity, tiny_llm_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    seen = make_store(tmp_path / "seen", samples=60, identity=identity, name="x", ids="fiction-1-{}")
+    rag = settings(tmp_path, strategies=["Dynamic"], every_n_epochs=2)
+    assert main(fit_command(seen, tmp_path / "fit", rag=rag, llm=tiny_llm_folder)) != 0
+    assert "were training or validation samples" in capsys.readouterr().err
+    assert not list((tmp_path / "fit").rglob("*.ckpt"))
