@@ -99,7 +99,17 @@ def offsets() -> dict[str, Any]:
 
 
 def rag() -> dict[str, Any]:
-    names = ("em", "f1", "recall", "first_recall", "precision", "visible", "retrievals", "forward_tokens")
+    names = (
+        "em",
+        "f1",
+        "recall",
+        "first_recall",
+        "first_chance",
+        "precision",
+        "visible",
+        "retrievals",
+        "forward_tokens",
+    )
     bare = {**{name: cell(0.2) for name in names}, "recall": {"value": float("nan"), "low": 0, "high": 0, "n": 0}}
     return {
         **{"command": "lightning test -c configs/rag.yaml", "llm": LLM, "questions": 20, "mask": "packed"},

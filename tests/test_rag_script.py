@@ -158,7 +158,7 @@ def test_plainer_triggers_and_gold_facts_when_they_fire() -> None:
     found = [turn.retrieved.windows for turn in run.rounds if turn.retrieved]
     assert len(found) == 4
     assert found[0] == [(4, 6), (8, 9)]
-    assert figures(run)["first_visible"] == 3
+    assert figures(run)["first_chance"] == 3 / 10
     assert figures(run)["recall"] == figures(run)["precision"] == 1
     every = Script([draft, [*one], [*draft[3:]]]).play(Gold(when="fired"), trigger=EveryN(2))
     assert [turn.retrieved is not None for turn in every.rounds] == [True, False]

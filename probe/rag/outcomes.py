@@ -113,15 +113,15 @@ class RagOutcomes:
     def retrieval_table(self) -> Table:
         """What the strategies made visible, and at what cost."""
         out = Table(title="What became visible", caption=RETRIEVAL)
-        for header in ("", "first recall", "recall", "precision", "visible", "retrievals", "tokens run"):
+        for header in ("", "first recall", "by chance", "recall", "precision", "visible", "retrievals", "tokens run"):
             out.add_column(header, justify="right" if header else "left")
         for label, cells in self.figures().items():
             out.add_row(
                 label,
-                *(_cell(cells[name]) for name in ("first_recall", "recall")),
-                *(f"{cells[n]['value']:.{d}f}" if cells[n]["n"] else "" for n, d in (("precision", 2), ("visible", 0))),
-                f"{cells['retrievals']['value']:.1f}",
-                f"{cells['forward_tokens']['value']:,.0f}",
+                _cell(cells["first_recall"]),
+                _bare(cells["first_chance"], 2),
+                _cell(cells["recall"]),
+                *(_bare(cells[name], digits) for name, digits in COLUMNS.items()),
             )
         return out
 
@@ -137,6 +137,10 @@ class RagOutcomes:
             cells = [figures[label][name] for label in self.strategies]
             axes.hlines(places, [c["low"] for c in cells], [c["high"] for c in cells], color="#8aa4c8", linewidth=4)
             axes.plot([c["value"] for c in cells], places, "o", color="#1f4e8c", clip_on=False)
+            if name == "first_recall":
+                chance = [figures[label]["first_chance"]["value"] for label in self.strategies]
+                axes.plot(chance, places, "|", color="#b3541e", markersize=11, label="by chance", clip_on=False)
+                axes.legend(loc="lower right")
             axes.set_yticks(places, self.strategies if number == 0 else [""] * len(places))
             axes.set_xlabel(f"{title} (95 % interval)")
             axes.set_xlim(left=0)
@@ -145,10 +149,13 @@ class RagOutcomes:
         return {"strategies": drawn}
 
 
+COLUMNS = {"precision": 2, "visible": 0, "retrievals": 1, "forward_tokens": 0}
+"""What is tabled without an interval, and its digits."""
 RETRIEVAL = (
-    "recall: share of supporting-fact tokens within the windows; precision: share of the windows' tokens that are so; "
-    "both a mean over a question's retrievals, then over questions with any; visible: context tokens; tokens run: "
-    "forward, everything counted, as if the strategy ran alone"
+    "recall: share of supporting-fact tokens within the windows; by chance: within as many tokens of the context drawn "
+    "at random; precision: share of the windows' tokens that are such; a mean over a question's retrievals (first: its "
+    "first alone), then over questions with any; visible: context tokens; tokens run: forward, everything counted, as "
+    "if the strategy ran alone"
 )
 
 
@@ -165,6 +172,10 @@ def _cell(figure: dict[str, float]) -> str:
         return ""
     low, high = (f"{figure[bound]:.2f}".removeprefix("0") for bound in ("low", "high"))
     return f"{figure['value']:.3f} [{low}, {high}]"
+
+
+def _bare(figure: dict[str, float], digits: int) -> str:
+    return f"{figure['value']:,.{digits}f}" if figure["n"] else ""
 
 
 def _against(pairs: list[dict[str, Any]], reference: str, label: str) -> str:

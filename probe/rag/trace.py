@@ -57,7 +57,7 @@ def figures(run: Run) -> dict[str, float]:
         "recall": _mean(recall),
         "precision": _mean(precision),
         "first_recall": recall[0] if recall else float("nan"),
-        "first_visible": float(len(shown[0])) if shown else float("nan"),
+        "first_chance": len(shown[0]) / (run.question.context[1] - run.question.context[0]) if shown else float("nan"),
         "visible": _mean([len(one) for one in shown]),
         "retrievals": len(found),
         "stuck": run.stuck,

@@ -13,6 +13,7 @@ COLUMNS = {
     "f1": ("F1", 3),
     "recall": ("evidence seen: recall", 3),
     "first_recall": ("of the first retrieval", 3),
+    "first_chance": ("by chance", 3),
     "precision": ("precision", 3),
     "visible": ("context tokens visible", 1),
     "retrievals": ("retrievals", 1),
@@ -45,7 +46,8 @@ def _table(record: dict[str, Any]) -> TableView:
     note = (
         f"{record['questions']} questions; 95 % intervals: Wilson for exact match, else bootstrap over questions. "
         "recall: share of the facts' tokens within the windows, precision: share of the windows' tokens that are such; "
-        "both over a question's retrievals, then over questions with any. The paper's questions are HotpotQA's."
+        "both over a question's retrievals, then over questions with any. By chance: the facts' share within as many "
+        "tokens drawn at random. The paper's questions are HotpotQA's."
     )
     return TableView(columns, rows, note)
 
