@@ -140,7 +140,7 @@ class RagOutcomes:
             if name == "first_recall":
                 chance = [figures[label]["first_chance"]["value"] for label in self.strategies]
                 axes.plot(chance, places, "|", color="#b3541e", markersize=11, label="by chance", clip_on=False)
-                axes.legend(loc="lower right")
+                axes.legend(loc="lower left")
             axes.set_yticks(places, self.strategies if number == 0 else [""] * len(places))
             axes.set_xlabel(f"{title} (95 % interval)")
             axes.set_xlim(left=0)
