@@ -15,8 +15,8 @@ class PairedMoments(Metric):
     """Sums from which the covariances of every offset follow exactly; they add up over batches and processes.
 
     Row n of x is paired with row n + k of y within a sample. So x leaves out a sample's last k rows and y its first k:
-    their squares are counted once for all offsets, and the few rows that each further offset leaves out apart. A row
-    with a missing score ends a sequence: no pair reaches over it.
+    a row's square is counted once, at the largest k that it takes part in, and what an offset needs is a sum over its
+    own and all larger ones. A row with a missing score ends a sequence: no pair reaches over it.
 
     Args:
         x_size: Columns of x (hidden states).
@@ -80,10 +80,9 @@ class PairedMoments(Metric):
         left = lengths[unit] - 1 - step
         for k in range(self.offsets + 1):
             early, late = (x, y) if k == 0 else (x[left >= k], y[step >= k])
-            # Of k = 0 all squares, of each further k those of the rows that it is the first to leave out.
-            dropped = (x, y) if k == 0 else (x[left == k - 1], y[step == k - 1])
-            self.xx[k] += upper_gram(dropped[0])
-            self.yy[k] += upper_gram(dropped[1])
+            final = (early, late) if k == self.offsets else (x[left == k], y[step == k])
+            self.xx[k] += upper_gram(final[0])
+            self.yy[k] += upper_gram(final[1])
             if not len(early):
                 continue
             self.count[k] += len(early)
@@ -103,7 +102,7 @@ class PairedMoments(Metric):
         count = int(self.count[k])
         if not count:
             return None
-        xx, yy = (squares[0] - squares[1 : k + 1].sum(dim=0) for squares in (self.xx, self.yy))
+        xx, yy = (squares[k:].sum(dim=0) for squares in (self.xx, self.yy))  # added, never subtracted: nothing cancels
         x, y = self.x_sum[k] / count, self.y_sum[k] / count
         return JointMoments(
             count=count,
