@@ -10,8 +10,9 @@ from torch import Tensor
 
 from extract.architecture import warn_of_windows
 from extract.batch import Batch, advance, pad, prefill, reasoning_columns
-from extract.instrument import Recorder, instrumented, recording
+from extract.instrument import instrumented, recording
 from extract.llm import LLM
+from extract.recorder import Recorder
 from extract.rope import by_regime
 from extract.scores import copy_paste_score, reasoning_score
 from extract.task import Sample

@@ -8,7 +8,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from extract.batch import Batch, reasoning_columns
-from extract.instrument import Recorder
+from extract.recorder import Recorder
 from extract.scores import copy_paste_score, reasoning_score
 
 

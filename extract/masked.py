@@ -10,16 +10,14 @@ from torch import Tensor
 
 from extract.architecture import is_windowed
 from extract.cache import ReservedLayer, reserved_cache
-from extract.instrument import Recorder, instrumented, recording
+from extract.instrument import instrumented, recording
 from extract.llm import LLM
+from extract.recorder import Recorder
 from extract.rope import check_short
 from extract.views import Mask, View
 
 if TYPE_CHECKING:
     from transformers import DynamicCache
-
-ROWS = 16
-"""Drafts whose own attention is looked at together: each keeps the maps of every layer."""
 
 
 @dataclass(frozen=True)
@@ -196,35 +194,6 @@ class MaskedLLM:
         self.store(question, view, cache.layers, 0, 0)
         return Seen(recorder.hidden[0].float(), recorder.rows[0].flatten(0, 1))
 
-    @torch.inference_mode()
-    def paid(self, drafts: Sequence[Sequence[int]], own: bool) -> list[Float[Tensor, "token"]]:
-        """Attention that the tokens of each draft are paid within it (see `paid_attention`), on the host.
-
-        From a forward over the draft's tokens alone, its last layer, as DRAGIN's code has it.
-        """
-        model, found = self.llm.model, dict[tuple[int, ...], Tensor]()
-        distinct = sorted({tuple(draft) for draft in drafts if draft}, key=len)
-        former = model.config._attn_implementation
-        model.set_attn_implementation("eager")
-        try:
-            for first in range(0, len(distinct), ROWS):
-                some = distinct[first : first + ROWS]
-                for draft, paid in zip(some, self._paid(some, own), strict=True):
-                    found[draft] = paid[: len(draft)]
-        finally:
-            model.set_attn_implementation(former)
-        return [found.get(tuple(draft), torch.zeros(0)) for draft in drafts]
-
-    def _paid(self, drafts: list[tuple[int, ...]], own: bool) -> Float[Tensor, "draft token"]:
-        lengths = torch.tensor([len(draft) for draft in drafts])
-        ids = torch.zeros(len(drafts), int(lengths.max()), dtype=torch.long)
-        for row, draft in enumerate(drafts):
-            ids[row, : len(draft)] = torch.tensor(draft)
-        model = self.llm.model
-        # Padding stands behind the drafts, where no token of theirs sees it.
-        maps = model.base_model(ids.to(model.device), use_cache=False, output_attentions=True).attentions[-1]
-        return paid_attention(maps.float(), lengths.to(maps.device), own).cpu()
-
 
 def _by_length(jobs: list[Job]) -> list[list[Job]]:
     """Jobs in groups whose longest view is at most twice the shortest: every row attends over the longest's width."""
@@ -235,24 +204,6 @@ def _by_length(jobs: list[Job]) -> list[list[Job]]:
         else:
             groups.append([job])
     return groups
-
-
-def paid_attention(
-    maps: Float[Tensor, "draft head query key"], lengths: Int[Tensor, "draft"], own: bool
-) -> Float[Tensor, "draft key"]:
-    """The largest attention that any later token pays to each token, then the mean over heads.
-
-    Args:
-        maps: Causal attention of right-padded drafts.
-        lengths: Their tokens.
-        own: Whether a token's attention on itself counts (DRAGIN's code) or not (its paper).
-
-    """
-    size = maps.shape[-1]
-    asks = torch.arange(size, device=maps.device)
-    counted = torch.ones(size, size, dtype=torch.bool, device=maps.device).tril(0 if own else -1)
-    allowed = counted & (asks[None, :, None] < lengths[:, None, None])
-    return maps.masked_fill(~allowed[:, None], 0).amax(dim=2).mean(dim=1)
 
 
 class _Decoding:

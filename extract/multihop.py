@@ -12,6 +12,7 @@ from tqdm import tqdm
 
 from extract.answers import ANSWER_END, exact_match, f1, find_answer
 from extract.errors import UserError
+from extract.passages import GAP, gold, shown_text, spans
 from extract.pieces import sentences
 from extract.prompt import Prompt, Span, encode, render, tokens_between
 from extract.records import Loaded, Passage, Record, Source
@@ -20,8 +21,6 @@ from extract.task import Sample, Task
 
 if TYPE_CHECKING:
     from extract.llm import LLM
-
-GAP = "\n\n"
 
 
 @dataclass(frozen=True)
@@ -268,32 +267,6 @@ class MultiHopQA(Task):
         if found is None:
             return {"em": 0.0, "f1": 0.0, "answered": 0.0}
         return {"em": exact_match(found, sample.gold), "f1": f1(found, sample.gold), "answered": 1.0}
-
-
-def gold(passage: Passage) -> Passage:
-    """The passage's evidence alone."""
-    text, evidence = "", list[Span]()
-    for start, end in passage.evidence:
-        at = len(text) + bool(text)
-        text = f"{text} {passage.text[start:end]}" if text else passage.text[start:end]
-        evidence.append((at, len(text)))
-    return Passage(passage.title, text, tuple(evidence))
-
-
-def shown_text(passage: Passage) -> str:
-    """Title and text as the prompt has them."""
-    return f"{passage.title}\n{passage.text}" if passage.title else passage.text
-
-
-def spans(passages: Sequence[Passage]) -> list[Span]:
-    """Character intervals of the evidence in the joined passages, titles excluded."""
-    found, at = list[Span](), 0
-    for passage in passages:
-        shown = shown_text(passage)
-        text = at + len(shown) - len(passage.text)
-        found += [(text + start, text + end) for start, end in passage.evidence]
-        at += len(shown) + len(GAP)
-    return found
 
 
 def depth(evidence: list[Span], context: Span) -> float:

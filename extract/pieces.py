@@ -39,6 +39,11 @@ def read(tokenizer: "PreTrainedTokenizerBase", ids: Sequence[int]) -> str:
     return str(tokenizer.decode(list(ids), skip_special_tokens=True, clean_up_tokenization_spaces=False))
 
 
+def printable(text: str, keep: str = "") -> str:
+    """Text of data for a screen or a picture: control characters, but those to keep, become a mark."""
+    return "".join(letter if letter.isprintable() or letter in keep else PARTIAL for letter in text)
+
+
 def first_characters(spelled: Prompt) -> list[int]:
     """Where each token's first character stands, space before it left out; of a token of space alone, its start."""
     found = []

@@ -12,9 +12,10 @@ from extract.architecture import warn_of_windows
 from extract.batch import Batch, advance, pad, prefill
 from extract.cache import branched_cache
 from extract.dynamic import DynamicHeads
-from extract.instrument import Recorder, instrumented, recording
+from extract.instrument import instrumented, recording
 from extract.keys import Branching
 from extract.llm import LLM
+from extract.recorder import Recorder
 from extract.rope import by_regime
 from extract.task import Sample
 

@@ -7,6 +7,8 @@ import numpy as np
 from jaxtyping import Float
 from numpy.typing import NDArray
 
+from extract.pieces import printable
+
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
@@ -47,7 +49,7 @@ def draw_steps(
 def _visible(token: str) -> str:
     """A token's text with its spaces and breaks shown; a $ would start a formula."""
     shown = token.replace(" ", "␣").replace("\n", "↵").replace("\t", "⇥").replace("$", r"\$")
-    return "".join(letter if letter.isprintable() else "�" for letter in shown) or "∅"
+    return printable(shown) or "∅"
 
 
 def draw_frequencies(

@@ -29,9 +29,10 @@ from extract.batch import advance, pad, prefill, reasoning_columns
 from extract.cache import reserved_cache
 from extract.decode import _row, decode
 from extract.dynamic import DynamicHeads
-from extract.instrument import Recorder, instrumented, recording
+from extract.instrument import instrumented, recording
 from extract.llm import LLM, LLMIdentity
 from extract.niah import NIAH
+from extract.recorder import Recorder
 from extract.task import Sample
 from extract.two_pass import ablate
 from probe.classifier import ProbeClassifier

@@ -10,9 +10,10 @@ from extract.llm import LLM
 from extract.masked import MaskedLLM
 from extract.multihop import MultiHopQA
 from extract.views import Mask
+from probe.rag.heads import FixedRandom, Oracle
 from probe.rag.loop import Run, Settings, run_together
 from probe.rag.question import Question, ask
-from probe.rag.strategies import FixedRandom, Oracle, Strategy
+from probe.rag.strategies import Strategy
 from probe.rag.triggers import RIND
 from probe.rag.windows import Windows
 
@@ -21,7 +22,7 @@ MASKS: tuple[Mask, ...] = ("packed", "in_place")
 
 def evaluate(llm: LLM, task: MultiHopQA, question: Question, strategies: list[Strategy], mask: Mask) -> list[Run]:
     """One question under some strategies."""
-    settings = Settings(mask, True, 32, task.budget, 2, task.opening, task.marker, task.answer_end)
+    settings = Settings.of(task, mask, draft_length=32, retries=2)
     runs = [Run(question, strategy, settings, llm.tokenizer) for strategy in strategies]
     run_together(MaskedLLM(llm), runs)
     return runs

@@ -16,6 +16,7 @@ from jaxtyping import install_import_hook
 CHECKED = (
     "extract.scores",
     "extract.instrument",
+    "extract.recorder",
     "extract.batch",
     "extract.decode",
     "extract.ablated",
@@ -24,6 +25,7 @@ CHECKED = (
     "extract.softmax",
     "extract.steps",
     "extract.masked",
+    "extract.paid",
     "extract.two_pass",
     "probe.losses",
     "probe.mlp",
@@ -41,6 +43,7 @@ PROBES = (
     "probe.scatter",
     "probe.silencing",
     "probe.report.explorer",
+    "probe.rag.heads",
     "probe.rag.outcomes",
     "probe.rag.strategies",
     "probe.rag.windows",

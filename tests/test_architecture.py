@@ -10,9 +10,10 @@ import transformers
 
 from extract.architecture import narrowest_window, warn_of_windows
 from extract.errors import UserError
-from extract.instrument import Recorder, instrumented, recording
+from extract.instrument import instrumented, recording
 from extract.llm import LLM
 from extract.masked import Job, MaskedLLM
+from extract.recorder import Recorder
 from extract.task import Sample
 from extract.views import View
 from tests.families import FAMILIES, LONGROPE, Family, save

@@ -12,8 +12,9 @@ from transformers import DynamicCache
 
 from extract.decode import Decoded, decode
 from extract.dynamic import DynamicHeads
-from extract.instrument import Recorder, instrumented, recording
+from extract.instrument import instrumented, recording
 from extract.llm import LLM
+from extract.recorder import Recorder
 from extract.task import Sample
 from extract.two_pass import ablate
 from probe.conditions import Condition, Dynamic, Known, Random, Unmasked

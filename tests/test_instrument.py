@@ -9,8 +9,9 @@ import torch
 from torch import Tensor
 
 from extract.errors import UserError
-from extract.instrument import NAME, Recorder, instrumented, recording
+from extract.instrument import NAME, instrumented, recording
 from extract.llm import LLM
+from extract.recorder import Recorder
 
 
 @pytest.fixture(scope="module")

@@ -10,6 +10,7 @@ from transformers import LlamaForCausalLM
 
 from extract.llm import LLM
 from extract.masked import Job, MaskedLLM
+from extract.paid import attention_paid
 from extract.prompt import Span
 from extract.views import Mask, View, view, whole
 from tests.families import FAMILIES, save
@@ -138,7 +139,7 @@ def test_a_look_equals_eager_attention(tiny: LLM) -> None:
 
 def test_attention_within_drafts_equals_each_draft_alone(tiny: LLM) -> None:
     drafts = [prompt(9, 1), prompt(4, 2), [], prompt(9, 1), prompt(1, 3)]
-    found = MaskedLLM(tiny).paid(drafts, own=True)
+    found = attention_paid(tiny.model, drafts, own=True)
     assert tiny.model.config._attn_implementation == "sdpa"
     tiny.model.set_attn_implementation("eager")
     for draft, paid in zip(drafts, found, strict=True):

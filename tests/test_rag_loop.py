@@ -13,9 +13,10 @@ from extract.llm import LLM
 from extract.masked import MaskedLLM
 from extract.multihop import MultiHopQA
 from extract.views import Mask, whole
+from probe.rag.heads import DynamicRandom, FixedRandom, HeadStrategy, Oracle, top, true_scores
 from probe.rag.loop import Run, Settings, run_together
 from probe.rag.question import Question, ask
-from probe.rag.strategies import DynamicRandom, FixedRandom, HeadStrategy, Moment, Oracle, top, true_scores
+from probe.rag.strategies import Moment
 from probe.rag.triggers import RIND
 from probe.rag.windows import Windows
 from tests import reference_rag
@@ -40,10 +41,6 @@ def questions(llm: LLM, count: int, seed: int, budget: int) -> tuple[MultiHopQA,
     task.prepare(llm)
     without = task.without_context()
     return task, [ask(task, without, number) for number in range(count)]
-
-
-def settings(task: MultiHopQA, mask: Mask, draft_length: int, retries: int = 2) -> Settings:
-    return Settings(mask, True, draft_length, task.budget, retries, task.opening, task.marker, task.answer_end)
 
 
 def by_reference(llm: LLM, run: Run) -> tuple[list[int], list[dict[str, Any]], int]:
@@ -101,7 +98,7 @@ def test_whole_runs_of_a_tiny_llm_equal_the_reference(tiny_llm_folder: Path) -> 
     for number in range(10):
         strategy, draft_length, retries = drawn(rng, str(number)), rng.randint(3, 8), rng.randint(1, 2)
         for mask, listed in runs.items():
-            own = settings(task, mask, draft_length, retries)
+            own = Settings.of(task, mask, draft_length, retries)
             listed.append(Run(asked[number % 2], strategy, own, llm.tokenizer))
     for listed in runs.values():
         run_together(MaskedLLM(llm, chunk=50), listed)
@@ -122,7 +119,7 @@ def test_a_whole_run_of_the_embedded_llm_equals_the_reference(llm: LLM) -> None:
     for mask in ("packed", "in_place"):
         strategy = Chosen(mask, [165, 157, 169, 168, 209], windows, rind)
         strategy.prepare(windows, rind)
-        runs.append(Run(asked[0], strategy, settings(task, mask, 8), llm.tokenizer))  # type: ignore[arg-type]
+        runs.append(Run(asked[0], strategy, Settings.of(task, mask, 8, retries=2), llm.tokenizer))  # type: ignore[arg-type]
         run_together(MaskedLLM(llm), runs[-1:])
     check(llm, runs[:1])
     assert runs[0].answer == runs[1].answer

@@ -13,9 +13,10 @@ from extract.answers import ANSWER_END, find_answer
 from extract.errors import UserError
 from extract.masked import Generated, Job, Seen
 from extract.task import Sample
+from probe.rag.heads import Oracle
 from probe.rag.loop import Look, Paid, Run, Settings
 from probe.rag.question import Question
-from probe.rag.strategies import BM25, Gold, Oracle, Strategy
+from probe.rag.strategies import BM25, Gold, Strategy
 from probe.rag.trace import figures
 from probe.rag.triggers import RIND, Always, EveryN, Trigger
 from probe.rag.windows import Windows

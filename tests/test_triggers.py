@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from extract.errors import UserError
-from extract.masked import paid_attention
+from extract.paid import paid_attention
 from extract.pieces import sentences, words
 from extract.prompt import Prompt, Span
 from probe.rag.content import PosTags, StopWords

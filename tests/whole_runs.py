@@ -1,7 +1,7 @@
 """Whole runs of masked RAG by a probe against the slow reference: `python -m tests.whole_runs CKPT [questions]`.
 
-A question takes minutes, since the reference has no cache; the tests run one. Prompts are short: no worked example, no
-other people in the context.
+A question takes about a minute, since the reference has no cache; the tests run one. Prompts are short: no worked
+example, no other people in the context.
 """
 
 import sys
@@ -15,9 +15,9 @@ from extract.llm import LLM
 from extract.masked import MaskedLLM
 from extract.multihop import MultiHopQA
 from extract.views import Mask
+from probe.rag.heads import Dynamic, top
 from probe.rag.loop import Run, Settings, run_together
 from probe.rag.question import ask
-from probe.rag.strategies import Dynamic, top
 from probe.rag.triggers import RIND
 from probe.rag.windows import Windows
 from tests import reference_rag
@@ -45,7 +45,7 @@ def main(checkpoint: str, count: int) -> None:
     for number in range(count):
         question = ask(task, bare, number)
         for mask in MASKS:
-            done = Settings(mask, True, 12, task.budget, 2, task.opening, task.marker, task.answer_end)
+            done = Settings.of(task, mask, draft_length=12, retries=2)
             run = Run(question, strategy, done, llm.tokenizer)
             run_together(MaskedLLM(llm), [run])
             if mask != "in_place":  # whose reference is that of packed

@@ -2,17 +2,8 @@
 
 from probe.rag.content import PosTags, StopWords
 from probe.rag.evaluation import RagEvaluation
-from probe.rag.strategies import (
-    BM25,
-    Dynamic,
-    DynamicRandom,
-    FixedRandom,
-    Full,
-    Gold,
-    Oracle,
-    Static,
-    WithoutRAG,
-)
+from probe.rag.heads import Dynamic, DynamicRandom, FixedRandom, Oracle, Static
+from probe.rag.strategies import BM25, Full, Gold, WithoutRAG
 from probe.rag.triggers import RIND, Always, EveryN, Never
 from probe.rag.windows import Windows
 

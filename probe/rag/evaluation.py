@@ -190,15 +190,8 @@ class RagEvaluation(Callback):
         """Traces of some questions under some strategies, run together."""
         task = self.task
         masked = MaskedLLM(self.llm, keep=len(strategies) + 2)
-        settings = Settings(
-            masked.exact(self.mask),
-            not masked.windowed,
-            self.draft_length,
-            task.budget,
-            self.retries,
-            task.opening,
-            task.marker,
-            task.answer_end,
+        settings = Settings.of(
+            task, masked.exact(self.mask), self.draft_length, self.retries, keeps=not masked.windowed
         )
         questions = [ask(task, self._without, number) for number in numbers]
         runs = [Run(question, one, settings, self.llm.tokenizer) for question in questions for one in strategies]

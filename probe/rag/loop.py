@@ -6,6 +6,8 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from extract.masked import Generated, Job, MaskedLLM, Seen
+from extract.multihop import MultiHopQA
+from extract.paid import attention_paid
 from extract.pieces import complete_sentence, first_characters, read, spell
 from extract.prompt import Span
 from extract.views import Mask, View, view, whole
@@ -59,6 +61,11 @@ class Settings:
     opening: str
     marker: str
     answer_end: str
+
+    @classmethod
+    def of(cls, task: MultiHopQA, mask: Mask, draft_length: int, retries: int, keeps: bool = True) -> "Settings":
+        """With a task's length of answers, and its way to find them."""
+        return cls(mask, keeps, draft_length, task.budget, retries, task.opening, task.marker, task.answer_end)
 
     def answered(self, text: str) -> int | None:
         """The character of the text at which the answer is over; None where more may belong to it."""
@@ -203,9 +210,10 @@ class Run:
         run = said.then(done.tokens if done.ended else done.tokens[:-1])
         self.masked += self._fresh(run)
         end, answer = stop.end(done.tokens), [*self.answer, *done.tokens]
-        over = self.settings.answered(self._text(answer))
-        tokens = list(done.tokens) if end is None else self._cut(answer, end)[len(self.answer) :]
-        return Written(tokens, done.entropies[: len(tokens)], done.ended, over is not None and over == end)
+        if end is None:
+            return Written(list(done.tokens), done.entropies, done.ended, answered=False)
+        tokens = self._cut(answer, end)[len(self.answer) :]
+        return Written(tokens, done.entropies[: len(tokens)], done.ended, settings.answered(self._text(answer)) == end)
 
     def _fresh(self, run: View) -> int:
         """Tokens of a view that this run has not run before, and remember it."""
@@ -274,7 +282,7 @@ def run_together(masked: MaskedLLM, runs: Sequence[Run]) -> None:
         elif paid:
             own = next(iter(paid.values())).own
             chosen = {number: request.draft for number, request in paid.items() if request.own == own}
-            given = dict(zip(chosen, masked.paid(list(chosen.values()), own), strict=True))
+            given = dict(zip(chosen, attention_paid(masked.llm.model, list(chosen.values()), own), strict=True))
         else:
             given = dict(zip(jobs, masked.generate(list(jobs.values())), strict=True))
         for number, answer in given.items():

@@ -11,6 +11,7 @@ from rich.panel import Panel
 from rich.text import Text
 
 from extract.errors import UserError
+from extract.pieces import printable
 
 Trace = dict[str, Any]
 
@@ -71,5 +72,4 @@ def _draft(round_: dict[str, Any]) -> Text:
 
 def _safe(text: str, style: str = "") -> Text:
     """Text of data for the terminal: no control sequence of it takes effect."""
-    kept = (letter if letter.isprintable() or letter == "\n" else " " if letter == "\t" else "�" for letter in text)
-    return Text("".join(kept), style=style)
+    return Text(printable(text.replace("\t", " "), keep="\n"), style=style)
