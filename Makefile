@@ -81,7 +81,7 @@ browser:
 	apt-get update -qq && apt-get install -y -qq chromium
 
 bench: $(READY)
-	$(BIN)/python -m tests.bench
+	$(BIN)/python -m tests.benchmarks.bench
 
 clean:
 	rm -rf stores/demo-niah stores/demo-hotpotqa ckpts/demo ckpts/demo-regressor runs bench.json report.html site

@@ -1,10 +1,5 @@
-"""LightningDataModules: prompts for the frozen model, score rows for probes, whole samples for figures over steps."""
+"""LightningDataModules: prompts for the frozen model, score rows for probes, whole samples for experiments."""
 
-from datamodules.offsets import OffsetRows
-from datamodules.prompts import Prompts
-from datamodules.resampled import ResampledSequences
-from datamodules.rows import Rows, ScoreRows
-from datamodules.sequences import Sequences
-from datamodules.splits import Split
+import lazy_loader
 
-__all__ = ["OffsetRows", "Prompts", "ResampledSequences", "Rows", "ScoreRows", "Sequences", "Split"]
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

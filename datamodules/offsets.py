@@ -7,7 +7,7 @@ import torch
 from numpy.typing import NDArray
 
 from datamodules.columns import Columns
-from datamodules.rows import Part, RowBatches, Rows, ScoreRows
+from datamodules.score_rows import Part, RowBatches, Rows, ScoreRows
 from datamodules.splits import Split
 from extract.errors import UserError
 

@@ -6,12 +6,11 @@ import torch
 from lightning import LightningDataModule
 from torch.utils.data import DataLoader, Dataset
 
-from datamodules.share import Share
+from datamodules.samplers import Share
 from extract.errors import UserError
 from extract.llm import LLM
-from extract.module import PromptBatch
-from extract.store import digest
-from extract.task import Task
+from extract.tasks import PromptBatch, Task
+from extract.utils import digest
 
 
 class PromptBatches(Dataset[PromptBatch]):

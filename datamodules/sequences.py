@@ -9,8 +9,8 @@ from numpy.typing import NDArray
 from torch.utils.data import DataLoader, Dataset
 
 from datamodules.columns import Columns
-from datamodules.rows import Rows, ScoreRows
-from datamodules.share import Share
+from datamodules.samplers import Share
+from datamodules.score_rows import Rows, ScoreRows
 from datamodules.splits import Split
 from extract.errors import UserError
 

@@ -7,7 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from extract.errors import UserError
-from extract.store import digest
+from extract.utils import digest
 
 SPLITS = ("train", "val", "test")
 

@@ -2,7 +2,7 @@
 
 import sys
 
-from probe.cli import main
+from probe.cli.main import main
 
 if __name__ == "__main__":
     sys.exit(main())

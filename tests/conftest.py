@@ -15,40 +15,41 @@ from jaxtyping import install_import_hook
 # Shapes and dtypes in signatures are checked at every call; it must come before the first import of a module.
 CHECKED = (
     "extract.scores",
-    "extract.instrument",
-    "extract.recorder",
-    "extract.batch",
-    "extract.decode",
-    "extract.ablated",
-    "extract.dynamic",
-    "extract.keys",
-    "extract.softmax",
-    "extract.steps",
-    "extract.masked",
-    "extract.paid",
-    "extract.two_pass",
-    "probe.losses",
-    "probe.mlp",
-    "probe.micro",
+    "extract.attention.interface",
+    "extract.attention.recorder",
+    "extract.generation.prefill",
+    "extract.generation.batching",
+    "extract.generation.greedy",
+    "extract.generation.ablated_output",
+    "extract.generation.dynamic_heads",
+    "extract.attention.shared_prefix",
+    "extract.attention.softmax",
+    "extract.store.sample_steps",
+    "extract.generation.context_masking",
+    "extract.attention.received",
+    "extract.generation.head_ablation",
+    "probe.models.losses",
+    "probe.models.mlp",
+    "probe.metrics.classification",
 )
 PROBES = (
-    "probe.cells",
-    "probe.conditions",
-    "probe.intervals",
-    "probe.outcomes",
-    "probe.regressor",
-    "probe.regression",
-    "probe.ranking",
-    "probe.ridge",
-    "probe.scatter",
-    "probe.silencing",
+    "probe.experiments.ablation.heatmap_grid",
+    "probe.experiments.ablation.conditions",
+    "probe.metrics.intervals",
+    "probe.experiments.ablation.outcomes",
+    "probe.models.regressor",
+    "probe.metrics.regression",
+    "probe.metrics.head_ranking",
+    "probe.models.ridge",
+    "probe.models.plots",
+    "probe.experiments.ablation.answer",
     "probe.report.explorer",
-    "probe.rag.heads",
+    "probe.rag.strategies.head_strategies",
     "probe.rag.outcomes",
-    "probe.rag.strategies",
-    "probe.rag.windows",
-    "probe.rows_metric",
-    "probe.turnover",
+    "probe.rag.strategies.base",
+    "probe.rag.strategies.windows",
+    "probe.metrics.gathered_rows",
+    "probe.experiments.dynamism.metrics",
 )
 install_import_hook([*CHECKED, *PROBES], "beartype.beartype")
 
@@ -56,7 +57,7 @@ import torch
 from hypothesis import settings
 
 from extract.llm import LLM
-from probe.cli import main
+from probe.cli.main import main
 
 settings.register_profile("project", deadline=None)  # a busy machine is no failure
 settings.load_profile("project")

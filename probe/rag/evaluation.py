@@ -14,26 +14,20 @@ from lightning.pytorch.utilities import rank_zero_info
 from rich.console import Console
 from tqdm import tqdm
 
-from datamodules.rows import ScoreRows
+from datamodules import ScoreRows
 from extract.errors import UserError
+from extract.generation import Mask, MaskedLLM
 from extract.llm import LLM
-from extract.masked import MaskedLLM
-from extract.multihop import MultiHopQA
-from extract.shards import write_bytes
-from extract.store import digest
-from extract.views import Mask
-from extract.writer import on_rank_zero
-from probe.artifacts import leave
+from extract.tasks import MultiHopQA
+from extract.utils import digest, on_rank_zero, write_bytes
+from probe.models import ProbeRegressor
 from probe.rag.loop import Run, Settings, run_together
 from probe.rag.outcomes import RagOutcomes, Trace
-from probe.rag.paper import paper_table
 from probe.rag.question import ask
-from probe.rag.strategies import Strategy
+from probe.rag.strategies import Strategy, Windows
 from probe.rag.trace import trace
 from probe.rag.triggers import RIND, Trigger
-from probe.rag.windows import Windows
-from probe.regressor import ProbeRegressor
-from probe.trials import Trials
+from probe.results import Trials, leave, paper_table
 
 
 class RagEvaluation(Callback):
@@ -48,7 +42,7 @@ class RagEvaluation(Callback):
         llm: The frozen model (linked from the top-level `llm:`).
         trigger: When to retrieve; by default RIND.
         windows: Settings of Algorithm 2.
-        mask: How hidden tokens are hidden (see `extract.views.Mask`).
+        mask: How hidden tokens are hidden (see `extract.generation.Mask`).
         draft_length: Most tokens of a draft.
         retries: Retrievals that one sentence may call for.
         batch_size: Questions run together, each under all strategies; answers do not depend on it.
@@ -208,7 +202,7 @@ class RagEvaluation(Callback):
         kept = {key: value for key, value in settings.items() if key != "probe"}
         origin = {key: value for key, value in settings["probe"].items() if key != "seen"}
         results = {"probe": origin, **kept, "strategy_settings": kept.pop("strategies"), **outcomes.results()}
-        leave(folder, results, outcomes.records(), outcomes.drawings(), trainer)
+        leave(folder, "rag", results, outcomes.records(), outcomes.drawings(), trainer)
         lines = "".join(json.dumps(one, ensure_ascii=False) + "\n" for one in outcomes.traces)
         write_bytes(folder / "traces.jsonl", lines.encode())
         title = f"Masked dynamic RAG of {self.llm.name}: {len(self.task)} questions, mask {settings['mask']}"

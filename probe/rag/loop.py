@@ -5,12 +5,10 @@ from collections.abc import Generator, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from extract.masked import Generated, Job, MaskedLLM, Seen
-from extract.multihop import MultiHopQA
-from extract.paid import attention_paid
-from extract.pieces import complete_sentence, first_characters, read, spell
-from extract.prompt import Span
-from extract.views import Mask, View, view, whole
+from extract.attention import attention_paid
+from extract.generation import Generated, Job, Mask, MaskedLLM, Seen, View, view, whole
+from extract.prompts import Span, complete_sentence, first_characters, read, spell
+from extract.tasks import MultiHopQA
 from probe.rag.question import Question
 from probe.rag.strategies import Moment, Retrieved, Strategy
 from probe.rag.triggers import Draft, Judgement

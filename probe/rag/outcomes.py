@@ -9,9 +9,9 @@ from jaxtyping import Float
 from numpy.typing import NDArray
 from rich.table import Table
 
-from probe.intervals import mean_interval, paired
-from probe.rag.paper import PAPER
+from probe.metrics import mean_interval, paired
 from probe.rag.strategies import Strategy
+from probe.results import PAPER
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

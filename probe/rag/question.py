@@ -2,9 +2,8 @@
 
 from dataclasses import dataclass
 
-from extract.multihop import MultiHopQA
-from extract.prompt import Span
-from extract.task import Sample
+from extract.prompts import Span
+from extract.tasks import MultiHopQA, Sample
 
 
 @dataclass(frozen=True)

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from dataclasses import asdict
 from typing import Any
 
-from extract.pieces import read
+from extract.prompts import read
 from probe.rag.loop import Round, Run
 
 

@@ -6,9 +6,8 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from extract.errors import UserError
-from extract.pieces import first_characters, sentences, words
-from extract.prompt import Prompt, Span
-from probe.rag.content import Content, StopWords
+from extract.prompts import Prompt, Span, first_characters, sentences, words
+from probe.rag.content_words import Content, StopWords
 
 
 @dataclass(frozen=True)

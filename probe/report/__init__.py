@@ -1,5 +1,5 @@
-"""The report: one HTML file of every result, and an explorer of heads over time, that needs no network."""
+"""The report: one HTML file of all results, with an explorer of heads over time."""
 
-from probe.report.page import write_report
+import lazy_loader
 
-__all__ = ["write_report"]
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

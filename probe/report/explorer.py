@@ -11,15 +11,14 @@ from jaxtyping import Bool, Float
 from numpy.typing import NDArray
 from torch import Tensor
 
-from datamodules.splits import Split
+from datamodules import Split
 from extract.errors import UserError
 from extract.llm import LLM
-from extract.steps import Steps, token_texts
-from extract.store import ScoreStore
-from probe.checkpoint import load
-from probe.commands import store_ranking
-from probe.module import Probe
-from probe.report.pack import pack, quantise
+from extract.prompts import token_texts
+from extract.store import ScoreStore, Steps
+from probe.heads import store_ranking
+from probe.models import Probe, load
+from probe.report.blobs import pack, quantise
 
 Target = Literal["copy_paste", "reasoning"]
 NOWHERE = np.iinfo(np.uint16).max

@@ -12,14 +12,12 @@ from typing import Any
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
-from extract.shards import write_bytes
 from extract.store import ScoreStore
-from extract.writer import versions
-from probe.report.exhibits import EXHIBITS, Exhibit, Shown, shown
+from extract.utils import versions, write_bytes
+from probe.report.blobs import blob
+from probe.report.discovery import Sources, find_sources
+from probe.report.exhibits import EXHIBITS, Exhibit, Shown, questions_of, shown
 from probe.report.explorer import explore, load_probes
-from probe.report.pack import blob
-from probe.report.rag import questions_of
-from probe.report.sources import Sources, find_sources
 
 SCRIPTS = ("inflate", "figures", "place", "sample", "grid", "prompt", "strip", "tracks", "explorer", "rag", "page")
 """The page's scripts, in the order in which they need each other."""

@@ -1,0 +1,9 @@
+from .offsets import OffsetRows as OffsetRows
+from .prompts import Prompts as Prompts
+from .resampling import ResampledSequences as ResampledSequences
+from .score_rows import RowBatches as RowBatches
+from .score_rows import Rows as Rows
+from .score_rows import ScoreRows as ScoreRows
+from .sequences import Pass as Pass
+from .sequences import Sequences as Sequences
+from .splits import Split as Split

@@ -1,0 +1,17 @@
+from .errors import UserError as UserError
+from .llm.identity import LLMIdentity as LLMIdentity
+from .llm.llm import LLM as LLM
+from .pipeline.extraction import Extraction as Extraction
+from .pipeline.score_writer import ScoreWriter as ScoreWriter
+from .prompts.detokenize import token_texts as token_texts
+from .store.sample_steps import Steps as Steps
+from .store.score_store import ScoreStore as ScoreStore
+from .tasks.base import Sample as Sample
+from .tasks.base import Task as Task
+from .tasks.multihop_qa import MultiHopQA as MultiHopQA
+from .tasks.niah import NIAH as NIAH
+from .tasks.sources.base import Source as Source
+from .tasks.sources.hotpotqa import HotpotQA as HotpotQA
+from .tasks.sources.hotpotqa import HubHotpotQA as HubHotpotQA
+from .tasks.sources.jsonl import JsonLines as JsonLines
+from .tasks.sources.synthetic import Fiction as Fiction

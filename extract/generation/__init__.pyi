@@ -1,0 +1,14 @@
+from .ablated_output import Generation as Generation
+from .context_masking import Generated as Generated
+from .context_masking import Job as Job
+from .context_masking import MaskedLLM as MaskedLLM
+from .context_masking import Seen as Seen
+from .dynamic_heads import DynamicHeads as DynamicHeads
+from .dynamic_heads import first_heads as first_heads
+from .greedy import Decoded as Decoded
+from .greedy import decode as decode
+from .head_ablation import ablate as ablate
+from .prompt_view import Mask as Mask
+from .prompt_view import View as View
+from .prompt_view import view as view
+from .prompt_view import whole as whole

@@ -1,0 +1,3 @@
+from .extraction import Extracted as Extracted
+from .extraction import Extraction as Extraction
+from .llm_module import LLMStage as LLMStage

@@ -1,0 +1,51 @@
+"""The extraction stage as a LightningModule: `lightning predict` runs it."""
+
+from dataclasses import dataclass
+from typing import Any
+
+from extract.generation import Decoded, decode
+from extract.llm import LLM
+from extract.pipeline.llm_module import LLMStage
+from extract.tasks import PromptBatch
+
+
+@dataclass(frozen=True)
+class Extracted:
+    """What one batch gives: generations with scores (None for an empty batch), answers as text, their metrics."""
+
+    decoded: Decoded | None
+    answers: list[str]
+    metrics: list[dict[str, float]]
+
+
+class Extraction(LLMStage):
+    """Generate greedily and score every head at every step; a `ScoreWriter` callback keeps the rows.
+
+    Args:
+        llm: The frozen model (linked from the top-level `llm:`).
+        sink: First tokens that Eq. 2 leaves out.
+        local: Last tokens that Eq. 2 leaves out, the query's own included.
+
+    """
+
+    def __init__(self, llm: LLM | None = None, sink: int = 4, local: int = 64) -> None:
+        super().__init__(llm)
+        self.sink, self.local = sink, local
+
+    def describe(self) -> dict[str, Any]:
+        """The settings that determine scores, for the store's manifest."""
+        return {"sink": self.sink, "local": self.local}
+
+    def on_predict_start(self) -> None:
+        """Put the model where the Trainer works."""
+        self.place_llm()
+
+    def predict_step(self, batch: PromptBatch) -> Extracted:
+        """Rows of one batch."""
+        if not batch.samples:
+            return Extracted(None, [], [])
+        decoded = decode(self.llm, batch.samples, self.sink, self.local)
+        pairs = zip(decoded.tokens.tolist(), decoded.lengths, strict=True)
+        answers = [str(self.llm.tokenizer.decode(row[:n], skip_special_tokens=True)).strip() for row, n in pairs]
+        graded = zip(batch.samples, answers, strict=True)
+        return Extracted(decoded, answers, [batch.task.grade(sample, answer) for sample, answer in graded])

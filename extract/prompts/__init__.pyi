@@ -1,0 +1,15 @@
+from .chat_template import render as render
+from .detokenize import first_characters as first_characters
+from .detokenize import printable as printable
+from .detokenize import read as read
+from .detokenize import spell as spell
+from .detokenize import token_texts as token_texts
+from .segmentation import SENTENCE_END as SENTENCE_END
+from .segmentation import complete_sentence as complete_sentence
+from .segmentation import sentences as sentences
+from .segmentation import words as words
+from .spans import Prompt as Prompt
+from .spans import Span as Span
+from .spans import encode as encode
+from .spans import locate as locate
+from .spans import tokens_between as tokens_between

@@ -1,0 +1,13 @@
+from .arrow_shards import check_shard as check_shard
+from .arrow_shards import matrix as matrix
+from .arrow_shards import read_shard as read_shard
+from .arrow_shards import vectors as vectors
+from .arrow_shards import write_shard as write_shard
+from .dataset_card import store_card as store_card
+from .manifest import FORMAT as FORMAT
+from .manifest import finished_batches as finished_batches
+from .manifest import part_file as part_file
+from .manifest import read_manifest as read_manifest
+from .manifest import write_manifest as write_manifest
+from .sample_steps import Steps as Steps
+from .score_store import ScoreStore as ScoreStore

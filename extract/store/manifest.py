@@ -1,0 +1,58 @@
+"""The manifest of a score store: what made it, its shards, and their hashes."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+from extract.errors import UserError
+from extract.store.arrow_shards import check_shard
+from extract.utils import digest, write_bytes
+
+FORMAT = 2
+TABLES = ("samples", "steps")
+
+
+def read_manifest(path: Path) -> dict[str, Any]:
+    """The manifest of a store folder, checked against its own hash.
+
+    Raises:
+        UserError: it is no JSON, of another format, or was edited.
+
+    """
+    file = path / "manifest.json"
+    try:
+        manifest: dict[str, Any] = json.loads(file.read_text())
+        claimed = manifest.pop("sha256")
+        known = manifest["format"] == FORMAT
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise UserError(f"{file} is not a manifest of a score store; extract into another folder") from error
+    if not known:
+        raise UserError(f"{file} has format {manifest['format']}; this version reads {FORMAT}: extract again")
+    if claimed != digest(manifest):
+        raise UserError(f"{file} was edited since it was written: its hash does not match; extract again")
+    return manifest
+
+
+def write_manifest(path: Path, manifest: dict[str, Any]) -> None:
+    """Write the manifest with its own hash."""
+    signed = {**manifest, "sha256": digest(manifest)}
+    write_bytes(path / "manifest.json", (json.dumps(signed, indent=1, ensure_ascii=False) + "\n").encode())
+
+
+def part_file(path: Path, batch: int) -> Path:
+    """The record that a batch is whole, written after both of its shards."""
+    return path / "parts" / f"{batch:06d}.json"
+
+
+def finished_batches(path: Path) -> dict[int, dict[str, Any]]:
+    """Manifest entries of the batches that an interrupted run finished; damaged ones are left out."""
+    finished = {}
+    for file in sorted((path / "parts").glob("*.json")):
+        try:
+            part = json.loads(file.read_text())
+            whole = not any(check_shard(path, part[table]) for table in TABLES)
+        except (ValueError, KeyError, TypeError):
+            continue
+        if whole:
+            finished[int(part["batch"])] = part
+    return finished

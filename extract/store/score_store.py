@@ -1,0 +1,125 @@
+"""The score store: a folder of Arrow shards and a manifest that says what made them."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
+
+from extract.errors import UserError
+from extract.llm import LLMIdentity
+from extract.store.arrow_shards import check_shard, matrix, read_shard
+from extract.store.manifest import TABLES, read_manifest
+from extract.store.sample_steps import Steps
+
+if TYPE_CHECKING:
+    import datasets
+
+
+class ScoreStore:
+    """A complete score store, read through memory maps.
+
+    `steps` rows: sample, step, token, hidden[hidden_size], copy_paste[heads] (Eq. 1), reasoning[heads] (Eq. 2),
+    argmax[heads] (most attended position, if kept). `samples` rows: sample, prompt tokens, evidence spans, task
+    fields, answer, metrics. Heads are layer-major: `layer * heads_per_layer + index`.
+
+    Args:
+        path: The folder.
+        verify: Compare every shard with its hash first (about 1.6 GiB/s).
+        task: Name of the config that would make such a store, for the message that there is none.
+
+    Raises:
+        UserError: no store there, an unfinished one, or one that was damaged or edited.
+
+    """
+
+    def __init__(self, path: str | Path, verify: bool = True, task: str = "niah") -> None:
+        self.path = Path(path)
+        if not (self.path / "manifest.json").is_file():
+            raise UserError(
+                f"no score store at {path}; make it with: "
+                f"lightning predict -c configs/extract/{task}.yaml --store {path}"
+            )
+        self.manifest = read_manifest(self.path)
+        if not self.manifest["complete"]:
+            raise UserError(f"score store {path} is incomplete; finish it with: {self.manifest['command']}")
+        if verify:
+            self._verify()
+        self.identity = LLMIdentity(**self.manifest["llm"])
+        self.heads = self.identity.layers * self.identity.heads
+        self.hidden_size = self.identity.hidden_size
+        self.fingerprint: str = self.manifest["fingerprint"]
+        self._tables: dict[str, list[pa.Table]] = {}
+
+    def _verify(self) -> None:
+        for shard in self.manifest["shards"]:
+            for table in TABLES:
+                if wrong := check_shard(self.path, shard[table]):
+                    raise UserError(f"score store is damaged: {wrong}; delete {self.path} and extract again")
+
+    def tables(self, name: str) -> list[pa.Table]:
+        """The memory-mapped shards of `samples` or `steps`, in batch order."""
+        if name not in self._tables:
+            files = (self.path / shard[name]["file"] for shard in self.manifest["shards"])
+            self._tables[name] = [read_shard(file) for file in files]
+        return self._tables[name]
+
+    def vectors(self, column: str) -> list[NDArray[Any]]:
+        """A fixed-size-list column of `steps`: one zero-copy [rows, size] array for each shard."""
+        return [matrix(table[column]) for table in self.tables("steps")]
+
+    def scalars(self, column: str) -> NDArray[np.int64]:
+        """A number column of `steps`, all shards joined."""
+        return np.concatenate([table[column].to_numpy() for table in self.tables("steps")])
+
+    def samples(self) -> pa.Table:
+        """The whole `samples` table."""
+        return pa.concat_tables(self.tables("samples"))
+
+    def steps(self, sample: int) -> Steps:
+        """All steps of the sample of that number.
+
+        Raises:
+            UserError: the store holds no such sample.
+
+        """
+        identity = self.identity
+        for samples, steps in zip(self.tables("samples"), self.tables("steps"), strict=True):
+            held = np.flatnonzero(samples["sample"].to_numpy() == sample)
+            rows = np.flatnonzero(steps["sample"].to_numpy() == sample)
+            if not len(held):
+                continue
+            shape = (len(rows), identity.layers, identity.heads)
+            part = steps.slice(int(rows[0]) if len(rows) else 0, len(rows))  # a sample's rows lie together
+            looks = matrix(part["argmax"]).reshape(shape) if "argmax" in part.column_names else None
+            return Steps(
+                sample=samples.slice(int(held[0]), 1).to_pylist()[0],
+                tokens=part["token"].to_numpy(),
+                hidden=matrix(part["hidden"]),
+                copy_paste=matrix(part["copy_paste"]).reshape(shape) > 0,
+                reasoning=matrix(part["reasoning"]).reshape(shape),
+                looks=looks,
+            )
+        raise UserError(f"score store {self.path} holds no sample {sample}")
+
+    def push_to_hub(self, repo: str, private: bool = False) -> str:
+        """Upload the store with its card as a dataset of the Hugging Face hub; its address there.
+
+        Args:
+            repo: Name there, such as `user/scores`.
+            private: Whether a new repository is.
+
+        """
+        from huggingface_hub import HfApi
+
+        api = HfApi()
+        name = str(api.create_repo(repo, repo_type="dataset", private=private, exist_ok=True).repo_id)
+        return str(api.upload_folder(folder_path=self.path, repo_id=name, repo_type="dataset"))
+
+    def dataset(self, name: str) -> "datasets.Dataset":
+        """`samples` or `steps` as a Hugging Face dataset on the same files."""
+        import datasets
+
+        files = [str(self.path / shard[name]["file"]) for shard in self.manifest["shards"]]
+        return datasets.concatenate_datasets([datasets.Dataset.from_file(file) for file in files])

@@ -1,0 +1,178 @@
+"""HotpotQA and what shares its shape (2WikiMultihopQA, MuSiQue converted to it): files, or the hub dataset."""
+
+from collections.abc import Iterable
+from typing import Any
+
+from extract.errors import UserError
+from extract.prompts import Span
+from extract.tasks.sources.base import Loaded, Passage, Record, Source, hashes, parse, paths, read, text_of
+
+Paragraphs = list[tuple[str, list[str]]]
+"""Titles with their sentences."""
+
+
+class HotpotQA(Source):
+    """JSON files of the official shape: a list of records with `_id`, `question`, `answer`, `context` and facts.
+
+    Flaws of real files are met so: a paragraph that stands there twice with the same words is used once; a record is
+    left out, by id, if a supporting fact names a missing title, a sentence beyond its paragraph, an empty sentence, or
+    a title that two different paragraphs bear, since its evidence would be incomplete or ambiguous; so is the second
+    record of one id.
+
+    Args:
+        files: One file, or several.
+
+    """
+
+    def __init__(self, files: str | list[str]) -> None:
+        self.files = files
+
+    def load(self) -> Loaded:
+        """The records of all files, in order."""
+        listed = ((str(path), parse(read(path), f"task source: {path}")) for path in paths(self.files))
+        return collect(record for where, content in listed for record in _records(content, where))
+
+    def describe(self) -> dict[str, Any]:
+        """Hashes of the files."""
+        return {"class": "HotpotQA", "files": hashes(paths(self.files))}
+
+
+class HubHotpotQA(Source):
+    """The Hugging Face dataset, whose records hold columns of titles and sentences.
+
+    Args:
+        name, config, split, revision: As `datasets.load_dataset` takes them.
+
+    """
+
+    def __init__(
+        self,
+        name: str = "hotpotqa/hotpot_qa",
+        config: str | None = "distractor",
+        split: str = "validation",
+        revision: str | None = None,
+    ) -> None:
+        self.name, self.config, self.split, self.revision = name, config, split, revision
+
+    def load(self) -> Loaded:
+        """The split's records."""
+        import datasets
+
+        try:
+            rows = datasets.load_dataset(self.name, self.config, split=self.split, revision=self.revision)
+        except Exception as error:  # hub, cache and format failures share no base class
+            reason = " ".join(str(error).split())[:160]
+            raise UserError(f"task source: dataset '{self.name}' cannot be loaded ({reason})") from error
+        return collect((f"{self.name} {self.split}, record {n}", official(row)) for n, row in enumerate(rows))
+
+    def describe(self) -> dict[str, Any]:
+        """The dataset's name and version."""
+        names = ("name", "config", "split", "revision")
+        return {"class": "HubHotpotQA", **{name: getattr(self, name) for name in names}}
+
+
+def official(row: dict[str, Any]) -> dict[str, Any]:
+    """A hub record in the official shape."""
+    context, facts = row.get("context"), row.get("supporting_facts")
+    if not isinstance(context, dict) or not isinstance(facts, dict):
+        return row
+    return {
+        **row,
+        "_id": row.get("id", row.get("_id")),
+        "context": [list(pair) for pair in zip(context["title"], context["sentences"], strict=True)],
+        "supporting_facts": [list(pair) for pair in zip(facts["title"], facts["sent_id"], strict=True)],
+    }
+
+
+def _records(content: Any, where: str) -> Iterable[tuple[str, Any]]:
+    if not isinstance(content, list) or not content:
+        raise UserError(f"task source: {where} holds no list of records (HotpotQA's shape)")
+    return ((f"task source: {where}, record {number}", record) for number, record in enumerate(content))
+
+
+def collect(records: Iterable[tuple[str, Any]]) -> Loaded:
+    """Usable records; the others by reason."""
+    loaded, seen = Loaded(), set()
+    for where, raw in records:
+        name = text_of(raw, "_id", where)
+        if name in seen:
+            loaded.refuse("repeated id", name)
+            continue
+        seen.add(name)
+        if record := _record(raw, name, f"{where} ({name})", loaded):
+            loaded.records.append(record)
+    return loaded
+
+
+def _record(raw: dict[str, Any], name: str, where: str, loaded: Loaded) -> Record | None:
+    question, answer = text_of(raw, "question", where), text_of(raw, "answer", where)
+    stated = _paragraphs(raw, where)
+    paragraphs = list(dict.fromkeys((title, tuple(sentences)) for title, sentences in stated))
+    if len(paragraphs) < len(stated):
+        loaded.mend("repeated paragraph used once", name)
+    facts = _facts(raw, where)
+    if reason := _flaw(paragraphs, facts):
+        loaded.refuse(reason, name)
+        return None
+    passages = tuple(passage(title, sentences, [i for t, i in facts if t == title]) for title, sentences in paragraphs)
+    kind, level = str(raw.get("type", "")), str(raw.get("level", ""))
+    return Record(name, question, answer, tuple(p for p in passages if p.text), kind, level)
+
+
+def _paragraphs(raw: dict[str, Any], where: str) -> Paragraphs:
+    if "context" not in raw:
+        raise UserError(f"{where} has no field 'context'")
+    context = raw["context"]
+    if not isinstance(context, list) or not all(_is_paragraph(item) for item in context):
+        raise UserError(f"{where}: field 'context' is no list of [title, [sentence, …]]")
+    paragraphs = [(title.strip(), [sentence.strip() for sentence in sentences]) for title, sentences in context]
+    if not any(any(sentences) for _, sentences in paragraphs):
+        raise UserError(f"{where}: field 'context' is empty")
+    return paragraphs
+
+
+def _is_paragraph(item: Any) -> bool:
+    if not isinstance(item, list | tuple) or len(item) != 2 or not isinstance(item[0], str):
+        return False
+    return isinstance(item[1], list | tuple) and all(isinstance(sentence, str) for sentence in item[1])
+
+
+def _facts(raw: dict[str, Any], where: str) -> list[tuple[str, int]]:
+    facts = raw.get("supporting_facts")
+    if not isinstance(facts, list):
+        raise UserError(f"{where} has no list 'supporting_facts'")
+    for fact in facts:
+        shaped = isinstance(fact, list | tuple) and len(fact) == 2
+        if not shaped or not isinstance(fact[0], str) or not isinstance(fact[1], int):
+            raise UserError(f"{where}: supporting fact {fact} is no [title, sentence index]")
+    return list(dict.fromkeys((title.strip(), index) for title, index in facts))
+
+
+def _flaw(paragraphs: list[tuple[str, tuple[str, ...]]], facts: list[tuple[str, int]]) -> str | None:
+    """Why a record's evidence is not exactly known."""
+    if not facts:
+        return "no supporting fact"
+    for title, index in facts:
+        bearers = [sentences for name, sentences in paragraphs if name == title]
+        if not bearers:
+            return "supporting fact names a missing title"
+        if len(bearers) > 1:
+            return "supporting fact names a title of two paragraphs"
+        if not 0 <= index < len(bearers[0]):
+            return "supporting fact's sentence index is out of range"
+        if not bearers[0][index]:
+            return "supporting fact is an empty sentence"
+    return None
+
+
+def passage(title: str, sentences: Iterable[str], facts: Iterable[int]) -> Passage:
+    """Sentences joined by single spaces, and the character intervals of those that are facts."""
+    wanted, text, evidence = set(facts), "", list[Span]()
+    for number, sentence in enumerate(sentences):
+        if not sentence:
+            continue
+        start = len(text) + bool(text)
+        text = f"{text} {sentence}" if text else sentence
+        if number in wanted:
+            evidence.append((start, len(text)))
+    return Passage(title, text, tuple(evidence))

@@ -1,0 +1,9 @@
+from .distributed import on_rank_zero as on_rank_zero
+from .files import SUFFIX as SUFFIX
+from .files import sha256 as sha256
+from .files import sweep as sweep
+from .files import write_bytes as write_bytes
+from .run_record import command as command
+from .run_record import digest as digest
+from .run_record import first_difference as first_difference
+from .run_record import versions as versions

@@ -1,0 +1,14 @@
+from .experiments.ablation.ablation import Ablation as Ablation
+from .experiments.ablation.answer import Answer as Answer
+from .experiments.ablation.answer import answer as answer
+from .experiments.correlation.correlation import Correlation as Correlation
+from .experiments.dynamism.dynamism import Dynamism as Dynamism
+from .models.checkpoint import load as load
+from .models.checkpoint import push_to_hub as push_to_hub
+from .models.checkpoint import save_pretrained as save_pretrained
+from .models.classifier import ProbeClassifier as ProbeClassifier
+from .models.offset_probes import OffsetProbes as OffsetProbes
+from .models.regressor import ProbeRegressor as ProbeRegressor
+from .report.page import write_report as write_report
+from .results.artifacts import Artifacts as Artifacts
+from .results.probe_results import Results as Results

@@ -1,0 +1,2 @@
+from .commands import ranking as ranking
+from .lightning_cli import Parser as Parser

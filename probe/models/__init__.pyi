@@ -1,0 +1,9 @@
+from .base import Probe as Probe
+from .checkpoint import load as load
+from .checkpoint import probe_class as probe_class
+from .checkpoint import read_checkpoint as read_checkpoint
+from .offset_probes import KINDS as KINDS
+from .offset_probes import SHOWN as SHOWN
+from .plots import LOOKS as LOOKS
+from .plots import NAMES as NAMES
+from .regressor import ProbeRegressor as ProbeRegressor

@@ -1,0 +1,142 @@
+"""Probes on disk: Lightning checkpoints, and an export as a config file with safetensors."""
+
+import importlib
+import json
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+
+from extract.errors import UserError
+from extract.llm import LLMIdentity
+from extract.utils import write_bytes
+from probe.models.base import Probe
+from probe.models.model_card import probe_card, write_card
+from probe.models.training_record import TrainedOnRows, public_name
+
+CONFIG = "probe.json"
+WEIGHTS = "probe.safetensors"
+
+
+def read_checkpoint(path: str | Path) -> dict[str, Any]:
+    """A probe's Lightning checkpoint as plain values and tensors; no pickled code is executed.
+
+    Raises:
+        UserError: no such file, not a checkpoint, or not a probe's.
+
+    """
+    file = Path(path)
+    if not file.is_file():
+        raise UserError(f"no checkpoint at {path}; train one with: lightning fit -c configs/probe.yaml")
+    try:
+        checkpoint: dict[str, Any] = torch.load(file, map_location="cpu", weights_only=True)
+    except Exception as error:  # junk fails in torch.load in many ways, struct.error and KeyError among them
+        reason = str(error).splitlines()[0][:120] if str(error) else type(error).__name__
+        raise UserError(f"{path} is not a readable checkpoint ({reason}); train the probe again") from error
+    if not isinstance(checkpoint, dict) or "probe" not in checkpoint:
+        raise UserError(f"{path} is not a probe's checkpoint; `lightning fit -c configs/probe.yaml` makes one")
+    return checkpoint
+
+
+def probe_class(name: str) -> type[TrainedOnRows]:
+    """The class of a saved probe, by its public name. Code of your own must be imported before.
+
+    Until 0.1 checkpoints named a class of this project by its module (`probe.classifier.ProbeClassifier`): only the
+    last part of such a name counts.
+
+    Raises:
+        UserError: no such class is known.
+
+    """
+    module, _, symbol = name.rpartition(".")
+    if module.partition(".")[0] == "probe":
+        kind = getattr(importlib.import_module("probe"), symbol, None)
+        known = {name: kind} if isinstance(kind, type) and issubclass(kind, TrainedOnRows) else {}
+    else:
+        known = {public_name(kind): kind for kind in _subclasses(TrainedOnRows)}
+    if name not in known:
+        raise UserError(f"checkpoint of class {name}, which is not a known probe; import {module} ({symbol}) first")
+    return known[name]
+
+
+def _subclasses(kind: type[TrainedOnRows]) -> list[type[TrainedOnRows]]:
+    return [kind, *(deeper for child in kind.__subclasses__() for deeper in _subclasses(child))]
+
+
+def load(path: str | Path, device: str | torch.device = "cpu", llm: LLMIdentity | None = None) -> Probe:
+    """Restore a trained probe, ready to predict.
+
+    Args:
+        path: A checkpoint of `lightning fit`, or a folder that `save_pretrained` wrote.
+        device: Where its weights go.
+        llm: The model (or a store's `identity`) it will be used on; another one's is refused.
+
+    Raises:
+        UserError: nothing readable there, or it was trained for another LLM (both are named).
+
+    """
+    probe = _from_folder(Path(path)) if Path(path).is_dir() else _from_checkpoint(path)
+    if llm is not None:
+        probe.check_llm(llm)
+    return probe.to(device).eval()
+
+
+def _from_checkpoint(path: str | Path) -> Probe:
+    checkpoint = read_checkpoint(path)
+    settings = {k: v for k, v in checkpoint["hyper_parameters"].items() if not k.startswith("_")}
+    return _build(checkpoint["probe"]["class"], settings, checkpoint["state_dict"], checkpoint["probe"]["origin"])
+
+
+def _build(name: str, settings: dict[str, Any], weights: dict[str, Any], origin: dict[str, Any]) -> Probe:
+    kind = probe_class(name)
+    if not issubclass(kind, Probe):
+        raise UserError(f"{name} is no single probe; evaluate it with: lightning test … --ckpt_path …")
+    loaded = kind(**settings)
+    try:
+        loaded.load_state_dict(weights)
+    except RuntimeError as error:
+        raise UserError(f"the weights do not fit a {name} of these settings: {str(error).splitlines()[-1]}") from error
+    loaded.origin = origin
+    return loaded
+
+
+def save_pretrained(probe: Probe, folder: str | Path) -> None:
+    """Write a probe as `probe.json` and `probe.safetensors` with its card, the form to share."""
+    target = Path(folder)
+    target.mkdir(parents=True, exist_ok=True)
+    kind = type(probe)
+    settings = {key: value for key, value in probe.hparams.items() if not key.startswith("_")}
+    config = {"class": public_name(kind), "settings": settings, "origin": probe.origin}
+    save_file({k: v.contiguous() for k, v in probe.state_dict().items()}, target / WEIGHTS)
+    write_bytes(target / CONFIG, (json.dumps(config, indent=2) + "\n").encode())
+    write_card(target, probe_card(kind.__name__, probe.origin, "probe.save_pretrained", file="."))
+
+
+def push_to_hub(probe: Probe, repo: str, private: bool = False) -> str:
+    """Upload a probe with its card as a model of the Hugging Face hub; its address there.
+
+    Args:
+        probe: A trained one.
+        repo: Name there, such as `user/probe`; `probe.load` takes a downloaded folder of it.
+        private: Whether a new repository is.
+
+    """
+    from huggingface_hub import HfApi
+
+    api = HfApi()
+    name = str(api.create_repo(repo, private=private, exist_ok=True).repo_id)
+    with tempfile.TemporaryDirectory() as folder:
+        save_pretrained(probe, folder)
+        return str(api.upload_folder(folder_path=folder, repo_id=name))
+
+
+def _from_folder(folder: Path) -> Probe:
+    try:
+        config = json.loads((folder / CONFIG).read_text())
+        weights = load_file(folder / WEIGHTS)
+        return _build(config["class"], config["settings"], weights, config["origin"])
+    except (OSError, ValueError, KeyError, SafetensorError) as error:
+        raise UserError(f"{folder} holds no saved probe ({CONFIG}, {WEIGHTS}): {error}") from error

@@ -1,0 +1,5 @@
+"""Retrieval strategies of masked RAG: which context tokens become visible."""
+
+import lazy_loader
+
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

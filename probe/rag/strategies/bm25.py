@@ -1,0 +1,71 @@
+"""BM25 over the sentences of the context."""
+
+import re
+from typing import Any
+
+import bm25s
+
+from extract.errors import UserError
+from extract.prompts import Span
+from probe.rag import Trigger
+from probe.rag.strategies.base import Moment, Retrieved, Strategy
+from probe.rag.strategies.windows import Windows, merged
+
+
+class BM25(Strategy):
+    """Sentences of the context by BM25, with question, answer and draft as query: the plain competitor.
+
+    Args:
+        name, windows, trigger: See `Strategy`.
+        tokens: Sentences are taken, best first, until so many tokens are visible.
+
+    """
+
+    label = "bm25"
+
+    def __init__(
+        self,
+        name: str | None = None,
+        windows: Windows | None = None,
+        trigger: Trigger | None = None,
+        tokens: int = 192,
+    ) -> None:
+        super().__init__(name, windows, trigger)
+        self.tokens = tokens
+
+    def prepare(self, windows: Windows, trigger: Trigger) -> None:
+        """Refuse a budget of nothing."""
+        super().prepare(windows, trigger)
+        if self.tokens < 1:
+            raise UserError(f"rag strategy '{self.name}': tokens of at least 1, not {self.tokens}")
+
+    def describe(self) -> dict[str, Any]:
+        """With the tokens."""
+        return {**super().describe(), "tokens": self.tokens}
+
+    def retrieve(self, moment: Moment) -> Retrieved:
+        """The best sentences."""
+        question = moment.question
+        query = f"{question.sample.question} {moment.text}"
+        return Retrieved(merged(best_sentences(question.sentences, query, self.tokens)))
+
+
+def best_sentences(sentences: list[tuple[Span, str]], query: str, tokens: int) -> list[Span]:
+    """Spans of the sentences that fit the query best, until they hold `tokens` tokens."""
+    index = bm25s.BM25()
+    index.index([_words(text) for _, text in sentences], show_progress=False)
+    known = [word for word in _words(query) if word in index.vocab_dict]
+    scores = index.get_scores(known) if known else [0.0] * len(sentences)
+    order = sorted(range(len(sentences)), key=lambda number: (-scores[number], number))
+    found, held = list[Span](), 0
+    for number in order:
+        if held >= tokens:
+            break
+        (start, end), _ = sentences[number]
+        found.append((start, end))
+        held += end - start
+    return found
+
+
+def _words(text: str) -> list[str]:
+    return re.findall(r"\w+", text.lower())

@@ -1,0 +1,75 @@
+"""One run of masked RAG, told in colour in the terminal."""
+
+import json
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.panel import Panel
+from rich.text import Text
+
+from extract.errors import UserError
+from extract.prompts import printable
+
+Trace = dict[str, Any]
+
+
+def read_traces(path: str | Path) -> Iterator[Trace]:
+    """The runs of a `traces.jsonl`, one by one.
+
+    Raises:
+        UserError: no such file, or a line that is no trace.
+
+    """
+    file = Path(path)
+    if not file.is_file():
+        raise UserError(f"no traces at {path}; `lightning test -c configs/rag.yaml` writes traces.jsonl")
+    with file.open(encoding="utf-8") as lines:
+        for number, line in enumerate(lines, start=1):
+            try:
+                found = json.loads(line)
+                found["rounds"], found["strategy"], found["id"]
+            except (ValueError, KeyError, TypeError) as error:
+                raise UserError(f"{path}, line {number}, is no trace of masked RAG") from error
+            yield found
+
+
+def show(trace: Trace, console: Console) -> None:
+    """Print drafts, values, heads, windows and rewrites."""
+    metrics = trace["metrics"]
+    console.rule(_safe(f"{trace['id']} · {trace['strategy']}"))
+    console.print(_safe(trace["question"], "bold"), _safe(f"gold: {trace['gold']}", "green"), sep="\n")
+    for number, round_ in enumerate(trace["rounds"], start=1):
+        console.print(Text(f"\n{number}. draft", style="bold cyan"))
+        console.print(_draft(round_))
+        if round_["windows"] is None:
+            continue
+        heads = ", ".join(f"{layer}-{head}" for layer, head in round_["heads"] or ()) or "no heads"
+        console.print(_safe(f"   kept “{round_['kept'].strip()}”; heads {heads}", "dim"))
+        for window in round_["windows"]:
+            title = f"tokens {window['start']} to {window['end']}"
+            text = re.sub(r"\s*\n\s*", "\n", window["text"].strip())  # blank lines would spread it over the screen
+            console.print(Panel(_safe(text), title=title, border_style="blue", title_align="left"))
+        console.print(Text("   written again: ", style="bold cyan"), _safe(str(round_["rewrite"]).strip()), sep="")
+    console.print(Text("\nanswer ", style="bold"), _safe(trace["text"]), sep="")
+    told = (f"EM {metrics['em']:.0f}", f"F1 {metrics['f1']:.2f}", f"stopped: {trace['stop']}")
+    console.print(Text(" · ".join((*told, f"{metrics['forward_tokens']:,} tokens run")), style="dim"))
+
+
+def _draft(round_: dict[str, Any]) -> Text:
+    """Drafted words with their values; the one that fires stands out by mark and colour."""
+    line = Text("   ")
+    for number, word in enumerate(round_["words"]):
+        fires = number == round_["hit"]
+        line.append(_safe(f"⟦{word['text']}⟧" if fires else word["text"], "bold red" if fires else ""))
+        if word["value"]:
+            line.append(f" {word['value']:.1f}", style="red" if fires else "dim")
+        line.append(" ")
+    return line
+
+
+def _safe(text: str, style: str = "") -> Text:
+    """Text of data for the terminal: no control sequence of it takes effect."""
+    return Text(printable(text.replace("\t", " "), keep="\n"), style=style)

@@ -1,0 +1,12 @@
+from .components import EMPTY as EMPTY
+from .components import Cell as Cell
+from .components import Figure as Figure
+from .components import TableView as TableView
+from .components import View as View
+from .components import axis as axis
+from .components import layout as layout
+from .components import line as line
+from .components import measured as measured
+from .components import spread as spread
+from .discovery import Result as Result
+from .page import write_report as write_report

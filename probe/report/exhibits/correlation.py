@@ -1,0 +1,98 @@
+"""Figs. 4 and 8: does the hidden state foretell the heads of later steps? And the same by probes."""
+
+from typing import Any
+
+from probe.experiments.correlation import FIGURES, KINDS, TITLES
+from probe.experiments.correlation import LOOKS as KIND_NAMES
+from probe.models import KINDS as PROBE_KINDS
+from probe.models import LOOKS as PROBE_NAMES
+from probe.models import NAMES, SHOWN
+from probe.report import EMPTY, Cell, Figure, TableView, View, axis, layout, line, measured
+
+
+def takes(record: dict[str, Any]) -> bool:
+    """Results of `Correlation`."""
+    return bool(record["experiment"] == "correlation")
+
+
+def view(record: dict[str, Any]) -> View:
+    """Component 1 at each k, and all three figures drawn."""
+    return View([_table(record)], [_figure(record, name) for name in FIGURES])
+
+
+def _table(record: dict[str, Any]) -> TableView:
+    paper = {int(k): value for k, value in record["paper_component_1"].items()}
+    rows = []
+    for offset in record["offsets"]:
+        cells = [
+            measured(offset.get(kind, {}).get(FIGURES[0]), strong=kind == "held_out")
+            if not kind.startswith("null")
+            else Cell(measured(offset.get(kind, {}).get(FIGURES[0])).text)
+            for kind in KINDS
+        ]
+        published = Cell(f"{paper[offset['k']]:.3f}") if offset["k"] in paper else EMPTY
+        pairs = f"{offset['pairs']['train']:,} / {offset['pairs']['judged']:,}"
+        rows.append((f"k = {offset['k']}", [*cells, published, Cell(pairs), Cell(str(offset["components"]))]))
+    samples = record["samples"]
+    note = (
+        f"Component 1. Fitted on {samples['train']} training samples, judged on {samples['judged']} others; in "
+        f"brackets the 95 % jackknife interval over {record['groups']} groups of samples. Nulls: the scores of another "
+        f"sample, mean of {record['permutations']} draws."
+    )
+    names = [KIND_NAMES[kind][0] for kind in KINDS]
+    return TableView([*names, "paper, llama3.1-8b", "pairs fitted / judged", "components"], rows, note)
+
+
+def _figure(record: dict[str, Any], name: str) -> Figure:
+    traces: list[dict[str, Any]] = []
+    for look, kind in enumerate(KINDS):
+        cells = [(offset["k"], offset[kind][name]) for offset in record["offsets"] if offset.get(kind)]
+        if cells:
+            traces += line(KIND_NAMES[kind][0], [k for k, _ in cells], [cell for _, cell in cells], look)
+    if name == FIGURES[0]:
+        paper = record["paper_component_1"]
+        published = [{"value": value} for value in paper.values()]
+        traces += line("paper, llama3.1-8b", [int(k) for k in paper], published, 4)
+    y = axis("canonical correlation", range=[-0.05, 1.05])
+    title = f"Canonical correlation: {TITLES[name]}"
+    spec = {"data": traces, "layout": layout(axis("offset k, steps"), y)}
+    return Figure(title, spec, "Lines against the offset k with bands of 95 % intervals; nulls show the range of draws")
+
+
+def takes_probes(record: dict[str, Any]) -> bool:
+    """Results of `OffsetProbes`."""
+    return bool(record["experiment"] == "offset_probes")
+
+
+def view_probes(record: dict[str, Any]) -> View:
+    """What probes tell of the heads k steps later."""
+    names = SHOWN[record["target"]]
+    rows = [
+        (
+            f"k = {offset['k']}",
+            [
+                *(
+                    measured(offset.get(kind, {}).get(name), strong=kind == "probe")
+                    for name in names
+                    for kind in PROBE_KINDS
+                ),
+                Cell(f"{offset['rows']:,}"),
+            ],
+        )
+        for offset in record["offsets"]
+    ]
+    note = (
+        f"{record['samples']} held-out samples; 95 % bootstrap intervals over samples. static: each head's training "
+        "mean; repeat: the current step's true scores, taken for those of k steps later."
+    )
+    columns = [f"{NAMES[name]}: {kind}" for name in names for kind in PROBE_KINDS]
+    return View([TableView([*columns, "rows"], rows, note)], [_probe_figure(record, name) for name in names])
+
+
+def _probe_figure(record: dict[str, Any], name: str) -> Figure:
+    traces: list[dict[str, Any]] = []
+    for look, kind in enumerate(PROBE_KINDS):
+        cells = [(offset["k"], offset[kind][name]) for offset in record["offsets"] if kind in offset]
+        traces += line(PROBE_NAMES[kind][0], [k for k, _ in cells], [cell for _, cell in cells], look)
+    spec = {"data": traces, "layout": layout(axis("offset k, steps"), axis(NAMES[name]))}
+    return Figure(f"{NAMES[name]} of probes against the offset", spec, "Lines against the offset k with 95 % intervals")

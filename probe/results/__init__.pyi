@@ -1,0 +1,9 @@
+from .artifacts import SCHEMA as SCHEMA
+from .artifacts import Artifacts as Artifacts
+from .artifacts import leave as leave
+from .paper import PAPER as PAPER
+from .paper import paper_table as paper_table
+from .probe_results import BASELINES as BASELINES
+from .probe_results import Results as Results
+from .trials import Trial as Trial
+from .trials import Trials as Trials

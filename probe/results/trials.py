@@ -1,0 +1,73 @@
+"""Trials of a long run, kept batch by batch: a killed run goes on where it stopped, and processes meet in files."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+from extract.errors import UserError
+from extract.utils import digest, first_difference, sweep, write_bytes
+
+Trial = dict[str, Any]
+"""One generation: sample, condition, metrics. Plain values, the same keys in all trials of a run."""
+
+
+class Trials:
+    """A folder of finished batches, each one JSON file, beside the settings that made them.
+
+    Args:
+        folder: Shared by all processes.
+
+    """
+
+    def __init__(self, folder: str | Path) -> None:
+        self.folder = Path(folder)
+
+    def open(self, config: dict[str, Any]) -> list[int]:
+        """Begin or go on; the numbers of the batches that are finished.
+
+        Raises:
+            UserError: the folder holds trials of other settings, or cannot be written.
+
+        """
+        file, config = self.folder / "settings.json", json.loads(json.dumps(config))
+        if file.exists():
+            self._refuse_other(_read(file), config)
+        elif any(self.folder.glob("*.json")):
+            raise UserError(f"{self.folder} holds JSON files of something else; choose another folder for `trials`")
+        else:
+            self._begin(file, config)
+        sweep(self.folder)
+        return sorted(int(path.stem) for path in self._files())
+
+    def _begin(self, file: Path, config: dict[str, Any]) -> None:
+        try:
+            self.folder.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise UserError(f"cannot write trials to {self.folder}: {error.strerror}") from error
+        write_bytes(file, (json.dumps(config, indent=1) + "\n").encode())
+
+    def _refuse_other(self, former: Any, config: dict[str, Any]) -> None:
+        if digest(former) == digest(config):
+            return
+        raise UserError(
+            f"{self.folder} holds trials of a run with other settings ({first_difference(former, config)}); "
+            "choose another folder for `trials`, or delete that one"
+        )
+
+    def write(self, batch: int, trials: list[Trial]) -> None:
+        """Keep a batch, whole or not at all."""
+        write_bytes(self.folder / f"{batch:06d}.json", json.dumps(trials).encode())
+
+    def read(self) -> list[Trial]:
+        """All trials so far, in batch order."""
+        return [trial for path in self._files() for trial in _read(path)]
+
+    def _files(self) -> list[Path]:
+        return sorted(path for path in self.folder.glob("*.json") if path.stem.isdigit())
+
+
+def _read(path: Path) -> Any:
+    try:
+        return json.loads(path.read_text())
+    except ValueError as error:
+        raise UserError(f"{path} is damaged; delete it and run again") from error

@@ -1,0 +1,396 @@
+"""`make bench`: what speed and memory the project promises, each pair measured in one process, as JSON and a table."""
+
+import gc
+import json
+import os
+import statistics
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+import warnings
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import psutil
+import torch
+from lightning import Callback, Trainer
+from lightning.pytorch.callbacks import TQDMProgressBar
+from lightning.pytorch.loggers import TensorBoardLogger
+from rich.console import Console
+from rich.table import Table
+
+from datamodules import ScoreRows
+from extract.attention import Recorder, instrumented, recording, reserved_cache
+from extract.generation import DynamicHeads, ablate, decode
+from extract.generation.batching import pad, reasoning_columns
+from extract.generation.greedy import _row
+from extract.generation.prefill import advance, prefill
+from extract.llm import LLM, LLMIdentity
+from extract.tasks import Sample
+from extract.tasks.niah import NIAH
+from probe.experiments.ablation.conditions import Condition, Dynamic, Known, Random, Static
+from probe.heads import Ranking
+from probe.models.classifier import ProbeClassifier
+from probe.models.losses import asymmetric_loss
+from probe.models.mlp import MLP
+from tests.helpers.stores import make_store
+
+Result = dict[str, Any]
+
+
+def timed(action: Callable[[], object]) -> float:
+    """Seconds that an action takes."""
+    start = time.perf_counter()
+    action()
+    return time.perf_counter() - start
+
+
+def pair(first: Callable[[], object], second: Callable[[], object], repeats: int) -> tuple[float, float, float]:
+    """Median seconds of both, taken in turns, and the median of their ratios second / first."""
+    first(), second()
+    times = []
+    for turn in range(repeats):
+        if turn % 2:
+            later, sooner = timed(second), timed(first)
+            times.append((sooner, later))
+        else:
+            times.append((timed(first), timed(second)))
+    a, b = (statistics.median(column) for column in zip(*times, strict=True))
+    return a, b, statistics.median(y / x for x, y in times)
+
+
+@contextmanager
+def peak_memory() -> Iterator[Callable[[], float]]:
+    """Peak resident memory above the start, in GiB, sampled every 5 ms."""
+    process, base, peak, stop = psutil.Process(), psutil.Process().memory_info().rss, [0], threading.Event()
+
+    def watch() -> None:
+        while not stop.wait(0.005):
+            peak[0] = max(peak[0], process.memory_info().rss - base)
+
+    thread = threading.Thread(target=watch)
+    thread.start()
+    try:
+        yield lambda: peak[0] / 2**30
+    finally:
+        stop.set()
+        thread.join()
+
+
+class Stepper:
+    """One decode step of a real batch, over and over, on the same cache of `keys` keys."""
+
+    def __init__(self, llm: LLM, batch: int, keys: int) -> None:
+        self.model = llm.model
+        generator = torch.Generator().manual_seed(0)
+        lengths = [keys - (5 if row % 2 else 0) for row in range(batch)]  # some padding, as in real batches
+        ids = [torch.randint(10, 40_000, (n,), generator=generator).tolist() for n in lengths]
+        samples = [Sample(row, str(row), tokens, [(100, 140)], 1, "", "") for row, tokens in enumerate(ids)]
+        self.batch = pad(samples, 0, torch.device("cpu"))
+        self.cache = prefill(self.model, self.batch, self.batch.tokens.shape[1])
+        self.recorder = Recorder(self.model)
+        self.keys = keys
+
+    def forward(self) -> torch.Tensor:
+        """The model alone, and the greedy token."""
+        logits = advance(self.model, self.batch, self.cache, self.keys)
+        for layer in self.cache.layers:
+            layer.crop(-1)
+        return logits.argmax(-1)
+
+    def recorded(self) -> None:
+        """The step as `decode` runs it within `recording`: columns, recorded forward, both scores of every head."""
+        self.recorder.columns = reasoning_columns(self.batch, self.keys, 4, 64)
+        _row(self.recorder, self.batch, self.forward(), self.keys)
+
+    def compare(self, repeats: int) -> tuple[float, float, float]:
+        """As `pair`, with `recording` entered once a turn and outside the clock, as `decode` enters it once a batch."""
+        times: dict[bool, list[float]] = {False: [], True: []}
+        for turn in range(repeats + 2):
+            for watched in (False, True) if turn % 2 else (True, False):
+                if watched:
+                    with recording(self.recorder, self.model):
+                        times[True].append(timed(self.recorded))
+                else:
+                    times[False].append(timed(self.forward))
+        plain, recorded = (times[kind][2:] for kind in (False, True))
+        ratio = statistics.median(b / a for a, b in zip(plain, recorded, strict=True))
+        return statistics.median(plain), statistics.median(recorded), ratio
+
+
+@torch.inference_mode()
+def decoding(llm: LLM) -> list[Result]:
+    """Cost of recording, and throughput by batch size, at 512 keys."""
+    results, rates = [], {}
+    with instrumented(llm.model):
+        for batch in (1, 16):
+            stepper = Stepper(llm, batch, 512)
+            plain, recorded, ratio = stepper.compare(repeats=100)
+            rates[batch] = batch / recorded
+            detail = f"{plain * 1e3:.1f} ms plain, {recorded * 1e3:.1f} ms recorded"
+            results.append(bound(f"recorded / unrecorded decode step, batch {batch}", ratio, "<=", 1.05, detail))
+    detail = f"{rates[16]:.0f} against {rates[1]:.0f} tokens/s"
+    results.append(bound("decode throughput, batch 16 / batch 1", rates[16] / rates[1], ">=", 4.0, detail))
+    return results
+
+
+def whole_prompts(llm: LLM) -> list[Result]:
+    """Rows per second of extraction as it runs, prefill and finished samples' idle steps included."""
+    task = NIAH(lengths={"low": 50, "high": 300}, runs=320)
+    task.prepare(llm)
+    samples = [task.sample(index) for index in task.order()[160:176]]
+    rows: dict[int, float] = {}
+    for batch, used in ((16, samples), (1, samples[:4])):
+        count = 0
+        start = time.perf_counter()
+        for first in range(0, len(used), batch):
+            count += sum(decode(llm, used[first : first + batch]).lengths)
+        rows[batch] = count / (time.perf_counter() - start)
+    detail = f"{rows[16]:.0f} against {rows[1]:.0f} rows/s, prefill included"
+    return [bound("extraction of the demo's prompts, batch 16 / batch 1", rows[16] / rows[1], None, None, detail)]
+
+
+@torch.inference_mode()
+def prefilling(llm: LLM) -> list[Result]:
+    """2,048 tokens: instrumented prefill against eager attention with its maps."""
+    eager = LLM(llm.name, attention="eager").model
+    ids = torch.randint(10, 40_000, (1, 2048), generator=torch.Generator().manual_seed(0))
+
+    def maps() -> None:
+        eager(input_ids=ids, output_attentions=True, logits_to_keep=1, use_cache=True)
+
+    def ours() -> None:
+        with instrumented(llm.model):
+            llm.model(input_ids=ids, past_key_values=reserved_cache(llm.model, 2048), logits_to_keep=1)
+
+    mine, theirs, ratio = pair(ours, maps, repeats=3)
+    detail = f"{mine:.2f} s against {theirs:.2f} s"
+    return [bound("prefill of 2,048 tokens, eager with maps / ours", ratio, ">=", 2.5, detail)]
+
+
+def long_prompt(llm: LLM) -> list[Result]:
+    """Peak memory of extraction from a prompt of 8,000 tokens."""
+    task = NIAH(lengths=[7890, 7000], depths=[50.0])
+    task.prepare(llm)
+    results = []
+    for batch, limits in (([0], ("<=", 2.0)), ([0, 1], (None, None))):
+        samples = [task.sample(index) for index in batch]
+        gc.collect()
+        with peak_memory() as peak:
+            decode(llm, samples)
+            gib = peak()
+        longest = max(len(sample.ids) for sample in samples)
+        detail = f"{longest} tokens; eager attention maps alone: {30 * 9 * longest**2 * 4 / 2**30:.0f} GiB a prompt"
+        results.append(bound(f"peak memory above the model, {len(batch)} prompt(s), GiB", gib, *limits, detail))
+    return results
+
+
+LENGTHS = (1000, 2000, 4000, 8000)
+"""Tokens of prompts in the table of lengths."""
+
+
+@torch.inference_mode()
+def at_length(tokens: int) -> dict[str, float]:
+    """One prompt as `decode` runs it, in chunks: seconds of prefill and of a recorded step, memory above the model."""
+    llm = LLM()
+    ids = torch.randint(10, 40_000, (tokens,), generator=torch.Generator().manual_seed(0)).tolist()
+    batch = pad([Sample(0, "0", ids, [(100, 140)], 17, "", "")], 0, llm.model.device)
+    llm.model(batch.tokens[:, :8])  # so that nothing is set up for the first time under the clock
+    recorder, seconds = Recorder(llm.model), []
+    gc.collect()
+    with peak_memory() as peak:
+        start = time.perf_counter()
+        cache = prefill(llm.model, batch, batch.tokens.shape[1], chunk=llm.prefill_chunk)
+        prefilled = time.perf_counter() - start
+        with instrumented(llm.model), recording(recorder, llm.model):
+            for keys in range(tokens, tokens + 16):
+                recorder.columns = reasoning_columns(batch, keys, 4, 64)
+                seconds.append(timed(lambda keys=keys: advance(llm.model, batch, cache, keys)))  # type: ignore[misc]
+        mib = peak() * 1024
+    return {"tokens": tokens, "prefill": prefilled, "step": statistics.median(seconds), "mib": mib}
+
+
+def lengths(llm: LLM) -> list[Result]:
+    """Prefill, memory and steps by length, each in a process of its own: memory once freed would hide later growth."""
+    results, found = [], []
+    for tokens in LENGTHS:
+        code = f"import json; from tests.benchmarks.bench import at_length; print(json.dumps(at_length({tokens})))"
+        run = subprocess.run([sys.executable, "-W", "ignore", "-c", code], capture_output=True, text=True, check=True)
+        row = json.loads(run.stdout.splitlines()[-1])
+        found.append(row)
+        detail = f"{row['mib']:.0f} MiB above the model, {row['step'] * 1e3:.1f} ms a recorded step"
+        results.append(bound(f"prefill of {tokens:,} tokens, tokens/s", tokens / row["prefill"], None, None, detail))
+    config = llm.model.config
+    key = 2 * config.num_hidden_layers * config.num_key_value_heads * config.head_dim * 4 / 2**20
+    grown, cache = found[-1]["mib"] - found[-2]["mib"], key * (LENGTHS[-1] - LENGTHS[-2])
+    detail = f"{grown:.0f} against {cache:.0f} MiB"
+    return [*results, bound("memory from 4,000 to 8,000 tokens / their KV cache", grown / cache, "<=", 1.5, detail)]
+
+
+@torch.inference_mode()
+def common_beginnings(llm: LLM) -> list[Result]:
+    """Prefill of a needle grid's column, eleven depths of one haystack of 2,048 tokens: together, and one by one."""
+    task = NIAH(lengths=[2048], depths={"start": 0, "stop": 100, "step": 10}, haystack_start="zero")
+    task.prepare(llm)
+    samples = [task.sample(index) for index in task.order()]
+
+    def run(some: list[Sample]) -> None:
+        batch = pad(some, 0, llm.model.device)
+        prefill(llm.model, batch, batch.width, chunk=llm.prefill_chunk)
+
+    shared, alone, ratio = pair(lambda: run(samples), lambda: [run([sample]) for sample in samples], repeats=2)
+    detail = f"{shared:.1f} s against {alone:.1f} s, {len(samples)} prompts of {len(samples[0].ids)} tokens"
+    return [bound("prefill of 11 depths, prompt by prompt / common beginnings once", ratio, ">=", 1.4, detail)]
+
+
+def ablation(llm: LLM) -> list[Result]:
+    """15 numbers of heads, static and random ones, on a prompt of about 1,000 tokens: together, and one by one."""
+    task = NIAH(lengths=[890], depths=[50.0], seed=1)
+    task.prepare(llm)
+    sample = task.sample(0)
+    scores = np.random.default_rng(0).random((30, 9))
+    conditions: list[Condition] = [*(Dynamic(top=5 * step) for step in range(15)), Static(), Random()]
+    for condition in conditions:
+        condition.prepare(Known(30, 9, Ranking(scores, True, "drawn"), average=5))
+    found: dict[str, list[list[int]]] = {"together": [], "alone": []}
+
+    def tokens(some: list[Condition]) -> list[list[int]]:
+        got = ablate(llm, [sample], some, DynamicHeads())
+        return [got.tokens[0, place, : got.lengths[0, place]].tolist() for place in range(len(some))]
+
+    together = timed(lambda: found["together"].extend(tokens(conditions)))
+    alone = timed(lambda: [found["alone"].extend(tokens([condition])) for condition in conditions])
+    same = sum(a == b for a, b in zip(found["together"], found["alone"], strict=True))
+    detail = (
+        f"{together:.1f} s against {alone:.1f} s, {len(sample.ids)} tokens, {same} of {len(conditions)} answers equal"
+    )
+    return [
+        bound(
+            "17 conditions of one prompt, each with a prefill of its own / together",
+            alone / together,
+            ">=",
+            4.0,
+            detail,
+        )
+    ]
+
+
+class EpochTime(Callback):
+    """Seconds of each training epoch's batches, validation left out."""
+
+    def __init__(self) -> None:
+        self.seconds: list[float] = []
+
+    def on_train_epoch_start(self, *_: object) -> None:
+        self.start = time.perf_counter()
+
+    def on_train_batch_end(self, trainer: Trainer, *_: object) -> None:
+        if trainer.is_last_batch:  # before validation, which Lightning runs inside the epoch
+            self.seconds.append(time.perf_counter() - self.start)
+
+
+class Bare:
+    """The same MLP, loss, optimiser, clipping and batches, data in memory, no framework."""
+
+    def __init__(self, data: ScoreRows, hidden: tuple[int, ...], fused: bool) -> None:
+        batches = data.batches("train")
+        kept = [batches.batch(i) for i in range(len(batches))]
+        self.hidden, self.scores = torch.cat([b.hidden for b in kept]), torch.cat([b.scores for b in kept])
+        torch.manual_seed(0)
+        self.net = MLP(data.hidden_size, hidden, data.num_heads, 0.1)
+        self.optimizer = torch.optim.Adam(self.net.parameters(), lr=3e-4, fused=fused)
+
+    def epoch(self) -> None:
+        for rows in torch.randperm(len(self.hidden)).split(128):
+            loss = asymmetric_loss(self.net(self.hidden[rows]), self.scores[rows])
+            self.optimizer.zero_grad()
+            loss.backward()
+            torch.nn.utils.clip_grad_norm_(self.net.parameters(), 1.0)
+            self.optimizer.step()
+
+
+def training(folder: Path, hidden: tuple[int, ...], name: str, samples: int, epochs: int) -> list[Result]:
+    """Samples per second of `lightning fit` (logger and bar on) against the bare loop, epochs in turns."""
+    identity = LLMIdentity("bench", "sha256:" + "0" * 64, layers=30, heads=9, hidden_size=576, dtype="float32")
+    store = make_store(folder / str(samples), samples=samples, shards=20, identity=identity)
+    data = ScoreRows(str(store))
+    data.setup("fit")
+    loops, clock = {"plain": Bare(data, hidden, fused=False), "fused": Bare(data, hidden, fused=True)}, EpochTime()
+    probe = ProbeClassifier(576, 270, hidden=hidden)
+    seconds: dict[str, list[float]] = {"plain": [], "fused": []}
+
+    class Turns(Callback):
+        """After each epoch of Lightning's, one of each bare loop."""
+
+        def on_train_epoch_end(self, *_: object) -> None:
+            for kind, loop in loops.items():
+                seconds[kind].append(timed(loop.epoch))
+
+    trainer = Trainer(
+        max_epochs=epochs,
+        limit_val_batches=1,  # the plateau schedule needs a loss; outside the timed part
+        num_sanity_val_steps=0,
+        accelerator="cpu",
+        gradient_clip_val=1.0,
+        logger=TensorBoardLogger(folder / "tb"),
+        callbacks=[clock, Turns(), TQDMProgressBar(refresh_rate=20)],
+        enable_checkpointing=False,
+        enable_model_summary=False,
+        log_every_n_steps=20,
+    )
+    trainer.fit(probe, datamodule=data)
+    results = []
+    for kind, times in seconds.items():
+        ratio = statistics.median(b / ours for b, ours in zip(times[1:], clock.seconds[1:], strict=True))
+        rate, bare = (len(loops[kind].hidden) / statistics.median(x[1:]) for x in (clock.seconds, times))
+        title = f"probe training, {name}: lightning fit / bare loop with {kind} Adam"
+        limits = (">=", 0.9) if kind == "fused" else (None, None)  # fused is what `lightning fit` runs: like for like
+        results.append(bound(title, ratio, *limits, f"{rate:.0f} against {bare:.0f} rows/s"))
+    return results
+
+
+def bound(name: str, value: float, sign: str | None, limit: float | None, detail: str) -> Result:
+    """One line of the report."""
+    holds = None if limit is None else (value <= limit if sign == "<=" else value >= limit)
+    return {"name": name, "value": value, "bound": f"{sign} {limit}" if sign else "", "holds": holds, "detail": detail}
+
+
+def main() -> None:
+    """Measure everything, print the table, write bench.json."""
+    warnings.filterwarnings("ignore")
+    llm, results = LLM(), []
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        steps: list[Callable[[], list[Result]]] = [
+            lambda: decoding(llm),
+            lambda: whole_prompts(llm),
+            lambda: prefilling(llm),
+            lambda: long_prompt(llm),
+            lambda: lengths(llm),
+            lambda: common_beginnings(llm),
+            lambda: ablation(llm),
+            lambda: training(folder, (1024, 512, 512), "demo's MLP", 1600, 10),
+            lambda: training(folder, (8192, 4096, 4096), "paper's MLP", 400, 5),
+        ]
+        for step in steps:
+            for result in step():
+                results.append(result)
+                print(f"{result['name']}: {result['value']:.3f} {result['bound']} ({result['detail']})", flush=True)
+    table = Table(title=f"{os.cpu_count()} CPUs, {torch.get_num_threads()} threads, torch {torch.__version__}, float32")
+    for header in ("figure", "value", "bound", "holds", "detail"):
+        table.add_column(header)
+    for result in results:
+        holds = {None: "", True: "yes", False: "NO"}[result["holds"]]
+        table.add_row(result["name"], f"{result['value']:.3f}", result["bound"], holds, result["detail"])
+    Console(width=150).print(table)
+    Path("bench.json").write_text(json.dumps(results, indent=2) + "\n")
+    print("written to bench.json")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,62 @@
+"""`python -m tests.benchmarks.bench_rag [questions]`: what packing saves in masked RAG, on contexts of 1,000 tokens."""
+
+import sys
+import time
+
+import torch
+
+from extract.generation import Mask, MaskedLLM
+from extract.llm import LLM
+from extract.tasks import MultiHopQA
+from extract.tasks.sources.synthetic import Fiction
+from probe.rag import RIND, Question
+from probe.rag.loop import Run, Settings, run_together
+from probe.rag.question import ask
+from probe.rag.strategies import Strategy, Windows
+from probe.rag.strategies.head_strategies import FixedRandom, Oracle
+
+MASKS: tuple[Mask, ...] = ("packed", "in_place")
+
+
+def evaluate(llm: LLM, task: MultiHopQA, question: Question, strategies: list[Strategy], mask: Mask) -> list[Run]:
+    """One question under some strategies."""
+    settings = Settings.of(task, mask, draft_length=32, retries=2)
+    runs = [Run(question, strategy, settings, llm.tokenizer) for strategy in strategies]
+    run_together(MaskedLLM(llm), runs)
+    return runs
+
+
+def main(count: int) -> None:
+    """Seconds of CPU and tokens run forward, packed against in place, question by question."""
+    llm, task = LLM(), MultiHopQA(Fiction(count, seed=1, decoys=24), budget=64)
+    task.prepare(llm)
+    strategies: list[Strategy] = [Oracle(), FixedRandom()]
+    for strategy in strategies:
+        strategy.prepare(Windows(k=8, width=24), RIND())
+    seconds, total, masked = dict.fromkeys(MASKS, 0.0), dict.fromkeys(MASKS, 0), dict.fromkeys(MASKS, 0)
+    same, lengths = 0, list[int]()
+    for number in range(count):
+        question = ask(task, task.without_context(), number)
+        lengths.append(question.context[1] - question.context[0])
+        texts = []
+        for mask in MASKS:
+            start = time.process_time()
+            runs = evaluate(llm, task, question, strategies, mask)
+            seconds[mask] += time.process_time() - start
+            total[mask] += sum(run.masked + run.looked + run.weighed for run in runs)
+            masked[mask] += sum(run.masked for run in runs)
+            texts.append([run.text for run in runs])
+        same += texts[0] == texts[1]
+    print(f"{count} questions, contexts of {min(lengths)} to {max(lengths)} tokens, {torch.get_num_threads()} threads")
+    print(f"same answers, both strategies: {same} of {count}")
+    for name, figures in (
+        ("tokens run under the mask", masked),
+        ("tokens run in all", total),
+        ("seconds of CPU", seconds),
+    ):
+        packed, in_place = (figures[mask] for mask in MASKS)
+        print(f"{name}: in place {in_place:,.0f}, packed {packed:,.0f}, ratio {in_place / packed:.2f}")
+
+
+if __name__ == "__main__":
+    main(int(sys.argv[1]) if len(sys.argv) > 1 else 4)

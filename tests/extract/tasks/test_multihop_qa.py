@@ -1,0 +1,218 @@
+"""Multi-hop questions: prompts, spans, windows, teacher forcing, and Eq. 2 on real questions."""
+
+import json
+import math
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch.testing import assert_close
+
+from extract.errors import UserError
+from extract.generation import decode
+from extract.llm import LLM
+from extract.store import ScoreStore
+from extract.tasks import MultiHopQA
+from extract.tasks.sources.hotpotqa import HotpotQA
+from extract.tasks.sources.jsonl import JsonLines
+from extract.tasks.sources.synthetic import Fiction
+from tests.conftest import Run
+from tests.extract.tasks.test_sources import DEV, LINE, TRAIN, real
+from tests.helpers import reference
+
+
+def prepared(llm: LLM, *args: Any, **options: Any) -> MultiHopQA:
+    task = MultiHopQA(*args, **options)
+    task.prepare(llm)
+    return task
+
+
+@real
+@pytest.mark.parametrize("context", ["full", "gold"])
+def test_evidence_tokens_decode_to_the_supporting_facts(llm: LLM, context: Any) -> None:
+    source = HotpotQA([str(DEV), *map(str, TRAIN)])
+    task = prepared(llm, source, context=context, limit=250)
+    records = {record.id: record for record in source.load().records}
+    assert len(task) == 250
+    for index in task.order():
+        sample = task.sample(index)
+        facts = [passage.text[a:b] for passage in records[sample.id].passages for a, b in passage.evidence]
+        said = [llm.tokenizer.decode(sample.ids[a:b]) for a, b in sample.evidence]
+        assert [text.strip() for text in said] == facts
+        assert 0 <= sample.fields["depth"] <= 100  # type: ignore[operator]
+    lengths = [len(task.sample(index).ids) for index in task.order()]
+    assert lengths == sorted(lengths)
+
+
+def test_titles_are_no_evidence_and_braces_stay(llm: LLM, tmp_path: Path) -> None:
+    raw = {
+        "_id": "1",
+        "question": "{context} or {instruction}?",
+        "answer": "B",
+        "supporting_facts": [["Same words", 0]],
+    }
+    raw["context"] = [["Same words", ["Same words"]], ["D", ["{question}"]]]
+    (tmp_path / "q.json").write_text(json.dumps([raw]))
+    sample = (task := prepared(llm, HotpotQA(str(tmp_path / "q.json")))).sample(0)
+    text = llm.tokenizer.decode(sample.ids)
+    assert "Question:\n{context} or {instruction}?" in text
+    assert "D\n{question}\n\n" in text
+    ((start, end),) = sample.evidence
+    before = llm.tokenizer.decode(sample.ids[:start])
+    assert before.endswith("Same words\n")
+    assert llm.tokenizer.decode(sample.ids[start:end]).strip() == "Same words"
+    assert task.describe()["left_out"] == {}
+
+
+def test_prompts_without_context_hide_it_and_gold_ones_show_the_facts_alone(llm: LLM) -> None:
+    source = Fiction(3)
+    shown = {kind: prepared(llm, source, context=kind, examples=[]) for kind in ("full", "gold", "none")}
+    for number, record in enumerate(source.load().records):
+        texts = {kind: llm.tokenizer.decode(task.sample(number).ids) for kind, task in shown.items()}
+        assert record.answer not in texts["none"]
+        assert "Context" not in texts["none"]
+        assert shown["none"].sample(number).evidence == []
+        assert math.isnan(shown["none"].sample(number).fields["depth"])  # type: ignore[arg-type]
+        assert texts["gold"].count("known for") == 0
+        assert len(texts["gold"]) < len(texts["full"])
+
+
+def test_what_does_not_fit_is_dropped_or_cut_but_never_its_evidence(llm: LLM, tmp_path: Path) -> None:
+    filler = "\n\n".join(f"Passage {n} says little." for n in range(30))
+    long = {**LINE, "id": "long", "context": f"{LINE['context']}\n\n{filler}"}
+    hopeless = {**LINE, "id": "hopeless", "context": "Al came. " * 200, "evidence": [[0, 1800]]}
+    (tmp_path / "q.jsonl").write_text("\n".join(map(json.dumps, (LINE, long, hopeless))))
+    options: dict[str, Any] = {"max_tokens": 300, "examples": []}
+    dropped = prepared(llm, JsonLines(str(tmp_path / "q.jsonl")), **options)
+    assert dropped.describe()["left_out"] == {"longer than 300 tokens": ["long", "hopeless"]}
+    assert len(dropped) == 1
+    cut = prepared(llm, JsonLines(str(tmp_path / "q.jsonl")), overlong="cut", **options)
+    assert cut.describe()["left_out"] == {"longer than 300 tokens": ["hopeless"]}
+    assert cut.describe()["mended"] == {"passages without evidence cut to fit": ["long"]}
+    sample = cut.sample(1)
+    assert len(sample.ids) + sample.budget <= 300
+    text = llm.tokenizer.decode(sample.ids)
+    assert "Passage 0 says" in text
+    assert "Passage 29" not in text
+    assert "Al came." in "".join(llm.tokenizer.decode(sample.ids[a:b]) for a, b in sample.evidence)
+    with pytest.raises(UserError, match="none of 3 questions is usable"):
+        prepared(llm, JsonLines(str(tmp_path / "q.jsonl")), max_tokens=50)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"template": "{question}"}, "template: it must hold {context} once"),
+        ({"answer_end": "("}, "no regular expression"),
+        ({"budget": 0}, "budget 0"),
+        ({"examples": [{"question": "?"}]}, "one lacks answer, context"),
+    ],
+)
+def test_bad_settings(llm: LLM, options: dict[str, Any], message: str) -> None:
+    with pytest.raises(UserError, match=message):
+        prepared(llm, Fiction(1), **options)
+
+
+def test_teacher_forcing_scores_along_the_gold_answer(llm: LLM) -> None:
+    task = prepared(llm, Fiction(3), teacher_forcing=True)
+    samples = [task.sample(index) for index in task.order()]
+    decoded = decode(llm, samples)
+    free = decode(llm, [prepared(llm, Fiction(3), budget=1).sample(index) for index in task.order()])
+    assert_close(decoded.hidden[:, 0], free.hidden[:, 0], atol=1e-4, rtol=0)  # the first query is the same
+    for row, sample in enumerate(samples):
+        length = decoded.lengths[row]
+        assert llm.tokenizer.decode(decoded.tokens[row, :length]) == f"So the answer is {sample.gold}."
+        assert all(math.isnan(value) for value in task.grade(sample, "x").values())
+    short = prepared(llm, Fiction(1), style="short", opening="Answer:", teacher_forcing=True).sample(0)
+    assert llm.tokenizer.decode(short.forced) == f" {short.gold}"
+
+
+@real
+@pytest.mark.slow
+def test_eq2_equals_eager_attention_on_real_questions(llm: LLM) -> None:
+    """20 real questions, all heads and steps, within 1e-5, in batches."""
+    from transformers import AutoModelForCausalLM
+
+    eager = AutoModelForCausalLM.from_pretrained(llm.folder, attn_implementation="eager", dtype=torch.float32).eval()
+    task = prepared(llm, HotpotQA([str(DEV), *map(str, TRAIN)]), budget=8)  # the shortest 20 of 794
+    samples = [task.sample(index) for index in task.order()[:20]]
+    assert len(samples) == 20
+    for first in range(0, 20, 4):
+        decoded = decode(llm, samples[first : first + 4])
+        for row, sample in enumerate(samples[first : first + 4]):
+            length = decoded.lengths[row]
+            slow = reference.replay(eager, sample.ids, decoded.tokens[row, :length].tolist())
+            evidence = {position for a, b in sample.evidence for position in range(a, b)}
+            for step, attention in enumerate(slow["attention"]):
+                assert slow["tokens"][step] == decoded.tokens[row, step]
+                wanted = torch.tensor(
+                    [reference.eq2(head, evidence, 4, 64) for head in attention.double().numpy()], dtype=torch.float64
+                )
+                assert_close(decoded.reasoning[row, step].double(), wanted, atol=1e-5, rtol=0, equal_nan=True)
+
+
+def test_evidence_in_the_excluded_part_is_reported_not_scored(run: Run, tiny_llm_folder: Path, tmp_path: Path) -> None:
+    def extract(store: str, local: int) -> ScoreStore:
+        source = {"class_path": "extract.Fiction", "init_args": {"count": 3}}
+        code, _ = run(
+            "predict",
+            *("-c", "configs/extract/hotpotqa.yaml", "--llm.init_args.name", tiny_llm_folder),
+            *("--data.init_args.task.init_args.source", json.dumps(source)),
+            *("--data.init_args.task.init_args.budget", 3, "--model.init_args.local", local),
+            *("--store", tmp_path / store, "--trainer.default_root_dir", tmp_path / "runs"),
+            *("--trainer.accelerator", "cpu"),
+        )
+        assert code == 0
+        return ScoreStore(tmp_path / store)
+
+    scored, unscored = extract("scored", 64), extract("unscored", 2000)
+    assert scored.samples()["unscored"].to_pylist() == [0, 0, 0]
+    assert all(torch.from_numpy(x.copy()).isfinite().all() for x in scored.vectors("reasoning"))
+    assert unscored.samples()["unscored"].to_pylist() == unscored.samples()["steps"].to_pylist()
+    assert all(torch.from_numpy(x.copy()).isnan().all() for x in unscored.vectors("reasoning"))
+    assert unscored.manifest["unscored_samples"] == 3
+    assert {"id", "kind", "level", "passages", "length", "depth", "em", "f1", "answered"} <= set(
+        scored.samples().column_names
+    )
+
+
+@pytest.mark.slow
+def test_fiction_needs_its_context(llm: LLM) -> None:
+    """The embedded LLM answers some of 16 questions with the context (0.43 of 40 measured) and none without."""
+
+    def right(context: Any) -> float:
+        task = prepared(llm, Fiction(16), context=context, budget=48)
+        samples = [task.sample(index) for index in task.order()]
+        decoded = decode(llm, samples)
+        answers = (llm.tokenizer.decode(row[:n]) for row, n in zip(decoded.tokens, decoded.lengths, strict=True))
+        graded = [
+            task.grade(sample, answer.replace("<|im_end|>", ""))
+            for sample, answer in zip(samples, answers, strict=True)
+        ]
+        return sum(figures["em"] for figures in graded) / len(graded)
+
+    assert right("full") >= 0.12
+    assert right("none") <= 0.05
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [(None, "is a folder"), ("{", "is not JSON"), ('[{"_id": "x"}]', "has no field 'question'")],
+)
+def test_bad_questions_end_the_command_with_one_line(
+    run: Run, tmp_path: Path, content: str | None, message: str
+) -> None:
+    file = tmp_path / "q.json"
+    if content is None:
+        file.mkdir()
+    else:
+        file.write_text(content)
+    source = {"class_path": "extract.HotpotQA", "init_args": {"files": str(file)}}
+    code, error = run(
+        *("predict", "-c", "configs/extract/hotpotqa.yaml", "--store", tmp_path / "store"),
+        *("--data.init_args.task.init_args.source", json.dumps(source), "--trainer.default_root_dir", tmp_path / "out"),
+    )
+    assert code == 2
+    assert message in error.strip().splitlines()[-1]
+    assert not (tmp_path / "store").exists()

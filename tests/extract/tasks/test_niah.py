@@ -1,0 +1,149 @@
+"""Needle prompts: as A.1 says, and fixed by seed and number alone."""
+
+import uuid
+from pathlib import Path
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from extract.errors import UserError
+from extract.llm import LLM
+from extract.prompts import SENTENCE_END
+from extract.tasks.answer_metrics import rouge_l
+from extract.tasks.haystack import load_haystack
+from extract.tasks.niah import NIAH, insert
+
+
+@pytest.fixture(scope="module")
+def task(llm: LLM) -> NIAH:
+    made = NIAH(lengths={"low": 50, "high": 300}, runs=60)
+    made.prepare(llm)
+    return made
+
+
+def test_prompt_is_the_papers(llm: LLM, tmp_path: Path) -> None:
+    (tmp_path / "hay.txt").write_text("One is one. Two is two. Three is three. Four is four.")
+    task = NIAH([12], [50], haystack=str(tmp_path / "hay.txt"), haystack_start="zero")
+    task.prepare(llm)
+    sample = task.sample(0)
+    assert llm.tokenizer.decode(sample.ids) == (
+        "<|im_start|>system\nYou are a helpful AI bot that answers questions for a user. Keep your response short and "
+        "direct.<|im_end|>\n<|im_start|>user\nContext:\n"
+        f"One is one. The magic word is {sample.gold}. Two is two. Three is three.\n\n"
+        "Question:\nWhat is the magic word?\n\nInstruction:\n"
+        "Don't give information outside the document or repeat your findings.<|im_end|>\n<|im_start|>assistant\n"
+    )
+    (span,) = sample.evidence
+    assert llm.tokenizer.decode(sample.ids[slice(*span)]) == f" The magic word is {sample.gold}."
+
+
+def test_samples_are_fixed_by_seed_and_number(llm: LLM, task: NIAH) -> None:
+    again = NIAH(lengths={"low": 50, "high": 300}, runs=10)
+    again.prepare(llm)
+    assert [again.sample(i) for i in range(10)] == [task.sample(i) for i in range(10)]
+    other = NIAH(lengths={"low": 50, "high": 300}, runs=10, seed=1)
+    other.prepare(llm)
+    assert other.sample(0).gold != task.sample(0).gold
+    assert uuid.UUID(task.sample(0).gold).version == 4
+    # a golden value: a change here changes every store
+    assert task.sample(0).gold == "e174956c-92b5-464e-acdb-d99895aeee42"
+
+
+def test_lengths_depths_and_order(llm: LLM, task: NIAH) -> None:
+    samples = [task.sample(i) for i in task.order()]
+    assert len({s.gold for s in samples}) == len(samples)
+    lengths = [s.fields["length"] for s in samples]
+    assert lengths == sorted(lengths)
+    template = len(samples[0].ids) - lengths[0]  # type: ignore[operator]
+    for sample in samples:
+        assert abs(len(sample.ids) - int(sample.fields["length"]) - template) <= 8
+        start, end = sample.evidence[0]
+        assert sample.budget == end - start + 16
+
+
+def test_a_grid_has_every_cell_so_many_times(llm: LLM) -> None:
+    task = NIAH({"start": 100, "stop": 300, "step": 100}, [0, 50, 100], runs=2, haystack_start="zero")
+    task.prepare(llm)
+    cells = [(s.fields["length"], s.fields["depth"]) for s in map(task.sample, range(len(task)))]
+    assert len(cells) == 18
+    assert sorted(set(cells)) == [(n, d) for n in (100, 200, 300) for d in (0, 50, 100)]
+    starts = [task.sample(i).evidence[0][0] for i in range(0, 6, 2)]
+    assert starts == sorted(starts)
+    assert starts[0] < starts[2]
+
+
+def test_haystack_is_repeated_when_short(llm: LLM, tmp_path: Path) -> None:
+    (tmp_path / "hay.txt").write_text("Red fish swim. Blue fish hide.")
+    task = NIAH([100], [100], haystack=str(tmp_path / "hay.txt"))
+    task.prepare(llm)
+    text = llm.tokenizer.decode(task.sample(0).ids)
+    assert text.count("Red fish swim.") > 5
+    assert abs(len(task.sample(0).ids) - 100 - 97) <= 10
+
+
+sentences = st.lists(
+    st.text(st.sampled_from("ab "), min_size=1, max_size=8).map(lambda s: f"x{s}."), min_size=1, max_size=6
+)
+
+
+@given(sentences, st.integers(0, 60))
+@settings(max_examples=100)
+def test_needle_follows_the_last_sentence_end_before_the_limit(parts: list[str], limit: int) -> None:
+    context = " ".join(parts)
+    limit = min(limit, len(context))
+    before, after = insert(context, "NEEDLE!", limit).split("NEEDLE!")
+    assert " ".join(f"{before} {after}".split()) == " ".join(context.split())
+    ends = [m.end() for m in SENTENCE_END.finditer(context) if m.end() <= limit]
+    assert before.rstrip() == context[: ends[-1] if ends else 0].rstrip()
+
+
+def test_grades(task: NIAH) -> None:
+    sample = task.sample(0)
+    assert task.grade(sample, f"It is {sample.gold}!")["accuracy"] == 1
+    wrong = sample.gold[:-1] + ("0" if sample.gold[-1] != "0" else "1")
+    assert task.grade(sample, wrong)["accuracy"] == 0
+    assert task.grade(sample, str(sample.fields["needle"]))["rouge_l"] == 1
+    assert rouge_l("the cat sat", "the cat ran") == pytest.approx(2 / 3)
+
+
+def test_python_reference_is_prose() -> None:
+    text = load_haystack("pydoc")
+    assert len(text) > 50_000
+    assert "::=" not in text
+    assert "\n" not in text
+
+
+def test_a_folder_joins_its_files_in_order(tmp_path: Path) -> None:
+    (tmp_path / "b.txt").write_text("Second.")
+    (tmp_path / "a.txt").write_text("First.")
+    assert load_haystack(str(tmp_path)) == "First. Second."
+
+
+@pytest.mark.parametrize(
+    ("settings_", "message"),
+    [
+        ({"lengths": [9000]}, "beyond the 8192 of embedded:smollm2; lower `lengths`"),
+        ({"lengths": [0]}, "at least 1 token"),
+        ({"lengths": [100], "depths": [101]}, "from 0 to 100"),
+        ({"lengths": []}, "no sample"),
+        ({"lengths": [100], "runs": 0}, "no sample"),
+        ({"lengths": {"low": 300, "high": 100}}, "above high"),
+        ({"lengths": {"start": 1, "stop": 5, "step": 0}}, "step must be positive"),
+        ({"lengths": {"low": 3, "stop": 5}}, "not the keys"),
+        ({"lengths": [100], "needle": "no hole"}, "must hold {uuid} once"),
+        ({"lengths": [100], "haystack": "/nowhere.txt"}, "no such file"),
+    ],
+)
+def test_bad_settings_are_named(llm: LLM, settings_: dict[str, object], message: str) -> None:
+    with pytest.raises(UserError, match=message):
+        NIAH(**settings_).prepare(llm)  # type: ignore[arg-type]
+
+
+def test_empty_haystack_is_named(llm: LLM, tmp_path: Path) -> None:
+    (tmp_path / "empty.txt").write_text("")
+    with pytest.raises(UserError, match="holds no sentence"):
+        NIAH([50], haystack=str(tmp_path / "empty.txt")).prepare(llm)
+    (tmp_path / "folder").mkdir()
+    with pytest.raises(UserError, match=r"no \.txt file"):
+        NIAH([50], haystack=str(tmp_path / "folder")).prepare(llm)

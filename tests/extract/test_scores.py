@@ -1,0 +1,47 @@
+"""Eq. 1 and Eq. 2 against plain loops."""
+
+import math
+
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from extract.scores import copy_paste_score, kept_keys, reasoning_score
+from tests.helpers import reference
+
+
+@st.composite
+def cases(draw: st.DrawFn):  # type: ignore[no-untyped-def]
+    keys, pad = draw(st.integers(1, 12)), draw(st.integers(0, 4))
+    heads = draw(st.integers(1, 4))
+    weights = draw(st.lists(st.lists(st.floats(0, 1), min_size=keys, max_size=keys), min_size=heads, max_size=heads))
+    ids = draw(st.lists(st.integers(0, 2), min_size=keys, max_size=keys))
+    evidence = draw(st.sets(st.integers(0, keys - 1)))
+    return pad, weights, ids, evidence, draw(st.integers(0, 5)), draw(st.integers(0, 5)), draw(st.integers(0, 2))
+
+
+@given(cases())
+def test_scores_equal_the_loops_with_padding(case: tuple) -> None:  # type: ignore[type-arg]
+    pad, weights, ids, evidence, sink, local, generated = case
+    rows = torch.tensor(weights, dtype=torch.float64)
+    padded = torch.nn.functional.pad(rows, (pad, 0))[None]
+    real = torch.tensor([[False] * pad + [True] * len(ids)])
+    tokens = torch.tensor([[0] * pad + ids])
+    marked = torch.tensor([[False] * pad + [i in evidence for i in range(len(ids))]])
+
+    copied = copy_paste_score(rows.argmax(1)[None] + pad, tokens, marked, torch.tensor([generated]))
+    # max() and argmax agree on the first of equal weights
+    assert copied[0].tolist() == [bool(reference.eq1(row, ids, evidence, generated)) for row in rows]
+
+    kept = kept_keys(real, sink, local)[0]
+    some = (kept & marked[0]).any()[None]
+    mine = reasoning_score((padded * (kept & marked[0])).sum(2), (padded * kept).sum(2), some)
+    for score, row in zip(mine[0].tolist(), rows, strict=True):
+        wanted = reference.eq2(row, evidence, sink, local)
+        assert (math.isnan(score) and math.isnan(wanted)) or abs(score - wanted) < 1e-9
+        assert math.isnan(score) or 0 <= score <= 1
+
+
+def test_nothing_kept_is_no_score_rather_than_zero() -> None:
+    assert math.isnan(reasoning_score(torch.zeros(1, 1), torch.zeros(1, 1), torch.tensor([True])).item())
+    assert math.isnan(reasoning_score(torch.zeros(1, 1), torch.ones(1, 1), torch.tensor([False])).item())

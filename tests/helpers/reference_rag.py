@@ -1,0 +1,276 @@
+"""A slow, obvious masked dynamic RAG: no cache, no batch, every token a full forward with its mask written out.
+
+Text is gone through letter by letter. Of the code under test it takes the list of function words alone.
+"""
+
+from collections import Counter
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import torch
+from torch import Tensor
+
+from probe.rag import StopWords
+
+Span = tuple[int, int]
+Choose = Callable[[Tensor, Tensor], list[int]]
+Word = tuple[str, float, bool]
+"""A drafted word's text, its RIND value, and whether it carries content and so may fire."""
+
+
+@dataclass
+class Settings:
+    """What the algorithm leaves to choose."""
+
+    threshold: float = 1.0
+    attention: Literal["sentence", "plain"] = "sentence"
+    heads: int = 5  # for the caller's `choose`; not read here
+    k: int = 16
+    gap: int = 8
+    width: int = 48
+    draft_length: int = 64
+    length: int = 100
+    retries: int = 2
+    marker: str = "So the answer is"
+    concat: bool = False  # cut hidden tokens out instead of hiding them
+
+
+@contextmanager
+def eager(model: Any) -> Iterator[None]:
+    """Plain softmax attention for a while."""
+    before = model.config._attn_implementation
+    model.set_attn_implementation("eager")
+    try:
+        yield
+    finally:
+        model.set_attn_implementation(before)
+
+
+def inputs(model: Any, ids: list[int], hidden: set[int]) -> dict[str, Any]:
+    """Tokens, unmoved positions and the additive mask: no query sees a hidden key, but the hidden token itself."""
+    n = len(ids)
+    allowed = torch.zeros(n, n, dtype=torch.bool)
+    for query in range(n):
+        allowed[query, : query + 1] = True
+    for key in hidden:
+        allowed[:, key] = False
+        allowed[key, key] = True  # a row must not be empty; nobody else sees what comes of it
+    mask = torch.zeros(n, n, dtype=model.dtype).masked_fill(~allowed, torch.finfo(model.dtype).min)
+    return {
+        "input_ids": torch.tensor([ids], device=model.device),
+        "position_ids": torch.arange(n, device=model.device)[None],
+        "attention_mask": mask[None, None].to(model.device),
+        "use_cache": False,
+    }
+
+
+def greedy(
+    llm: Any,
+    prompt: list[int],
+    said: list[int],
+    hidden: set[int],
+    limit: int,
+    stop: Callable[[str], bool],
+    concat: bool,
+) -> tuple[list[int], list[float], bool]:
+    """New tokens, the entropies of the distributions that they were taken from, and whether an end token came."""
+    if concat:
+        prompt, hidden = [token for position, token in enumerate(prompt) if position not in hidden], set()
+    new, entropies = list[int](), list[float]()
+    while len(new) < max(1, limit):
+        logits = llm.model(**inputs(llm.model, prompt + said + new, hidden), logits_to_keep=1).logits[0, -1].float()
+        token = int(logits.argmax())
+        if token in llm.end_tokens:
+            return new, entropies, True
+        p = torch.softmax(logits, dim=-1)
+        entropies.append(float(-(p * torch.log_softmax(logits, dim=-1)).sum()))
+        new.append(token)
+        if stop(text_of(llm, said + new)):
+            break
+    return new, entropies, False
+
+
+def text_of(llm: Any, ids: list[int]) -> str:
+    """Tokens as text."""
+    return str(llm.tokenizer.decode(ids, skip_special_tokens=True, clean_up_tokenization_spaces=False))
+
+
+def place(llm: Any, ids: list[int], number: int) -> int:
+    """Where the first letter of a token stands, or the token, if it is blank."""
+    start = len(text_of(llm, ids[:number]).rstrip("\ufffd"))
+    text = text_of(llm, ids)
+    end = len(text) if number + 1 == len(ids) else len(text_of(llm, ids[: number + 1]).rstrip("\ufffd"))
+    return next((at for at in range(start, end) if not text[at].isspace()), start)
+
+
+def before(llm: Any, ids: list[int], end: int) -> list[int]:
+    """The tokens that begin before a letter of their text."""
+    return [token for number, token in enumerate(ids) if place(llm, ids, number) < end]
+
+
+TITLES = "St Mr Mrs Ms Dr Prof Jr Sr Lt Col Gen Capt Mt No vs e.g i.e".split()
+
+
+def sentences(text: str) -> list[Span]:
+    """Start and end of each sentence, the last perhaps unfinished."""
+    found, start = list[Span](), 0
+    for at in range(len(text)):
+        if text[at] == "\n" and at and not text[at - 1].isspace():
+            end = at + 1
+        elif text[at] in ".!?":
+            end = at + 1
+            while end < len(text) and text[end] in "\"'”’)]":
+                end += 1
+            if end < len(text) and not text[end].isspace():
+                continue
+        else:
+            continue
+        piece = text[start:end]
+        opened = max((i for i, letter in enumerate(piece) if letter.isspace() or letter in "(\"'"), default=-1)
+        last = piece[opened + 1 :]
+        initials = last.endswith(".") and all(len(x) == 1 and "A" <= x <= "Z" for x in last[:-1].split("."))
+        if piece.strip() and not initials and not (last.endswith(".") and last[:-1] in TITLES):
+            found.append((start, end))
+            start = end
+    return [*found, (start, len(text))] if text[start:].strip() else found
+
+
+def words(text: str) -> list[Span]:
+    """Start and end of each word."""
+    starts = [i for i in range(len(text)) if not text[i].isspace() and (i == 0 or text[i - 1].isspace())]
+    return [(a, next((b for b in range(a, len(text)) if text[b].isspace()), len(text))) for a in starts]
+
+
+def answer_over(text: str, s: Settings) -> int | None:
+    """Behind which letter the answer is over: its line's end, or a full stop behind three letters and before space."""
+    at = text.lower().find(s.marker.lower())
+    if at < 0:
+        return None
+    first = at + len(s.marker)
+    while first < len(text) and text[first] in " :\n\t":
+        first += 1
+    for at in range(first, len(text)):
+        if text[at] == "\n":
+            return at + 1
+        word = text[max(first, at - 3) : at]
+        whole = len(word) == 3 and all(c.isalnum() or c == "_" for c in word)
+        if text[at] == "." and whole and at + 1 < len(text) and text[at + 1].isspace():
+            return at + 1
+    return None
+
+
+def sentence_over(text: str, said: str) -> int | None:
+    """Behind which letter the first sentence is over that ends behind what had been said."""
+    for start, end in sentences(text):
+        if end > len(said.rstrip()) and (end < len(text) or text[start:end].endswith("\n")):
+            return end
+    return None
+
+
+def attention_paid(model: Any, draft: list[int], s: Settings) -> list[float]:
+    """The largest attention each token of a lone draft is paid, mean over the heads of the last layer."""
+    last = model(**inputs(model, draft, set()), output_attentions=True).attentions[-1][0].float()  # head, query, key
+    paid = []
+    for key in range(len(draft)):
+        first = key if s.attention == "sentence" else key + 1
+        paid.append(float(last[:, first:, key].max(dim=-1).values.mean()) if first < len(draft) else 0.0)
+    return paid
+
+
+def rind(
+    llm: Any, said: list[int], draft: list[int], entropies: list[float], s: Settings
+) -> list[tuple[int, list[Word]]]:
+    """Start and drafted words of every sentence that holds any, in order."""
+    text = text_of(llm, said + draft)
+    places = [place(llm, said + draft, len(said) + number) for number in range(len(draft))]
+    paid = attention_paid(llm.model, draft, s) if draft else []
+    found = []
+    for start, end in sentences(text):
+        texts, entropy, attention = list[str](), list[float](), list[float]()
+        for a, b in words(text):
+            mine = [number for number, place in enumerate(places) if a <= place < b]
+            if start <= a < end and mine:
+                texts.append(text[a:b])
+                entropy.append(sum(entropies[number] for number in mine) / len(mine))
+                attention.append(sum(paid[number] for number in mine))
+        if s.attention == "sentence":
+            total = sum(attention)
+            attention = [share / total * len(attention) if total > 0 else 0.0 for share in attention]
+        marks = StopWords().mark(texts)
+        values = [e * a if content else 0.0 for e, a, content in zip(entropy, attention, marks, strict=True)]
+        if texts:
+            found.append((start, list(zip(texts, values, marks, strict=True))))
+    return found
+
+
+def windows(rows: Tensor, context: Span, s: Settings) -> list[Span]:
+    """Windows round the positions of the context that the chosen heads' rows attend most, merged, in order."""
+    score = rows.float().mean(dim=0).tolist()
+    first, last = context
+    top = sorted(sorted(range(first, last), key=lambda position: -score[position])[: s.k])
+    clusters: list[list[int]] = []
+    for position in top:
+        if clusters and position - clusters[-1][-1] <= s.gap:
+            clusters[-1].append(position)
+        else:
+            clusters.append([position])
+    shown: set[int] = set()
+    for cluster in clusters:
+        best = max(cluster, key=lambda position: score[position])
+        start = max(first, min(best - s.width // 2, last - s.width))
+        shown |= set(range(start, min(start + s.width, last)))
+    edges = [position for position in sorted(shown) if position - 1 not in shown]
+    return [(a, next(b for b in range(a, last + 1) if b not in shown)) for a in edges]
+
+
+@torch.no_grad()
+def reference_run(
+    llm: Any, ids: list[int], context: Span, choose: Choose, s: Settings
+) -> tuple[list[int], list[dict[str, Any]], int]:
+    """Tokens without an end token, a record per round (a draft and what came of it), stuck sentences."""
+    everything, stuck = set(range(*context)), set[int]()
+    hidden, said, rounds, fired = set(everything), list[int](), list[dict[str, Any]](), Counter[int]()
+    with eager(llm.model):
+        finished = False
+        while not finished:
+            limit = min(s.draft_length, s.length - len(said))
+            draft, entropies, ended = greedy(
+                llm, ids, said, hidden, limit, lambda text: answer_over(text, s) is not None, s.concat
+            )
+            over = answer_over(text_of(llm, said + draft), s)
+            if over is not None:
+                draft = before(llm, said + draft, over)[len(said) :]
+            judged = rind(llm, said, draft, entropies, s)
+            calls = [start for start, found in judged if any(mark and value > s.threshold for _, value, mark in found)]
+            start = next((start for start in calls if fired[start] < s.retries), None)
+            if calls and fired[calls[0]] >= s.retries:
+                stuck.add(calls[0])
+            record = {"hit": start is not None, "words": [word[:2] for _, found in judged for word in found]}
+            if start is not None:
+                fired[start] += 1
+                said = before(llm, said + draft, start)
+                seen = llm.model.base_model(**inputs(llm.model, ids + said, set()), output_attentions=True)
+                rows = torch.cat([layer[0, :, -1] for layer in seen.attentions])
+                heads = choose(seen.last_hidden_state[0, -1], rows)
+                spans = windows(rows[heads], context, s)
+                hidden = everything - {position for span in spans for position in range(*span)}
+                limit = min(s.draft_length, s.length - len(said))
+                kept = text_of(llm, said)
+
+                def ends(text: str, kept: str = kept) -> list[int]:
+                    return [end for end in (answer_over(text, s), sentence_over(text, kept)) if end is not None]
+
+                new, _, ended = greedy(llm, ids, said, hidden, limit, lambda text: bool(ends(text)), s.concat)
+                text = text_of(llm, said + new)
+                over = answer_over(text, s) if ends(text) and min(ends(text)) == answer_over(text, s) else None
+                if ends(text):
+                    new = before(llm, said + new, min(ends(text)))[len(said) :]
+                said, ended = said + new, ended or not new
+                rounds.append({**record, "windows": spans, "heads": heads})
+            else:
+                said, hidden = said + draft, set(everything)
+                rounds.append({**record, "windows": None, "heads": None})
+            finished = over is not None or ended or len(said) >= s.length
+    return said, rounds, len(stuck)

@@ -1,0 +1,167 @@
+"""Results as `lightning test` records them, small and made up, one for each exhibit of the report."""
+
+from typing import Any
+
+from probe.experiments.correlation import FIGURES as CORRELATIONS
+from probe.experiments.correlation import KINDS
+from probe.experiments.dynamism import FIGURES, PUBLISHED
+from probe.experiments.dynamism.dynamism import PAPER as TURNOVER
+from probe.results import SCHEMA
+
+LLM = {"name": "toy", "weights": "sha256:" + "0" * 64, "layers": 2, "heads": 3, "hidden_size": 8, "dtype": "float32"}
+SPLIT = {"by": "sample", "fractions": [0.7, 0.2, 0.1], "seed": 0, "limit": None, "sizes": {"train": 7}, "sha256": "s"}
+HEAD = {"llm": LLM, "store": "f" * 64, "split": SPLIT, "seed": 3}
+
+
+def cell(value: float) -> dict[str, Any]:
+    return {"value": value, "low": value - 0.01, "high": value + 0.01, "n": 20}
+
+
+def turnover() -> dict[str, Any]:
+    figures = {name: cell(0.5 + place / 100) for place, name in enumerate(FIGURES)}
+    return {
+        **{"command": "lightning test -c configs/dynamism.yaml", **HEAD, "target": "copy_paste"},
+        **{"dynamic_heads": "copy_paste", "static_heads": [1, 4], "static_source": "training samples of s"},
+        **{"samples": 9, "steps": 120, "figures": {"dynamic": figures, "shuffled": figures}},
+        "paper": {name: dict(zip(PUBLISHED, row, strict=True)) for name, row in TURNOVER.items()},
+        "frequency": [0.0, 0.1, 0.2, 0.3, 0.4, 0.5],
+        "example": {"sample": 4, "tokens": ["<script>", "\n"], "heads": [5, 1], "scores": [[1.0, 0.0], [None, 1.0]]},
+    }
+
+
+def ablation(target: str, sweep: bool) -> dict[str, Any]:
+    names = ["none", *(["dynamic top 2", "dynamic top 4"] if sweep else ["dynamic"]), "static 5"]
+    metrics = ("accuracy", "rouge_l") if target == "copy_paste" else ("em", "f1")
+    extra = ("silenced", "dynamic", "compensated", "compensated_static", "steps")
+    figures = {name: {key: cell(0.3) for key in (*metrics, *extra)} for name in names}
+    pairs = [
+        {"first": a, "second": b, "metric": metric, **cell(0.2), "difference": 0.2, "more": 4, "less": 1, "p": 0.375}
+        for metric in metrics
+        for place, a in enumerate(names)
+        for b in names[place + 1 :]
+    ]
+    cells = {name: [{"depth": 1, "length": 0, **cell(0.25)}] for name in names}
+    return {
+        **{"command": f"lightning test -c configs/ablation/{target}_{sweep}.yaml", **HEAD},
+        "store": {"store": "s", "fingerprint": "f" * 64, "split": SPLIT},
+        **{"conditions": {name: {"name": name} for name in names}, "dynamic_heads": {"target": target}},
+        **{"operator": "zero", "keep": "clean", "prompts": 20, "solved": 15},
+        "figures": {"all": figures, "solved": figures},
+        "pairs": {"all": pairs, "solved": pairs},
+        "cells": {"lengths": [100.0, 200.0], "depths": [10.0, 90.0], "metrics": dict.fromkeys(metrics, cells)},
+    }
+
+
+def correlation(target: str) -> dict[str, Any]:
+    offsets = [
+        {
+            **{"k": k, "pairs": {"train": 90, "judged": 30}, "components": 5},
+            **{kind: {name: cell(0.9 - k / 10) for name in CORRELATIONS} for kind in KINDS},
+        }
+        for k in range(3)
+    ]
+    return {
+        **{"command": f"lightning test -c configs/cca.yaml {target}", **HEAD, "target": target},
+        **{"groups": 10, "permutations": 5, "samples": {"train": 7, "judged": 3}},
+        "paper_component_1": {"0": 0.965, "1": 0.931, "2": 0.915},
+        "offsets": offsets,
+    }
+
+
+def classifier() -> dict[str, Any]:
+    names = ("f1", "precision", "recall", "auprc")
+    figures = {**dict.fromkeys(names, 0.8123), "intervals": dict.fromkeys(names, (0.79, 0.83)), "threshold": 0.5}
+    return {
+        **{"command": "lightning test -c configs/probe.yaml", **HEAD, "test_store": "f" * 64, "rows": 90},
+        **{"samples": 5, "checkpoint": "c", "probe": figures, "static": figures},
+    }
+
+
+def regressor() -> dict[str, Any]:
+    names = ("mse", "mae", "r2_variance_weighted", "r2_flattened", "top_overlap", "ndcg", "rank_correlation")
+    figures = {**dict.fromkeys(names, 0.4), "intervals": dict.fromkeys(names, (0.3, 0.5))}
+    return {
+        **{"command": "lightning test -c configs/regressor.yaml", **HEAD, "test_store": "f" * 64, "rows": 90},
+        **{"samples": 5, "top": 5, "probe": figures, "static": figures, "ridge": figures},
+    }
+
+
+def offsets() -> dict[str, Any]:
+    kinds = {kind: {name: cell(0.7) for name in ("f1", "auprc")} for kind in ("probe", "static", "repeat")}
+    rows = [{"k": k, "rows": 50, **kinds} for k in range(3)]
+    return {
+        "command": "lightning test -c configs/offsets.yaml",
+        **HEAD,
+        "target": "copy_paste",
+        "samples": 5,
+        "offsets": rows,
+    }
+
+
+def rag() -> dict[str, Any]:
+    names = (
+        "em",
+        "f1",
+        "recall",
+        "first_recall",
+        "first_chance",
+        "precision",
+        "visible",
+        "retrievals",
+        "forward_tokens",
+    )
+    bare = {**{name: cell(0.2) for name in names}, "recall": {"value": float("nan"), "low": 0, "high": 0, "n": 0}}
+    return {
+        **{"command": "lightning test -c configs/rag.yaml", "llm": LLM, "questions": 20, "mask": "packed"},
+        "probe": {"llm": LLM, "store": "f" * 64, "target": "reasoning", "split": SPLIT},
+        "strategies": {"dynamic": {name: cell(0.4) for name in names}, "w/o RAG": bare},
+        "strategy_settings": {"dynamic": {}, "w/o RAG": {}},
+        "pairs": [
+            {"first": "dynamic", "second": "w/o RAG", "metric": "f1", "difference": 0.2, "low": 0.1, "high": 0.3}
+        ],
+        "paper": {"llama3.1-8b": {"dynamic": [0.456, 0.5586], "w/o RAG": [0.252, 0.3257]}},
+    }
+
+
+EXPERIMENTS = {"turnover": "dynamism", "offsets": "offset_probes"}
+"""Names of experiments that differ from the exhibit's."""
+_SHOWN = {
+    "turnover": turnover(),
+    "ablation": ablation("copy_paste", sweep=False),
+    "ablation-k": ablation("copy_paste", sweep=True),
+    "correlation": correlation("copy_paste"),
+    "classifier": classifier(),
+    "regressor": regressor(),
+    "rag": rag(),
+    "ablation-qa": ablation("reasoning", sweep=False),
+    "ablation-qa-k": ablation("reasoning", sweep=True),
+    "correlation-qa": correlation("reasoning"),
+    "offsets": offsets(),
+}
+RECORDS = {
+    name: {"experiment": EXPERIMENTS.get(name, name.partition("-")[0]), "schema": SCHEMA, **record}
+    for name, record in _SHOWN.items()
+}
+"""By the exhibit that shows it."""
+
+
+def traces(questions: int) -> list[dict[str, Any]]:
+    """Lines of `traces.jsonl`: two strategies a question."""
+    words = [
+        {"text": "<b>Ada", "span": [0, 6], "value": 1.4, "content": True},
+        {"text": "lived", "span": [7, 12], "value": 0.2, "content": True},
+        {"text": "in", "span": [13, 15], "value": 0.0, "content": False},
+    ]
+    window = {"start": 20, "end": 25, "text": " <script>Ada lived in Oslo."}
+    fired = {"draft": "<b>Ada lived in", "words": words, "hit": 0, "kept": "", "heads": [[1, 2]], "windows": [window]}
+    quiet = {"draft": "So the answer is Oslo.", "words": words[1:], "hit": None, "kept": "Ada lived in Oslo."}
+    rounds = [{**fired, "rewrite": "Ada lived in Oslo."}, {**quiet, "heads": None, "windows": None, "rewrite": None}]
+    return [
+        {
+            **{"sample": number, "id": f"q{number}", "question": f"Where did Ada {number} live?", "gold": "Oslo"},
+            **{"strategy": strategy, "context": [20, 30], "evidence": [[22, 27]], "rounds": rounds, "stop": "answered"},
+            **{"text": "Ada lived in Oslo.", "metrics": {"em": 1.0, "f1": 1.0, "retrievals": 1}},
+        }
+        for number in range(questions)
+        for strategy in ("dynamic", "w/o RAG")
+    ]

@@ -1,0 +1,98 @@
+"""Laws of the conditions as sets of heads, on any scores."""
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import Tensor
+
+from extract.errors import UserError
+from extract.generation import first_heads
+from probe.experiments.ablation.conditions import (
+    Condition,
+    Dynamic,
+    DynamicMinusStatic,
+    Known,
+    Random,
+    Static,
+    StaticMinusDynamic,
+    Unmasked,
+)
+from probe.heads import Ranking
+
+HEADS = 12
+
+
+def known(average: int = 3) -> Known:
+    return Known(3, 4, Ranking(np.arange(HEADS, 0, -1, dtype=float).reshape(3, 4), True, "test"), average)
+
+
+def silenced(condition: Condition, dynamic: Tensor, order: Tensor) -> Tensor:
+    condition.prepare(known())
+    return condition.silenced(dynamic, order)
+
+
+@st.composite
+def steps(draw: st.DrawFn) -> tuple[Tensor, Tensor]:
+    """Dynamic heads of a few rows and their order, with ties."""
+    rows = draw(st.integers(1, 4))
+    dynamic = draw(st.lists(st.booleans(), min_size=rows * HEADS, max_size=rows * HEADS))
+    order = draw(st.lists(st.integers(0, 5), min_size=rows * HEADS, max_size=rows * HEADS))
+    return torch.tensor(dynamic).view(rows, HEADS), torch.tensor(order, dtype=torch.float32).view(rows, HEADS)
+
+
+@settings(deadline=None)
+@given(steps(), st.integers(0, HEADS + 3))
+def test_the_first_k_heads_are_the_best_ones(step: tuple[Tensor, Tensor], k: int) -> None:
+    dynamic, order = step
+    chosen = first_heads(order, dynamic, k)
+    for row in range(len(dynamic)):
+        ranked = sorted(dynamic[row].nonzero().flatten().tolist(), key=lambda head: (-float(order[row, head]), head))
+        assert chosen[row].nonzero().flatten().tolist() == sorted(ranked[:k])
+
+
+@settings(deadline=None)
+@given(steps())
+def test_set_algebra(step: tuple[Tensor, Tensor]) -> None:
+    dynamic, _ = step
+    none, every = silenced(Unmasked(), *step), silenced(Dynamic(), *step)
+    static = silenced(Static(), *step)
+    static_only, dynamic_only = silenced(StaticMinusDynamic(), *step), silenced(DynamicMinusStatic(), *step)
+    assert not none.any()
+    assert torch.equal(every, dynamic)
+    assert torch.equal(silenced(Dynamic(top=0), *step), none)
+    assert torch.equal(silenced(Dynamic(top=HEADS), *step), dynamic)
+    assert static.sum(dim=1).eq(3).all() and static[:, :3].all()
+    assert not (static_only & dynamic_only).any()
+    assert torch.equal(static_only | dynamic_only | (static & dynamic), static | dynamic)
+    smaller, larger = silenced(Dynamic(top=2), *step), silenced(Dynamic(top=5), *step)
+    assert not (smaller & ~larger).any()
+    drawn, other = silenced(Random(), *step), silenced(Random(exclude_dynamic=True), *step)
+    assert drawn.sum(dim=1).eq(3).all() and torch.equal(drawn, drawn[:1].expand_as(drawn))
+    assert not (other & dynamic).any()
+    assert torch.equal(other.sum(dim=1), (~dynamic).sum(dim=1).clamp(max=3))
+    assert not (drawn & ~dynamic & ~other).any()  # a drawn head stays in unless it is dynamic
+
+
+def test_a_draw_is_fixed_by_its_seed() -> None:
+    row = torch.zeros(1, HEADS, dtype=torch.bool), torch.zeros(1, HEADS)
+    draws = [silenced(Random(seed=seed), *row).nonzero()[:, 1].tolist() for seed in (0, 0, 1, 2, 3)]
+    assert draws[0] == draws[1]
+    assert len({tuple(draw) for draw in draws}) > 2
+
+
+@pytest.mark.parametrize("condition", [Static(n=0), Random(n=HEADS + 1), Dynamic(top=-1), Static(ranking="no.json")])
+def test_bad_settings_are_refused_before_the_run(condition: Condition) -> None:
+    with pytest.raises(UserError, match=r"conditions|ranking file"):
+        condition.prepare(known())
+
+
+def test_names_tell_conditions_apart() -> None:
+    conditions = [Unmasked(), Dynamic(), Dynamic(5), Static(), StaticMinusDynamic(2), DynamicMinusStatic(), Random()]
+    for condition in conditions:
+        condition.prepare(known())
+    assert [condition.name for condition in conditions] == [
+        *("none", "dynamic", "dynamic top 5", "static 3", "static 2 minus dynamic", "dynamic minus static 3"),
+        "random 3 seed 0",
+    ]

@@ -1,0 +1,107 @@
+"""`lightning test -c configs/dynamism.yaml`: its figures from plain sets, its files, its refusals."""
+
+import csv
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from datamodules import Sequences
+from extract.store import ScoreStore
+from tests.helpers.stores import make_store
+from tests.probe.experiments.test_dynamism_metrics import slow_figures
+
+Measure = Any
+
+
+@pytest.fixture
+def measure(measured: Measure, tmp_path: Path) -> Measure:
+    """Results of a run on a synthetic store, or its refusal."""
+    make_store(tmp_path / "store", samples=30, shards=3)
+    few = ("--model.init_args.static_top", 2, "--model.init_args.resamples", 50)
+    return lambda *args: measured("dynamism", tmp_path / "store", *few, *args)
+
+
+def plain(folder: Path, column: str, active: Any, static_top: int = 2) -> tuple[dict[str, float], list[int]]:
+    """Figures of the held-out samples from the store's own tables, and the training samples' top heads."""
+    data = Sequences(str(folder))
+    data.setup("test")
+    store = ScoreStore(folder)
+    scores, sample = np.concatenate(store.vectors(column)), store.scalars("sample")
+    order = np.random.default_rng(0).permutation(30)
+    train, held_out = set(order[:21].tolist()), sorted(order[21:].tolist())
+    means = scores[[number in train for number in sample]].mean(axis=0)
+    static = sorted(np.argsort(-means, kind="stable")[:static_top].tolist())
+    sets = [[set(np.flatnonzero(active(row)).tolist()) for row in scores[sample == number]] for number in held_out]
+    return slow_figures(sets, set(static)), static
+
+
+def same(found: Any, wanted: dict[str, float]) -> None:
+    assert {name: cell["value"] for name, cell in found["figures"]["dynamic"].items()} == pytest.approx(wanted)
+
+
+def test_figures_of_a_store_equal_plain_sets(measure: Measure, tmp_path: Path) -> None:
+    found = measure()
+    wanted, static = plain(tmp_path / "store", "copy_paste", lambda row: row > 0)
+    same(found, wanted)
+    assert found["static_heads"] == static
+    assert found["samples"] == 9
+    for batch_size in (1, 7):
+        again = measure("--data.init_args.batch_size", batch_size)
+        assert again["figures"] == found["figures"]
+    rows = list(csv.DictReader((tmp_path / "out" / "results.csv").read_text().splitlines()))
+    assert len(rows) == 20
+    assert float(rows[0]["value"]) == found["figures"]["dynamic"][rows[0]["figure"]]["value"]
+    files = {path.name for path in (tmp_path / "out").iterdir()}
+    assert files == {
+        *("results.json", "results.csv"),
+        *("heads_over_steps.png", "heads_over_steps.pdf", "activation_frequency.png", "activation_frequency.pdf"),
+    }
+
+
+def test_reasoning_scores_have_two_definitions(measure: Measure, tmp_path: Path) -> None:
+    reasoning = ("--data.init_args.target", "reasoning")
+    found = measure(*reasoning, "--model.init_args.threshold", 0.7)
+    same(found, plain(tmp_path / "store", "reasoning", lambda row: row >= 0.7)[0])
+    found = measure(*reasoning, "--model.init_args.top", 2)
+    same(found, plain(tmp_path / "store", "reasoning", lambda row: row >= np.sort(row)[-2])[0])
+    assert found["figures"]["dynamic"]["heads_per_step"]["value"] == 2
+
+
+def test_a_published_ranking_can_be_the_static_set(measure: Measure, tmp_path: Path) -> None:
+    (tmp_path / "heads.yaml").write_text("attn_head_set: 1-2,0-1,0-0")
+    assert measure("--model.init_args.static", tmp_path / "heads.yaml")["static_heads"] == [1, 5]
+
+
+def test_judged_samples_can_be_all_or_another_stores(measure: Measure, tmp_path: Path) -> None:
+    assert measure("--data.init_args.judged", "all")["samples"] == 30
+    make_store(tmp_path / "other", samples=12, shards=2, seed=5, name="other")
+    assert measure("--data.init_args.test_store", tmp_path / "other")["samples"] == 12
+
+
+@pytest.mark.slow
+def test_two_processes_measure_what_one_does(measure: Measure) -> None:
+    one = measure("--data.init_args.batch_size", 7)
+    two = measure(
+        *("--data.init_args.batch_size", 7, "--trainer.devices", 2, "--trainer.strategy", "ddp_spawn"),
+    )
+    assert two["figures"] == one["figures"]
+    assert two["static_heads"] == one["static_heads"]
+
+
+@pytest.mark.parametrize(
+    ("args", "message"),
+    [
+        (("--data.init_args.split.by", "row"), "only `sample` will do"),
+        (("--model.init_args.static_top", 0), "static_top 0"),
+        (("--model.init_args.static_top", 7), "at most 6"),
+        (("--model.init_args.sample", 99), "model.sample 99 is not among the judged samples"),
+        (("--model.init_args.static", "none.yaml"), "there is no ranking file none.yaml"),
+        (("--data", "datamodules.ScoreRows"), "datamodules.Sequences"),
+    ],
+)
+def test_bad_settings_get_one_line(measure: Measure, args: tuple[object, ...], message: str) -> None:
+    said = measure(*args)
+    assert said.count("\n") == 1
+    assert message in said

@@ -1,0 +1,69 @@
+"""Micro figures against scikit-learn and torchmetrics, weights against copies."""
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from sklearn.metrics import average_precision_score, precision_recall_fscore_support
+from torchmetrics.functional.classification import binary_average_precision
+
+from probe.metrics import Ranked, best_threshold
+
+
+def data(seed: int) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    rng = np.random.default_rng(seed)
+    scores = np.round(rng.random((12, 5)), 1).astype(np.float32)  # coarse: many ties
+    labels = rng.random((12, 5)) < 0.3
+    labels[0, 0] = True
+    return torch.from_numpy(scores), torch.from_numpy(labels), torch.from_numpy(np.sort(rng.integers(0, 4, 12)))
+
+
+@given(st.integers(0, 10_000))
+@settings(max_examples=50)
+def test_figures_equal_scikit_learn(seed: int) -> None:
+    scores, labels, sample = data(seed)
+    threshold = best_threshold(scores, labels)
+    mine = Ranked(scores, labels, sample).figures(threshold)
+    flat, truth = scores.flatten().numpy(), labels.flatten().numpy()
+    precision, recall, f1, _ = precision_recall_fscore_support(
+        truth, flat >= np.float32(threshold), average="binary", zero_division=0
+    )
+    assert (mine.precision, mine.recall, mine.f1) == pytest.approx((precision, recall, f1))
+    assert mine.auprc == pytest.approx(average_precision_score(truth, flat))
+    assert mine.auprc == pytest.approx(binary_average_precision(scores.flatten(), labels.flatten().long()).item())
+
+
+@given(st.integers(0, 10_000))
+@settings(max_examples=25)
+def test_threshold_has_the_highest_f1_of_all(seed: int) -> None:
+    scores, labels, sample = data(seed)
+    ranked = Ranked(scores, labels, sample)
+    best = ranked.figures(best_threshold(scores, labels)).f1
+    assert best == pytest.approx(max(ranked.figures(float(t)).f1 for t in scores.unique()))
+
+
+@given(st.integers(0, 10_000))
+@settings(max_examples=25)
+def test_a_weight_of_a_sample_is_so_many_copies_of_it(seed: int) -> None:
+    scores, labels, sample = data(seed)
+    units = sample.unique().tolist()
+    weights = np.random.default_rng(seed).integers(0, 3, len(units)).astype(float)
+    weights[units.index(int(sample[0]))] = 2.0  # the sure positive is drawn
+    rows = torch.cat([torch.nonzero(sample == u)[:, 0].repeat(int(w)) for u, w in zip(units, weights, strict=True)])
+    weighted = Ranked(scores, labels, sample).figures(0.5, weights)
+    copied = Ranked(scores[rows], labels[rows], sample[rows]).figures(0.5)
+    assert tuple(weighted.as_dict().values()) == pytest.approx(tuple(copied.as_dict().values()))
+
+
+def test_intervals_hold_the_figure_and_are_seeded() -> None:
+    scores, labels, sample = data(3)
+    ranked = Ranked(scores, labels, sample)
+    low, high = ranked.intervals(0.5, 100, seed=1)["f1"]
+    assert low <= ranked.figures(0.5).f1 <= high
+    assert ranked.intervals(0.5, 100, seed=1)["f1"] == (low, high)
+
+
+def test_no_positive_label_gives_no_curve() -> None:
+    scores = torch.rand(3, 2)
+    assert best_threshold(scores, torch.zeros(3, 2, dtype=torch.bool)) == 1.0

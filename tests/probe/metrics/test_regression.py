@@ -1,0 +1,125 @@
+"""Figures of predicted scores against scikit-learn and SciPy; the linear baseline; the second loss."""
+
+import math
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from scipy.stats import spearmanr
+from sklearn.linear_model import Ridge
+from sklearn.metrics import mean_absolute_error, mean_squared_error, ndcg_score, r2_score
+
+from datamodules import ScoreRows
+from probe.metrics import Regression
+from probe.metrics.head_ranking import ranking_figures, top_heads
+from probe.metrics.regression import FIGURES
+from probe.models.plots import draw_scatter, most_varying
+from probe.models.ridge import ALPHAS, fit_ridge
+from tests.helpers.stores import make_store
+
+seeds = st.integers(0, 2**32 - 1)
+
+
+def made(seed: int, rows: int = 24, heads: int = 9) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """Predictions, true scores with some ties, and the samples they come from."""
+    rng = np.random.default_rng(seed)
+    truth = rng.random((rows, heads)).round(1)
+    return torch.from_numpy(rng.random((rows, heads))), torch.from_numpy(truth), torch.arange(rows) // 5
+
+
+@given(seeds)
+def test_figures_equal_scikit_learn(seed: int) -> None:
+    predicted, truth, sample = made(seed)
+    mine = Regression(predicted, truth, sample).figures()
+    y, x = truth.numpy(), predicted.numpy()
+    assert mine["mse"] == pytest.approx(mean_squared_error(y, x))
+    assert mine["mae"] == pytest.approx(mean_absolute_error(y, x))
+    assert mine["r2_variance_weighted"] == pytest.approx(r2_score(y, x, multioutput="variance_weighted"))
+    assert mine["r2_flattened"] == pytest.approx(r2_score(y.flatten(), x.flatten()))
+    assert mine["ndcg"] == pytest.approx(ndcg_score(y, x, k=5))
+    assert mine["rank_correlation"] == pytest.approx(np.mean([spearmanr(a, b)[0] for a, b in zip(y, x, strict=True)]))
+    overlaps = [
+        len({*np.argsort(-a, kind="stable")[:5]} & {*np.argsort(-b)[:5]}) / 5 for a, b in zip(y, x, strict=True)
+    ]
+    assert mine["top_overlap"] == pytest.approx(np.mean(overlaps))
+
+
+@given(seeds)
+def test_weights_count_samples_as_if_repeated(seed: int) -> None:
+    predicted, truth, sample = made(seed)
+    weights = np.random.default_rng(seed).integers(0, 3, size=5)
+    weights[0] = 1
+    rows = np.repeat(np.arange(24), weights[sample.numpy()])
+    repeated = Regression(predicted[rows], truth[rows], sample[rows]).figures()
+    assert Regression(predicted, truth, sample).figures(weights.astype(float)) == pytest.approx(repeated)
+
+
+def test_missing_scores_are_left_out() -> None:
+    predicted, truth, sample = made(0)
+    truth[3] = np.nan
+    truth[0, 0] = np.nan
+    mine = Regression(predicted, truth, sample).figures()
+    known = truth.isfinite().numpy()
+    assert mine["mse"] == pytest.approx(mean_squared_error(truth[known], predicted[known]))
+    whole = known.all(axis=1)
+    assert mine["ndcg"] == pytest.approx(ndcg_score(truth[whole], predicted[whole], k=5))
+    empty = Regression(predicted, torch.full_like(truth, torch.nan), sample).figures()
+    assert all(math.isnan(value) for value in empty.values())
+
+
+def test_a_perfect_prediction_and_its_interval() -> None:
+    _, truth, sample = made(1)
+    truth += torch.linspace(0, 0.01, truth.shape[1])  # no ties
+    perfect = Regression(truth, truth, sample)
+    assert perfect.figures() == pytest.approx(dict.fromkeys(FIGURES, 1.0) | {"mse": 0.0, "mae": 0.0})
+    noisy = Regression(made(1)[0], truth, sample)
+    for name, (low, high) in noisy.intervals(100, seed=0).items():
+        assert low <= noisy.figures()[name] <= high
+
+
+def test_equal_scores_rank_by_number() -> None:
+    assert top_heads(torch.tensor([[0.5, 1.0, 0.5, 1.0]]), 3).tolist() == [[1, 3, 0]]
+    flat = ranking_figures(torch.ones(1, 4), torch.tensor([[0.1, 0.2, 0.3, 0.4]]), 2)
+    assert flat["rank_correlation"].isnan().all()  # a constant prediction ranks nothing
+
+
+def test_ridge_is_scikit_learns_on_scaled_inputs_chosen_by_validation(tmp_path: Path) -> None:
+    rows = ScoreRows(str(make_store(tmp_path / "toy", samples=60)), target="reasoning")
+    rows.setup("fit")
+    train, val, test = (rows.batches(part).read(rows.batches(part).rows) for part in ("train", "val", "test"))
+    linear = fit_ridge(rows.batches("train"), rows.batches("val"))
+    mean, scale = train.hidden.double().mean(0), train.hidden.double().std(0, correction=0)
+
+    def scaled(part: torch.Tensor) -> np.ndarray:
+        return ((part.double() - mean) / scale).numpy()
+
+    errors, fits = [], []
+    for alpha in ALPHAS:
+        fits.append(
+            Ridge(alpha=alpha * len(train.hidden), solver="svd").fit(scaled(train.hidden), train.scores.numpy())
+        )
+        errors.append(mean_squared_error(val.scores.numpy(), fits[-1].predict(scaled(val.hidden))))
+    assert linear.alpha == ALPHAS[int(np.argmin(errors))]
+    wanted = fits[int(np.argmin(errors))].predict(scaled(test.hidden))
+    np.testing.assert_allclose(test.hidden @ linear.weight.T + linear.bias, wanted, atol=1e-4)
+    few = fit_ridge(rows.batches("train"), rows.batches("val"), limit=20)
+    assert not torch.allclose(few.weight, linear.weight)
+
+
+def test_head_means_are_those_of_the_training_rows(tmp_path: Path) -> None:
+    rows = ScoreRows(str(make_store(tmp_path / "toy")), target="reasoning")
+    rows.setup("fit")
+    train = rows.batches("train").read(rows.batches("train").rows)
+    torch.testing.assert_close(rows.head_means(), train.scores.mean(0))
+
+
+def test_the_scatter_names_the_heads_that_vary_most() -> None:
+    _, truth, _ = made(0)
+    truth[:, 4] *= 3
+    truth[2, 1] = torch.nan
+    assert most_varying(truth, 1) == [4]
+    figure = draw_scatter(made(0)[0], truth, heads_per_layer=3)
+    assert figure.axes[0].get_title().startswith("head 1-1, r = ")

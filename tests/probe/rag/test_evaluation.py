@@ -1,0 +1,325 @@
+"""Masked dynamic RAG through the command line: results, traces, going on after a kill, refusals, within `fit`."""
+
+import csv
+import io
+import json
+import math
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from rich.console import Console
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+import probe.rag.evaluation
+from extract.llm import LLM, LLMIdentity
+from probe.cli.main import main
+from probe.rag import show
+from tests.conftest import Run
+from tests.helpers.stores import IDENTITY, make_store
+
+Evaluate = Callable[..., Any]
+STRATEGIES = ["Dynamic", "Static", "DynamicRandom", "FixedRandom", "WithoutRAG", "Oracle", "BM25", "Gold", "Full"]
+NAMES = ["dynamic", "static", "dynamic random", "fixed random", "w/o RAG", "oracle", "bm25", "gold", "full"]
+RETRIEVING = [*NAMES[:4], "oracle", "bm25"]
+
+
+@pytest.fixture(scope="module")
+def identity(tiny_llm_folder: Path) -> LLMIdentity:
+    return LLM(str(tiny_llm_folder)).identity
+
+
+def fit(store: Path, out: Path, *more: object, **extra: Any) -> Path:
+    """Two epochs of a small probe on a toy store; its checkpoint."""
+    assert main(fit_command(store, out, *more, **extra)) == 0
+    return out / "best.ckpt"
+
+
+def fit_command(store: Path, out: Path, *more: object, **extra: Any) -> list[str]:
+    checkpoint = {"dirpath": str(out), "filename": "best", "monitor": "val/loss", "enable_version_counter": False}
+    callbacks = [
+        {"class_path": "lightning.pytorch.callbacks.ModelCheckpoint", "init_args": checkpoint},
+        *([] if "rag" not in extra else [{"class_path": "probe.rag.RagEvaluation", "init_args": extra["rag"]}]),
+    ]
+    llm = {"class_path": "extract.LLM", "init_args": {"name": str(extra["llm"])}} if "llm" in extra else None
+    args = (
+        *("fit", "-c", "configs/regressor.yaml", "--store", store, "--model.init_args.hidden", "[16]"),
+        *(
+            "--trainer.max_epochs",
+            2,
+            "--trainer.log_every_n_steps",
+            1,
+            "--trainer.accelerator",
+            "cpu",
+            "--trainer.enable_progress_bar",
+            "false",
+        ),
+        *("--trainer.callbacks", json.dumps(callbacks), "--trainer.default_root_dir", out),
+        *("--trainer.logger.init_args.save_dir", out, *(("--llm", json.dumps(llm)) if llm else ()), *more),
+    )
+    return [str(arg) for arg in args]
+
+
+@pytest.fixture(scope="module")
+def store(identity: LLMIdentity, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Toy scores of the tiny LLM's heads."""
+    return make_store(tmp_path_factory.mktemp("stores") / "toy", samples=60, identity=identity)
+
+
+@pytest.fixture(scope="module")
+def checkpoint(store: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return fit(store, tmp_path_factory.mktemp("ckpt"))
+
+
+def settings(tmp_path: Path, trials: str = "trials", **changes: Any) -> dict[str, Any]:
+    """The callback's, for three questions of 12 tokens; a random model never ends its answer."""
+    source = {"class_path": "extract.Fiction", "init_args": {"count": 3, "seed": 1, "decoys": 0}}
+    task = {"source": source, "style": "chain", "budget": 12, "examples": []}
+    return {
+        "task": {"class_path": "extract.MultiHopQA", "init_args": task | changes.pop("task", {})},
+        "strategies": [{"class_path": f"probe.rag.{name}"} for name in changes.pop("strategies", STRATEGIES)],
+        "trigger": {"class_path": "probe.rag.RIND", "init_args": {"threshold": 0.5}},
+        "windows": {"heads": 2, "k": 3, "gap": 2, "width": 6},
+        "draft_length": 5,
+        "batch_size": 2,
+        "trials": str(tmp_path / trials),
+        "folder": str(tmp_path / "out"),
+        "resamples": 20,
+        **changes,
+    }
+
+
+@pytest.fixture
+def evaluate(run: Run, store: Path, checkpoint: Path, tiny_llm_folder: Path, tmp_path: Path) -> Evaluate:
+    """`lightning test -c configs/rag.yaml` made small: its results, or its refusal."""
+
+    def call(*args: object, ckpt: Path = checkpoint, **changes: Any) -> Any:
+        callbacks = [{"class_path": "probe.rag.RagEvaluation", "init_args": settings(tmp_path, **changes)}]
+        code, said = run(
+            *("test", "-c", "configs/rag.yaml", "--store", store, "--ckpt_path", ckpt),
+            *("--llm.init_args.name", tiny_llm_folder, "--trainer.accelerator", "cpu"),
+            *("--trainer.default_root_dir", tmp_path, "--trainer.logger.init_args.save_dir", tmp_path),
+            *("--trainer.enable_progress_bar", "false", "--trainer.callbacks", json.dumps(callbacks), *args),
+        )
+        return said if code else json.loads((tmp_path / "out" / "results.json").read_text())
+
+    return call
+
+
+def traces(tmp_path: Path) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in (tmp_path / "out" / "traces.jsonl").read_text().splitlines()]
+
+
+def test_a_run_leaves_figures_and_every_trace(evaluate: Evaluate, run: Run, tmp_path: Path) -> None:
+    found = evaluate()
+    assert list(found["strategies"]) == NAMES
+    assert found["questions"] == 3
+    told = traces(tmp_path)
+    assert [(one["sample"], one["strategy"]) for one in told] == [(n, name) for n in range(3) for name in NAMES]
+    for name in NAMES:
+        mine = [one["metrics"] for one in told if one["strategy"] == name]
+        cells = found["strategies"][name]
+        for metric, cell in cells.items():
+            known = [one[metric] for one in mine if one[metric] is not None]
+            assert cell["n"] == len(known)
+            assert cell["value"] == pytest.approx(np.mean(known)) if known else math.isnan(cell["value"])
+        assert (cells["retrievals"]["value"] > 0) == (name in RETRIEVING)
+    assert found["strategies"]["gold"]["recall"]["value"] == found["strategies"]["gold"]["precision"]["value"] == 1
+    assert found["strategies"]["full"]["recall"]["value"] == 1
+    with (tmp_path / "out" / "results.csv").open() as file:
+        assert len(list(csv.DictReader(file))) == len(told)
+    files = {path.name for path in (tmp_path / "out").iterdir()}
+    assert files == {"results.json", "results.csv", "traces.jsonl", "strategies.png", "strategies.pdf"}
+    code, _ = run("trace", tmp_path / "out" / "traces.jsonl", "--strategy", "oracle", "--count", "2")
+    assert code == 0
+    code, said = run("trace", tmp_path / "out" / "traces.jsonl", "--strategy", "none such")
+    assert code == 2
+    assert "holds no run" in said
+
+
+def test_rounds_tell_what_happened(evaluate: Evaluate, tmp_path: Path) -> None:
+    evaluate()
+    rounds = 0
+    for one in traces(tmp_path):
+        first, end = one["context"]
+        said = ""
+        for turn in one["rounds"]:
+            fires = turn["hit"] is not None
+            assert fires == (turn["windows"] is not None) == (turn["rewrite"] is not None)
+            if fires:
+                assert f"{said}{turn['draft']}".startswith(turn["kept"])
+                assert all(first <= window["start"] < window["end"] <= end for window in turn["windows"])
+                assert (turn["heads"] is None) == (one["strategy"] == "bm25")
+                assert turn["words"][turn["hit"]]["value"] > 0.5
+            said = turn["kept"] + (turn["rewrite"] or "")
+            rounds += fires
+        assert said == one["text"]
+        assert one["stop"] in ("length", "ended", "answered")
+    assert rounds > len(RETRIEVING)
+
+
+def test_batches_masks_and_order_of_questions_change_no_answer(evaluate: Evaluate, tmp_path: Path) -> None:
+    evaluate()
+    expected = traces(tmp_path)
+    for number, changes in enumerate(({"batch_size": 1}, {"batch_size": 3, "mask": "in_place"})):
+        evaluate(trials=f"other-{number}", **changes)
+        for one, other in zip(expected, traces(tmp_path), strict=True):
+            assert [one["id"], one["strategy"], one["text"]] == [other["id"], other["strategy"], other["text"]]
+            assert [turn["windows"] for turn in one["rounds"]] == [turn["windows"] for turn in other["rounds"]]
+            assert one["metrics"]["forward_tokens"] <= other["metrics"]["forward_tokens"]
+
+
+def test_with_everything_visible_concat_is_packed(evaluate: Evaluate, tmp_path: Path) -> None:
+    texts: list[list[str]] = []
+    for mask in ("packed", "concat"):
+        assert evaluate(trials=mask, mask=mask, strategies=["Full"])["mask"] == mask
+        texts.append([one["text"] for one in traces(tmp_path)])
+    assert texts[0] == texts[1]
+
+
+def test_a_traces_text_cannot_steer_the_terminal(evaluate: Evaluate, tmp_path: Path) -> None:
+    evaluate(strategies=["Oracle"])
+    evil = "a\x1b]0;owned\x07b\x1b[2J\tc"
+    one = traces(tmp_path)[0] | {"question": evil, "gold": evil, "text": evil, "id": evil}
+    one["rounds"][0]["words"][0]["text"] = one["rounds"][0]["kept"] = evil
+    for turn in one["rounds"]:
+        for window in turn["windows"] or ():
+            window["text"] = evil
+        turn["rewrite"] = turn["rewrite"] and evil
+    out = io.StringIO()
+    show(one, Console(file=out, force_terminal=True, width=200))
+    assert "\x1b]" not in out.getvalue()
+    assert "\x1b[2J" not in out.getvalue()
+    assert out.getvalue().count("]0;owned") > 6
+
+
+def test_a_killed_run_goes_on_and_other_settings_are_refused(
+    evaluate: Evaluate, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    few = {"strategies": ["Dynamic", "Oracle"]}
+    whole = evaluate(trials="whole", **few)
+    together, calls = probe.rag.evaluation.run_together, list[int]()
+
+    def broken(*args: Any) -> None:
+        calls.append(1)
+        if len(calls) == 2:
+            raise OSError("killed")
+        together(*args)
+
+    monkeypatch.setattr(probe.rag.evaluation, "run_together", broken)
+    assert "killed" in evaluate(**few)
+    assert len(list((tmp_path / "trials").glob("0*.json"))) == 1
+    again = evaluate(**few)
+    assert len(calls) == 3
+    assert again["strategies"] == whole["strategies"]
+    assert "other settings" in evaluate(draft_length=4, **few)
+
+
+@pytest.mark.slow
+def test_two_processes_share_the_questions(evaluate: Evaluate) -> None:
+    few = {"strategies": ["Dynamic", "BM25"], "batch_size": 1}
+    alone = evaluate(trials="alone", **few)
+    both = evaluate("--trainer.devices", 2, "--trainer.strategy", "ddp_spawn", trials="both", **few)
+    assert both["strategies"] == alone["strategies"]
+
+
+def test_wrong_probes_and_stores_are_refused_by_name(
+    evaluate: Evaluate, run: Run, store: Path, identity: LLMIdentity, tmp_path: Path
+) -> None:
+    other = make_store(tmp_path / "other", samples=40, identity=IDENTITY, name="other")
+    stranger = fit(other, tmp_path / "stranger")
+    said = evaluate("--store", other, ckpt=stranger)
+    assert "holds heads of toy" in said
+    assert str(identity.layers) in said
+    assert "trained on toy" in evaluate(ckpt=stranger) or "says nothing about" in evaluate(ckpt=stranger)
+    code, _ = run(
+        *("fit", "-c", "configs/probe.yaml", "-c", "tests/configs/tiny_probe.yaml", "--store", store),
+        *("--trainer.default_root_dir", tmp_path, "--trainer.logger.init_args.save_dir", tmp_path),
+        *("--trainer.callbacks", json.dumps([_checkpoint(tmp_path / "classifier")])),
+    )
+    assert code == 0
+    assert "ProbeClassifier" in evaluate(ckpt=tmp_path / "classifier" / "best.ckpt")
+    classifier = ("--model.class_path", "probe.ProbeClassifier", "--data.init_args.target", "copy_paste")
+    said = evaluate(*classifier, ckpt=tmp_path / "classifier" / "best.ckpt")
+    assert "needs a regressor's checkpoint" in said
+    assert "ProbeClassifier" in said
+
+
+def _checkpoint(folder: Path) -> dict[str, Any]:
+    init = {"dirpath": str(folder), "filename": "best", "monitor": "val/loss"}
+    return {"class_path": "lightning.pytorch.callbacks.ModelCheckpoint", "init_args": init}
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"strategies": []}, "strategies need names"),
+        ({"strategies": ["Gold", "Gold"]}, "strategies need names"),
+        ({"windows": {"heads": 13}}, "13 heads of an LLM that has 12"),
+        ({"windows": {"k": 0}}, "rag windows"),
+        ({"draft_length": 0}, "draft_length"),
+        ({"task": {"context": "gold"}}, "context: full"),
+        ({"task": {"teacher_forcing": True}}, "teacher_forcing"),
+    ],
+)
+def test_bad_settings_are_refused(evaluate: Evaluate, changes: dict[str, Any], words: str) -> None:
+    assert words in evaluate(**changes)
+
+
+def test_questions_of_the_probes_own_training_are_refused(
+    evaluate: Evaluate, identity: LLMIdentity, tmp_path: Path
+) -> None:
+    """Ids of the toy store that are those of the questions: Fiction calls its third one fiction-1-2."""
+    seen = make_store(tmp_path / "seen", samples=60, identity=identity, name="x", ids="fiction-1-{}")
+    ckpt = fit(seen, tmp_path / "knows")
+    assert "were training or validation samples" in evaluate("--store", seen, ckpt=ckpt)
+    assert evaluate("--store", seen, ckpt=ckpt, allow_seen=True, strategies=["Dynamic"])["questions"] == 3
+
+
+def test_within_fit_the_figures_move_and_constant_strategies_run_once(
+    store: Path, tiny_llm_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ran = list[list[str]]()
+    together = probe.rag.evaluation.run_together
+
+    def counting(masked: Any, runs: Any) -> None:
+        ran.append([one.strategy.name for one in runs])
+        together(masked, runs)
+
+    monkeypatch.setattr(probe.rag.evaluation, "run_together", counting)
+    rag = settings(tmp_path, strategies=["Dynamic", "Oracle"], every_n_epochs=1, batch_size=3)
+    fit(store, tmp_path / "fit", "--trainer.num_sanity_val_steps", 2, rag=rag, llm=tiny_llm_folder)
+    assert ran == [["oracle"] * 3, ["dynamic"] * 3, ["dynamic"] * 3]  # and nothing before training
+    for tag in ("rag/f1/dynamic", "rag/em/oracle", "rag/first_recall/dynamic"):
+        assert len(logged(tmp_path / "fit", tag)) == 2
+
+
+def logged(folder: Path, tag: str) -> list[float]:
+    events = EventAccumulator(str(next(folder.rglob("events.*")).parent))
+    events.Reload()
+    return [event.value for event in events.Scalars(tag)]
+
+
+@pytest.mark.slow
+def test_within_fit_means_are_over_the_questions_of_all_processes(
+    store: Path, tiny_llm_folder: Path, tmp_path: Path
+) -> None:
+    """Three questions on two processes: the mean of their means would be another figure."""
+    rag = settings(tmp_path, strategies=["Oracle"], every_n_epochs=2, batch_size=3)
+    fit(store, tmp_path / "one", rag=rag, llm=tiny_llm_folder)
+    two = ("--trainer.devices", 2, "--trainer.strategy", "ddp_spawn")
+    fit(store, tmp_path / "two", *two, rag=rag, llm=tiny_llm_folder)
+    for tag in ("rag/f1/oracle", "rag/first_recall/oracle"):
+        assert logged(tmp_path / "two", tag) == pytest.approx(logged(tmp_path / "one", tag))
+
+
+def test_training_questions_are_refused_before_the_probe_trains(
+    identity: LLMIdentity, tiny_llm_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    seen = make_store(tmp_path / "seen", samples=60, identity=identity, name="x", ids="fiction-1-{}")
+    rag = settings(tmp_path, strategies=["Dynamic"], every_n_epochs=2)
+    assert main(fit_command(seen, tmp_path / "fit", rag=rag, llm=tiny_llm_folder)) != 0
+    assert "were training or validation samples" in capsys.readouterr().err
+    assert not list((tmp_path / "fit").rglob("*.ckpt"))

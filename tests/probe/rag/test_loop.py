@@ -1,0 +1,158 @@
+"""Algorithm 1 as a whole against a slow reference that was written apart: no cache, one mask over the whole prompt."""
+
+import random
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from extract.generation import Mask, MaskedLLM, whole
+from extract.llm import LLM
+from extract.tasks import MultiHopQA
+from extract.tasks.sources.synthetic import Fiction
+from probe.rag import RIND, Question
+from probe.rag.loop import Run, Settings, run_together
+from probe.rag.question import ask
+from probe.rag.strategies import Moment, Windows
+from probe.rag.strategies.head_strategies import DynamicRandom, FixedRandom, HeadStrategy, Oracle, top, true_scores
+from tests.helpers import reference_rag
+
+
+class Chosen(HeadStrategy):
+    """The heads of a fixed list."""
+
+    label = "chosen"
+
+    def __init__(self, name: str, listed: list[int], windows: Windows, rind: RIND) -> None:
+        super().__init__(name, windows, rind)
+        self.listed = listed
+
+    def heads(self, moment: Moment, count: int) -> list[int]:
+        del moment
+        return self.listed[:count]
+
+
+def questions(llm: LLM, count: int, seed: int, budget: int) -> tuple[MultiHopQA, list[Question]]:
+    task = MultiHopQA(Fiction(count, seed=seed), budget=budget)
+    task.prepare(llm)
+    without = task.without_context()
+    return task, [ask(task, without, number) for number in range(count)]
+
+
+def by_reference(llm: LLM, run: Run) -> tuple[list[int], list[dict[str, Any]], int]:
+    """The reference's tokens, rounds and stuck sentences for a run of chosen heads."""
+    strategy = run.strategy
+    assert isinstance(strategy, Chosen)
+    assert isinstance(run.trigger, RIND)
+    assert strategy.windows is not None
+    windows, done = strategy.windows, run.settings
+    own = reference_rag.Settings(
+        threshold=run.trigger.threshold,
+        attention=run.trigger.attention,
+        k=windows.k,
+        gap=windows.gap,
+        width=windows.width,
+        draft_length=done.draft_length,
+        length=done.length,
+        retries=done.retries,
+        concat=done.mask == "concat",
+    )
+
+    def choose(hidden: Tensor, rows: Tensor) -> list[int]:
+        del hidden, rows
+        return strategy.listed[: windows.heads]
+
+    return reference_rag.reference_run(llm, run.question.sample.ids, run.question.context, choose, own)
+
+
+def check(llm: LLM, runs: list[Run]) -> None:
+    for run in runs:
+        tokens, rounds, stuck = by_reference(llm, run)
+        assert run.answer == tokens
+        assert run.stuck == stuck
+        assert len(run.rounds) == len(rounds)
+        for mine, theirs in zip(run.rounds, rounds, strict=True):
+            assert (mine.judgement.hit is not None) == theirs["hit"]
+            assert [(w.text, pytest.approx(w.value, abs=1e-3)) for w in mine.judgement.words] == theirs["words"]
+            assert (mine.retrieved.windows if mine.retrieved else None) == theirs["windows"]
+
+
+def drawn(rng: random.Random, name: str) -> Chosen:
+    """Settings drawn at random, so that cuts, retries and limits all occur."""
+    windows = Windows(heads=rng.randint(1, 3), k=rng.randint(1, 9), gap=rng.randint(0, 5), width=rng.randint(3, 20))
+    kind: Any = rng.choice(["sentence", "plain"])
+    rind = RIND(rng.choice([0.1, 2.0, 1e3]) if kind == "sentence" else rng.choice([0.1, 1.0, 1e3]), kind)
+    strategy = Chosen(name, rng.sample(range(12), 3), windows, rind)
+    strategy.prepare(windows, rind)
+    return strategy
+
+
+def test_whole_runs_of_a_tiny_llm_equal_the_reference(tiny_llm_folder: Path) -> None:
+    llm, rng = LLM(str(tiny_llm_folder)), random.Random(1)
+    task, asked = questions(llm, 2, 3, budget=14)
+    runs: dict[Mask, list[Run]] = {"packed": [], "in_place": [], "concat": []}
+    for number in range(10):
+        strategy, draft_length, retries = drawn(rng, str(number)), rng.randint(3, 8), rng.randint(1, 2)
+        for mask, listed in runs.items():
+            own = Settings.of(task, mask, draft_length, retries)
+            listed.append(Run(asked[number % 2], strategy, own, llm.tokenizer))
+    for listed in runs.values():
+        run_together(MaskedLLM(llm, chunk=50), listed)
+    check(llm, runs["packed"])
+    check(llm, runs["concat"])
+    assert [run.answer for run in runs["in_place"]] == [run.answer for run in runs["packed"]]
+    retrieved = [sum(one.retrieved is not None for one in run.rounds) for run in runs["packed"]]
+    assert 0 in retrieved  # some never fire, some do, some again and again
+    assert max(retrieved) > 1
+    assert any(run.stuck for run in runs["packed"])
+
+
+@pytest.mark.slow
+def test_a_whole_run_of_the_embedded_llm_equals_the_reference(llm: LLM) -> None:
+    task, asked = questions(llm, 1, 5, budget=16)
+    windows, rind = Windows(k=8, width=16), RIND(1.0)
+    runs = []
+    for mask in ("packed", "in_place"):
+        strategy = Chosen(mask, [165, 157, 169, 168, 209], windows, rind)
+        strategy.prepare(windows, rind)
+        runs.append(Run(asked[0], strategy, Settings.of(task, mask, 8, retries=2), llm.tokenizer))  # type: ignore[arg-type]
+        run_together(MaskedLLM(llm), runs[-1:])
+    check(llm, runs[:1])
+    assert runs[0].answer == runs[1].answer
+    assert any(one.retrieved for one in runs[0].rounds)
+
+
+def test_the_oracle_takes_the_heads_of_highest_score(tiny_llm_folder: Path) -> None:
+    """Eq. 2, position by position."""
+    llm = LLM(str(tiny_llm_folder))
+    _, (question,) = questions(llm, 1, 3, budget=18)
+    strategy = Oracle(sink=3, local=5)
+    strategy.prepare(Windows(heads=3), RIND())
+    seen = MaskedLLM(llm).look(0, whole(question.sample.ids))
+    moment = Moment(question, seen, "", 0)
+    scores = []
+    for row in seen.rows.tolist():
+        kept = range(3, len(row) - 5)
+        scores.append(sum(row[i] for i in kept if i in question.evidence) / sum(row[i] for i in kept))
+    assert true_scores(moment, 3, 5).tolist() == pytest.approx(scores, rel=1e-4)
+    best = sorted(range(len(scores)), key=lambda head: -scores[head])[:3]
+    assert strategy.heads(moment, 3) == best
+    assert strategy.retrieve(moment).heads == best
+
+
+def test_random_heads_are_fixed_by_their_seed_and_new_ones_by_the_moment(tiny_llm_folder: Path) -> None:
+    llm = LLM(str(tiny_llm_folder))
+    _, asked = questions(llm, 2, 3, budget=18)
+    seen = MaskedLLM(llm).look(0, whole(asked[0].sample.ids))
+    moments = [Moment(question, seen, "", number) for question in asked for number in range(4)]
+    new, kept = ([tuple(one.heads(moment, 3)) for moment in moments] for one in (DynamicRandom(), FixedRandom()))
+    assert len(set(new)) > 4
+    assert len(set(kept)) == 1
+    assert new == [tuple(DynamicRandom().heads(moment, 3)) for moment in moments]
+    assert kept[0] != tuple(FixedRandom(seed=1).heads(moments[0], 3))
+
+
+def test_the_first_of_equal_scores_comes_first() -> None:
+    assert top(torch.tensor([0.1, 0.5, 0.5, 0.2]), 3) == [1, 2, 3]

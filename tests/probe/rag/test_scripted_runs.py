@@ -1,0 +1,201 @@
+"""Algorithm 1 driven by a script instead of an LLM: every turn that it can take, token by token."""
+
+import dataclasses
+from collections.abc import Sequence
+from typing import Any
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from extract.errors import UserError
+from extract.generation import Generated, Job, Seen
+from extract.tasks import Sample
+from extract.tasks.answer_metrics import ANSWER_END, find_answer
+from probe.rag import RIND, Always, EveryN, Question, Trigger
+from probe.rag.loop import Look, Paid, Run, Settings
+from probe.rag.strategies import Strategy, Windows
+from probe.rag.strategies.baselines import Gold
+from probe.rag.strategies.bm25 import BM25
+from probe.rag.strategies.head_strategies import Oracle
+from probe.rag.trace import figures
+from tests.helpers import reference_rag
+
+MARKER = "So the answer is"
+SETTINGS = Settings("packed", True, 8, 30, 2, "", MARKER, ANSWER_END)
+LONG = 20
+
+
+class Pieces:
+    """A tokenizer whose tokens are the pieces of text that it has met."""
+
+    def __init__(self) -> None:
+        self.pieces: list[str] = []
+
+    def ids(self, *pieces: str) -> list[int]:
+        self.pieces += [piece for piece in dict.fromkeys(pieces) if piece not in self.pieces]
+        return [self.pieces.index(piece) for piece in pieces]
+
+    def decode(self, ids: Sequence[int], **_: Any) -> str:
+        return "".join(self.pieces[number] for number in ids)
+
+
+@dataclasses.dataclass
+class Script:
+    """Generations in order, as pieces; a last `None` is an end token. `unsure` words have a high entropy."""
+
+    generations: list[list[str | None]]
+    unsure: frozenset[str] = frozenset()
+
+    def play(self, strategy: Strategy, settings: Settings = SETTINGS, trigger: Trigger | None = None) -> Run:
+        """The finished run."""
+        tokenizer: Any = Pieces()
+        ids = list(range(LONG))
+        sample = Sample(0, "q", ids, [(4, 6), (8, 9)], budget=30, question="Who?", gold="Oslo")
+        question = Question(sample, (2, 12), [((2, 7), "A."), ((7, 12), "B.")], ids)
+        strategy.prepare(Windows(heads=1, k=2, width=2), trigger or RIND(1.0))
+        run = Run(question, strategy, settings, tokenizer)
+        self.visible, steps, left = list[int](), run.steps(), list(self.generations)
+        try:
+            request = next(steps)
+            while True:
+                if isinstance(request, Job):
+                    self.visible.append(len(request.view))
+                    request = steps.send(self._generate(tokenizer, request, left.pop(0)))
+                elif isinstance(request, Look):
+                    rows = torch.zeros(2, len(request.view))
+                    rows[:, 4] = 1
+                    request = steps.send(Seen(torch.zeros(3), rows))
+                else:
+                    assert isinstance(request, Paid)
+                    request = steps.send(torch.ones(len(request.draft)))
+        except StopIteration:
+            assert not left
+        return run
+
+    def _generate(self, tokenizer: Pieces, job: Job, pieces: list[str | None]) -> Generated:
+        said = list[int]()
+        for piece in pieces:
+            assert len(said) < job.limit
+            assert not said or not job.stop(said)
+            said += tokenizer.ids(piece) if piece is not None else []
+        assert pieces[-1] is None or len(said) == job.limit or job.stop(said)
+        entropies = tuple(9.0 if piece in self.unsure else 0.1 for piece in pieces if piece is not None)
+        return Generated(tuple(said), entropies, pieces[-1] is None)
+
+
+ANSWER: list[str | None] = [" So the answer is", " Oslo", ".", " And"]
+SWIMS = frozenset({" swims"})
+
+
+def test_what_stands_behind_a_full_stop_tells_that_it_is_one_and_is_dropped() -> None:
+    short = dataclasses.replace(SETTINGS, draft_length=3)
+    run = Script([["It", " is", " 3"], [".", "5", " kg"], [".", *ANSWER[:2]], [".", " And"]]).play(Oracle(), short)
+    assert run.text == "It is 3.5 kg. So the answer is Oslo."
+    assert (run.stop, len(run.rounds), run.stuck) == ("answered", 4, 0)
+    assert [word.text for word in run.rounds[-1].judgement.words] == ["Oslo."]  # And was never judged
+    numbers = Script([["So the answer is", " 150", ".", "5", " acres", ".", "\n"]]).play(Oracle())
+    assert find_answer(numbers.text, MARKER) == "150.5 acres"
+
+
+def test_an_uncertain_sentence_is_cut_looked_up_and_written_again() -> None:
+    draft: list[str | None] = ["It", " rains", ".", " Ada", " swims", ".", " She", " did"]
+    script = Script([draft, [" Ada", " runs", " 3", ".", "5", " km", ".", " The"], ANSWER], SWIMS)
+    run = script.play(Oracle(sink=0, local=0))
+    first = run.rounds[0]
+    assert (first.kept, first.rewrite) == ("It rains.", " Ada runs 3.5 km.")
+    assert first.retrieved is not None
+    assert first.retrieved.windows == [(3, 5)]
+    assert script.visible == [10, 10 + 2 + 3, 10 + 2 + 10]  # hidden; a window; it stays until nothing fires
+    assert run.text == "It rains. Ada runs 3.5 km. So the answer is Oslo."
+
+
+def test_a_sentence_that_calls_for_ever_is_passed_over_and_counted_once() -> None:
+    again: list[str | None] = ["Ada", " swims", " far", " and", " on", " and", " on", " so"]
+    more: list[str | None] = [" on", " swims", None]
+    run = Script([again, again, again[:], again, again, more], SWIMS).play(Oracle())
+    assert [one.retrieved is not None for one in run.rounds] == [True, True, False, False]
+    assert (run.stuck, run.stop) == (1, "ended")
+    calm = Script([again, ["Ada", " runs", ".", " X"], [" Bo", None]], SWIMS).play(Oracle())
+    assert calm.stuck == 0
+    once = dataclasses.replace(SETTINGS, retries=1)
+    used_up = Script([again, ["Ada", " runs", ".", " X"], [" Bo", None]], SWIMS).play(Oracle(), once)
+    assert used_up.stuck == 0  # it may not call again, and does not
+
+
+@pytest.mark.parametrize(
+    ("generations", "stop", "text"),
+    [
+        ([[None]], "ended", ""),
+        ([["Ada", None]], "ended", "Ada"),
+        ([["Ada", " swims", None], [None]], "ended", ""),  # the rewrite adds nothing
+        ([["a"] * 8, ["b"] * 8, ["c"] * 8, ["d"] * 6], "length", "a" * 8 + "b" * 8 + "c" * 8 + "d" * 6),
+        ([["So the answer is", " Oslo", ".", "\n\n"]], "answered", "So the answer is Oslo."),
+        ([["So the answer is", " Oslo", ".\n"]], "answered", "So the answer is Oslo.\n"),
+    ],
+)
+def test_how_a_run_ends(generations: list[list[str | None]], stop: str, text: str) -> None:
+    run = Script(generations, SWIMS).play(Oracle())
+    assert (run.stop, run.text) == (stop, text)
+
+
+def test_an_answer_alone_may_begin_with_a_line_end() -> None:
+    alone = dataclasses.replace(SETTINGS, marker="")
+    run = Script([["\n", "Paris", "\n"]]).play(Oracle(), alone)
+    assert run.stop == "answered"
+    assert find_answer(run.text) == "Paris"
+    opened = dataclasses.replace(SETTINGS, marker="", opening="It is")
+    assert opened.answered(" Paris.") is None
+    assert opened.answered(" Paris. ") == len(" Paris.")
+
+
+def test_plainer_triggers_and_gold_facts_when_they_fire() -> None:
+    draft: list[str | None] = ["One", " here", ".", " Two", ".", None]
+    one, two = ["One", " now", ".", " X"], [" Two", " now", ".", " X"]
+    run = Script([draft, [*one], [*draft], [*one], [*draft[3:]], [*two], [" Two", None], [" Two", None]]).play(
+        Gold(when="fired"), trigger=Always()
+    )
+    found = [turn.retrieved.windows for turn in run.rounds if turn.retrieved]
+    assert len(found) == 4
+    assert found[0] == [(4, 6), (8, 9)]
+    assert figures(run)["first_chance"] == 3 / 10
+    assert figures(run)["recall"] == figures(run)["precision"] == 1
+    every = Script([draft, [*one], [*draft[3:]]]).play(Gold(when="fired"), trigger=EveryN(2))
+    assert [turn.retrieved is not None for turn in every.rounds] == [True, False]
+    always, fired = Gold(), Gold(when="fired", trigger=Always())
+    for gold in (always, fired):
+        gold.prepare(Windows(), RIND())
+    assert (always.describe()["when"], fired.describe()["when"]) == ("always", "fired")
+
+
+def test_no_evidence_gives_no_recall() -> None:
+    run = Script([["Ada", " swims", None], [None]], SWIMS).play(Oracle())
+    bare = dataclasses.replace(run.question.sample, evidence=[])
+    run.question = dataclasses.replace(run.question, sample=bare)
+    assert str(figures(run)["recall"]) == "nan"
+    assert figures(run)["visible"] == 2
+
+
+@pytest.mark.parametrize("strategy", [BM25(tokens=0), Oracle(sink=-1), Oracle(local=-1)])
+def test_settings_without_sense_are_refused(strategy: Strategy) -> None:
+    with pytest.raises(UserError, match=f"rag strategy '{strategy.name}'"):
+        strategy.prepare(Windows(), RIND())
+
+
+TEXT = st.lists(
+    st.sampled_from(
+        ["So the answer is", "so the answer is", " Oslo", "15", ".", " ", "\n", ":", "St", " The", '"', "é"]
+    ),
+    max_size=9,
+).map("".join)
+
+
+@given(TEXT, TEXT)
+def test_where_an_answer_is_over(text: str, more: str) -> None:
+    """Against a search letter by letter; and what follows changes neither the place nor the answer."""
+    end = SETTINGS.answered(text)
+    assert end == reference_rag.answer_over(text, reference_rag.Settings())
+    if end is not None:
+        assert SETTINGS.answered(text + more) == end
+        assert find_answer(text + more, MARKER) == find_answer(text, MARKER) == find_answer(text[:end], MARKER)

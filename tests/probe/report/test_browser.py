@@ -1,0 +1,286 @@
+"""The report in a real browser: nothing is fetched, nothing fails, and every control does what it says.
+
+Needs Debian's chromium (`make browser`); set CHROMIUM to another one.
+"""
+
+import json
+import os
+import shutil
+import statistics
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from extract.llm import LLM
+from extract.store import ScoreStore
+from probe.models import load
+from probe.models.checkpoint import save_pretrained
+from probe.models.classifier import ProbeClassifier
+from probe.report import write_report
+from tests.helpers.explorer_store import told_store
+from tests.helpers.result_records import RECORDS, traces
+
+CHROMIUM = os.environ.get("CHROMIUM") or shutil.which("chromium") or ""
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.skipif(not CHROMIUM, reason="no chromium is installed: run `make browser`, or set CHROMIUM"),
+]
+FLAGS = "--no-sandbox --disable-gpu --disable-quic --disable-background-networking --disable-component-update"
+WIDE, PHONE = {"width": 1280, "height": 900}, {"width": 390, "height": 844}
+READY = "document.documentElement.dataset.ready === 'yes'"
+
+
+@pytest.fixture(scope="module")
+def report(llm: LLM, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A report of every exhibit, a small store, and one of 1,000-token prompts and 1,024 heads."""
+    folder = tmp_path_factory.mktemp("browser")
+    for key, record in RECORDS.items():
+        (folder / "runs" / key).mkdir(parents=True)
+        (folder / "runs" / key / "results.json").write_text(json.dumps(record))
+    (folder / "runs" / "rag" / "traces.jsonl").write_text("\n".join(json.dumps(line) for line in traces(2)))
+    small = ScoreStore(told_store(folder / "a-small", llm))
+    trained = ProbeClassifier(8, 12, hidden=[4])
+    split = {"by": "sample", "sizes": {"train": 7}, "seed": 0}
+    trained.origin = {"llm": small.identity.as_dict(), "store": small.fingerprint, "target": "copy_paste"}
+    trained.origin |= {"split": split, "seen": [f"told:{number}" for number in range(9)]}
+    save_pretrained(trained, folder / "ckpts" / "told")
+    told_store(folder / "big", llm, layers=32, heads=32, prompt=1000, steps=60, samples=3, bar=4)
+    return write_report([folder], folder / "report.html", samples=2)
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Any]:
+    sync_api = pytest.importorskip("playwright.sync_api", reason="playwright is a development dependency")
+    with sync_api.sync_playwright() as playwright:
+        opened = playwright.chromium.launch(executable_path=CHROMIUM, args=FLAGS.split())
+        yield opened
+        opened.close()
+
+
+def until(page: Any, condition: str) -> None:
+    """Wait for a condition. Playwright's own wait evaluates a string in the page, which the page's policy forbids."""
+    for _ in range(300):
+        if page.evaluate(condition):
+            return
+        time.sleep(0.05)
+    raise AssertionError(condition)
+
+
+class Tab:
+    """A page, and what went wrong in it."""
+
+    def __init__(self, page: Any) -> None:
+        self.page, self.said, self.asked = page, [], []  # type: ignore[var-annotated]
+        page.on("console", lambda message: self.said.append(message.text))
+        page.on("pageerror", lambda error: self.said.append(str(error)))
+        page.on("request", lambda request: self.asked.append(request.url))
+
+    def open(self, file: Path, place: str = "") -> Any:
+        self.page.goto(f"file://{file}{place}")
+        until(self.page, READY)
+        return self.page
+
+
+@pytest.fixture
+def tab(browser: Any, report: Path) -> Iterator[Tab]:
+    """A wide page that must have stayed silent and offline."""
+    one = Tab(browser.new_page(viewport=WIDE))
+    yield one
+    one.page.close()
+    assert one.said == []
+    assert [url for url in one.asked if not url.startswith(("file:", "data:", "blob:"))] == []
+
+
+def picture(page: Any) -> bytes:
+    """What the grid shows."""
+    return bytes(page.locator("#grid").screenshot())
+
+
+def scroll_through(page: Any) -> None:
+    """Bring every figure into view, and wait until each is drawn."""
+    for plot in page.locator(".plot").all():
+        plot.scroll_into_view_if_needed()
+    until(page, "[...document.querySelectorAll('.plot')].every((one) => one.querySelector('.main-svg'))")
+
+
+@pytest.mark.parametrize(("size", "scheme"), [(WIDE, "light"), (WIDE, "dark"), (PHONE, "light")])
+def test_the_page_opens_whole(browser: Any, report: Path, size: Any, scheme: str) -> None:
+    one = Tab(browser.new_page(viewport=size, color_scheme=scheme))
+    page = one.open(report)
+    opened = page.evaluate("performance.now()")
+    if scheme == "light" or os.environ.get("PICTURES"):
+        scroll_through(page)
+    assert page.evaluate("document.documentElement.scrollWidth") <= size["width"]  # nothing sticks out
+    if folder := os.environ.get("PICTURES"):
+        page.evaluate("scrollTo(0, 0)")
+        page.screenshot(path=f"{folder}/{size['width']}-{scheme}.png", full_page=True)
+    page.close()
+    assert one.said == []
+    assert {url.split(":")[0] for url in one.asked} == {"file"}
+    assert len([url for url in one.asked if url.startswith("file:")]) == 1
+    assert opened < 2000
+    assert report.stat().st_size < 10e6
+
+
+def test_slider_keys_and_play_move_the_step(tab: Tab, report: Path) -> None:
+    page = tab.open(report)
+    page.evaluate(
+        "document.querySelector('#step').value = 3; document.querySelector('#step').dispatchEvent(new Event('input'))"
+    )
+    before, text = picture(page), page.text_content("#step-text")
+    assert text.startswith("4 of 12")
+    page.locator("#step").focus()
+    page.keyboard.press("ArrowRight")
+    assert page.text_content("#step-text").startswith("5 of 12")
+    assert picture(page) != before
+    page.locator("#prompt").focus()  # keys work anywhere within
+    page.keyboard.press("ArrowLeft")
+    assert page.text_content("#step-text") == text
+    assert picture(page) == before
+    page.keyboard.press("End")
+    assert page.text_content("#step-text").startswith("12 of 12")
+    page.select_option("#speed", "10")
+    page.click("#play")  # from the end it begins anew
+    until(page, "document.querySelector('#step-text').textContent.startsWith('3 of')")
+    page.click("#play")
+    assert page.get_attribute("#play", "aria-pressed") == "false"
+
+
+def test_heads_and_looks_are_the_stores(tab: Tab, report: Path) -> None:
+    steps = ScoreStore(report.parent / "a-small").steps(9)  # the first that the probe has not seen
+    at = 1 + int(steps.copy_paste[1:].sum(axis=(1, 2)).argmax())
+    page = tab.open(report, f"#explorer?store=0&place=0&step={at}")
+    assert json.loads(page.text_content("#stores"))[0]["samples"][0]["sample"] == 9
+    names = [f"{layer}-{head}" for layer, head in steps.scoring(at)]
+    assert page.locator("#heads button").all_text_contents() == names
+    trained = load(report.parent / "ckpts" / "told")
+    with torch.inference_mode():
+        predicted = trained.predict_heads(torch.from_numpy(steps.hidden.copy()))[at].numpy()  # type: ignore[operator]
+    now, before = steps.copy_paste[at].ravel(), steps.copy_paste[at - 1].ravel()
+    right = int((predicted & now).sum())
+    said = f"{len(names)} heads score. {int(predicted.sum())} predicted, {right} of them right."
+    assert page.text_content("#grid-text") == said
+    stay, came, went = (int(x.sum()) for x in (now & before, now & ~before, before & ~now))
+    jaccard = f"{stay / (stay + came + went):.2f}"
+    assert page.text_content("#turnover-text") == f"now: {stay} stay, {came} come, {went} go, Jaccard {jaccard}"
+    assert steps.looks is not None
+    looked = sorted({int(steps.looks[at, layer, head]) for layer, head in steps.scoring(at)})
+    marked = page.evaluate("[...document.querySelectorAll('#prompt .t')].flatMap((t, i) => t.dataset.n ? [i] : [])")
+    assert marked == looked
+    first, end = steps.sample["evidence"][0]
+    evidence = page.evaluate(
+        "[...document.querySelectorAll('#prompt .t')].flatMap((t, i) => t.matches('.evidence') ? [i] : [])"
+    )
+    assert evidence == list(range(first, end))
+
+
+def test_a_head_is_pinned_by_keyboard_and_a_link_restores_the_view(tab: Tab, report: Path, browser: Any) -> None:
+    page = tab.open(report, "#explorer?store=0&place=1&step=5")
+    page.locator("#grid").focus()
+    for key in ("ArrowRight", "ArrowRight", "ArrowDown", "Enter"):
+        page.keyboard.press(key)
+    assert page.locator(".track button").all_text_contents() == ["1-2 ×"]
+    assert page.text_content("#step-text").startswith("6 of 12")  # the grid's arrows move no step
+    page.check("input[value=pinned]")
+    until(page, "location.hash.includes('pin=6') && location.hash.includes('lookers=pinned')")
+    other = Tab(browser.new_page(viewport=WIDE))
+    again = other.open(report, page.evaluate("location.hash"))
+    for part in ("#step-text", "#tracks", "#grid-text", "#asked-answer"):
+        assert again.text_content(part) == page.text_content(part)
+    assert again.is_checked("input[value=pinned]")
+    again.click(".track button")
+    assert again.locator(".track").count() == 0
+    again.close()
+    assert other.said == []
+
+
+def test_a_script_in_a_needle_is_shown_not_run(tab: Tab, report: Path) -> None:
+    page = tab.open(report)
+    assert "<script>document.title='run'</script>" in page.text_content("#prompt")
+    assert "<script>" in page.text_content("#asked-answer")
+    assert page.title() == "Dynamic retrieval heads: report"
+
+
+def test_a_step_of_a_thousand_tokens_and_heads_takes_less_than_a_tenth_of_a_second(tab: Tab, report: Path) -> None:
+    page = tab.open(report, "#explorer?store=1&place=0&step=0")
+    assert page.locator("#prompt .t").count() >= 1000
+    times = page.evaluate(
+        """async () => {
+            const slider = document.querySelector("#step"), taken = [];
+            for (let step = 1; step < 50; step++) {
+                const before = performance.now();
+                slider.value = step;
+                slider.dispatchEvent(new Event("input"));
+                document.body.offsetHeight;  // style and layout are part of it
+                await new Promise((drawn) => requestAnimationFrame(() => setTimeout(drawn)));
+                taken.push(performance.now() - before);
+            }
+            return taken;
+        }"""
+    )
+    quarter = statistics.quantiles(times, n=4)[0]  # of a busy machine the slower steps say little
+    print(f"step change: quartile {quarter:.1f} ms, median {statistics.median(times):.1f} ms")
+    assert quarter < 100
+
+
+def test_rag_traces_go_draft_by_draft(tab: Tab, report: Path) -> None:
+    page = tab.open(report)
+    assert page.text_content(".word.hit").startswith("⟦<b>Ada⟧")  # as text, not as bold
+    assert page.text_content("#rag-seen") == "5 of 10 context tokens become visible, 3 of 5 of the facts."
+    assert page.locator("#rag-map .window").evaluate("(one) => [one.style.left, one.style.width]") == ["0%", "50%"]
+    assert page.locator("#rag-map .fact").evaluate("(one) => [one.style.left, one.style.width]") == ["20%", "50%"]
+    assert "<script>Ada lived in Oslo." in page.text_content("#rag-context")
+    assert "1-2" in page.text_content("#rag-outcome")
+    page.click("#rag-on")
+    assert page.text_content("#rag-text") == "draft 2 of 2"
+    assert page.locator("#rag-map .window").count() == 0
+    assert "No word fired" in page.text_content("#rag-outcome")
+    assert "The end (answered)" in page.text_content("#rag-outcome")
+    page.select_option("#rag-arm", "1")
+    assert page.text_content("#rag-text") == "draft 1 of 2"
+
+
+def test_every_control_has_a_name_and_can_be_reached(tab: Tab, report: Path) -> None:
+    page = tab.open(report)
+    nameless = page.evaluate(
+        """[...document.querySelectorAll("button, select, input, canvas")].filter((one) =>
+            !(one.textContent.trim() || one.ariaLabel || one.getAttribute("aria-label") || one.labels?.length
+              || one.getAttribute("aria-describedby"))).map((one) => one.outerHTML)"""
+    )
+    assert nameless == []
+    page.keyboard.press("Tab")
+    assert page.evaluate("document.activeElement.textContent") == "Skip to the results"
+    assert page.evaluate("getComputedStyle(document.activeElement).outlineStyle") != "none"
+
+
+def test_colours_can_be_read(tab: Tab, report: Path) -> None:
+    """WCAG contrast of text on its ground: 4.5 in light and dark; heads that score stand out in grey too: 3."""
+    page = tab.open(report)
+    for scheme in ("light", "dark"):
+        page.emulate_media(color_scheme=scheme)
+        found = page.evaluate(
+            """() => {
+                const style = getComputedStyle(document.documentElement);
+                const light = (name) => {
+                    const hex = style.getPropertyValue(name).trim();
+                    const [r, g, b] = [1, 3, 5].map((at) => parseInt(hex.slice(at, at + 2), 16) / 255)
+                        .map((x) => (x <= 0.03928 ? x / 12.92 : ((x + 0.055) / 1.055) ** 2.4));
+                    return 0.2126 * r + 0.7152 * g + 0.0722 * b;
+                };
+                const contrast = (a, b) => {
+                    const [x, y] = [light(a), light(b)].sort((p, q) => q - p);
+                    return (x + 0.05) / (y + 0.05);
+                };
+                const grounds = ["--bg", "--panel"];
+                return {
+                    text: ["--ink", "--soft", "--c1"].flatMap((of) => grounds.map((on) => contrast(of, on))),
+                    marks: [contrast("--hot", "--cell"), contrast("--hot", "--cold"), contrast("--look-ink", "--look")],
+                };
+            }"""
+        )
+        assert min(found["text"]) >= 4.5, found
+        assert min(found["marks"]) >= 2.5, found

@@ -1,0 +1,197 @@
+"""`lightning report`: every exhibit shows its results alone, numbers arrive whole, nothing is run or fetched."""
+
+import base64
+import gzip
+import html
+import json
+import os
+import re
+from html.parser import HTMLParser
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import plotly.graph_objects as go
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from extract.llm import LLM
+from extract.store import ScoreStore
+from probe.report import write_report
+from probe.report.blobs import pack, quantise
+from probe.report.exhibits import EXHIBITS
+from tests.conftest import Run
+from tests.helpers.explorer_store import NEEDLE, told_store
+from tests.helpers.result_records import RECORDS, traces
+
+
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with one result of each kind, and traces."""
+    folder = tmp_path_factory.mktemp("runs")
+    for key, record in RECORDS.items():
+        file = folder / key / "results.json"
+        file.parent.mkdir()
+        file.write_text(json.dumps(record))
+    lines = [json.dumps(line) for line in traces(3)]
+    (folder / "rag" / "traces.jsonl").write_text("\n".join(lines))
+    return folder
+
+
+def blobs(page: str) -> dict[str, bytes]:
+    found = re.findall(r'<script type="application/gzip" id="blob-([\w-]+)">([^<]*)</script>', page)
+    return {name: gzip.decompress(base64.b64decode(data)) for name, data in found}
+
+
+def unpack(data: bytes) -> tuple[dict[str, Any], dict[str, Any]]:
+    """The inverse of `pack`, by its documentation."""
+    size = int.from_bytes(data[:4], "little")
+    header = json.loads(data[4 : 4 + size])
+    arrays = {}
+    for name, entry in header.pop("arrays").items():
+        assert (4 + size + entry["start"]) % 8 == 0
+        arrays[name] = np.frombuffer(
+            data, f"<{np.dtype(entry['type']).str[1:]}", entry["length"], 4 + size + entry["start"]
+        )
+    return header, arrays
+
+
+@pytest.mark.parametrize("key", RECORDS)
+def test_a_result_belongs_to_one_exhibit(key: str) -> None:
+    assert [exhibit.key for exhibit in EXHIBITS if exhibit.takes(RECORDS[key])] == [key]
+
+
+@pytest.mark.parametrize("exhibit", EXHIBITS, ids=lambda exhibit: exhibit.key)
+def test_figures_are_ones_that_plotly_knows(exhibit: Any) -> None:
+    view = exhibit.view(RECORDS[exhibit.key])
+    for figure in view.figures:
+        spec = json.loads(re.sub(r'"var:--\w+(:[\d.]+)?"', '"#000000"', json.dumps(figure.spec)))
+        go.Figure(spec)  # raises on a key or a value that plotly.js does not have
+    for table in view.tables:
+        assert {len(cells) for _, cells in table.rows} == {len(table.columns)}
+
+
+def test_the_page_is_whole_and_its_numbers_are_the_records(runs: Path, tmp_path: Path) -> None:
+    page = write_report([runs], tmp_path / "report.html").read_text()
+    shown = html.unescape(page)
+    assert "Not measured yet" not in page
+    for record in RECORDS.values():
+        assert record["command"] in shown
+    for text in ("0.8123 <small>[0.7900, 0.8300]</small>", "0.8038 – 0.8566", "f" * 64):
+        assert text in page
+    outside = re.findall(r'(?:src|href|action|url\()\s*=?\s*["\']?(https?:)?//', page.split('id="blob-')[0])
+    assert not outside
+    assert "connect-src" not in page and "default-src 'none'" in page
+    figures = json.loads(blobs(page)["figures"])
+    assert len(figures) == sum(len(e.view(RECORDS[e.key]).figures) for e in EXHIBITS)
+    places = [int(number) for number in re.findall(r'data-figure="(\d+)"', page)]
+    assert places == list(range(len(figures)))
+
+
+def test_what_is_missing_is_named_with_its_command(runs: Path, tmp_path: Path) -> None:
+    page = html.unescape(write_report([runs / "turnover"], tmp_path / "report.html").read_text())
+    missing = page[page.index('id="missing"') :]
+    for exhibit in EXHIBITS:
+        assert (exhibit.command in missing) == (exhibit.key != "turnover")
+    assert "lightning predict -c configs/extract/niah.yaml" in page  # and how to get something to explore
+
+
+def test_figures_that_do_not_exist_are_left_blank(tmp_path: Path) -> None:
+    record = json.loads(json.dumps(RECORDS["ablation-k"]))
+    for figures in record["figures"]["solved"].values():  # as when the plain model solves nothing
+        for cell in figures.values():
+            cell |= {"value": float("nan"), "low": float("nan"), "high": float("nan"), "n": 0}
+    (tmp_path / "results.json").write_text(json.dumps(record))
+    page = write_report([tmp_path], tmp_path / "report.html").read_text()
+    json.loads(blobs(page)["figures"], parse_constant=lambda name: pytest.fail(f"{name} is no JSON"))
+    assert "nan" not in page.split('id="blob-')[0].split("<main")[1].split()
+
+
+def test_the_newest_run_of_a_command_is_shown(tmp_path: Path) -> None:
+    for number, f1 in enumerate((0.1111, 0.2222)):
+        record = RECORDS["classifier"]
+        file = tmp_path / f"version_{number}" / "results.json"
+        file.parent.mkdir()
+        file.write_text(json.dumps({**record, "probe": {**record["probe"], "f1": f1}}))
+        os.utime(file, (1000 + number, 1000 + number))
+    page = write_report([tmp_path], tmp_path / "report.html").read_text()
+    assert "0.2222" in page and "0.1111" not in page and "1 of the same command" in page
+
+
+def test_the_explorer_holds_what_the_store_holds(llm: LLM, tmp_path: Path) -> None:
+    store = ScoreStore(told_store(tmp_path / "told", llm))
+    page = write_report([tmp_path / "told"], tmp_path / "report.html", samples=2).read_text()
+    (about,) = json.loads(re.search(r'id="stores">(.*?)</script>', page).group(1))  # type: ignore[union-attr]
+    assert (about["layers"], about["heads"], about["unseen"]) == (3, 4, True)
+    samples = [line["sample"] for line in about["samples"]]
+    assert len(samples) <= 2
+    header, arrays = unpack(blobs(page)["sample-0-0"])
+    steps = store.steps(samples[0])
+    assert header["prompt"] == len(steps.sample["prompt"])
+    assert NEEDLE in "".join(header["tokens"][: header["prompt"]])
+    assert np.array_equal(arrays["scoring_copy_paste"], steps.copy_paste.ravel())
+    assert np.array_equal(arrays["scoring_reasoning"], steps.reasoning.ravel() >= 0.5)
+    assert np.array_equal(arrays["looks"], steps.looks.ravel())  # type: ignore[union-attr]
+    assert np.allclose(arrays["value_reasoning"] / 254, steps.reasoning.ravel(), atol=1 / 254)
+
+
+class Tags(HTMLParser):
+    """Names of all elements outside of script texts."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.kinds: list[str | None] = []
+
+    def handle_starttag(self, tag: str, attrs: Any) -> None:
+        if tag == "script":
+            self.kinds.append(dict(attrs).get("type"))
+
+
+def test_texts_of_models_and_data_are_never_markup(llm: LLM, tmp_path: Path) -> None:
+    told_store(tmp_path / "told", llm)
+    record = {**RECORDS["classifier"], "command": "lightning </code><script>alert(1)</script>"}
+    (tmp_path / "results.json").write_text(json.dumps(record))
+    tags = Tags()
+    tags.feed(write_report([tmp_path], tmp_path / "report.html").read_text())
+    assert tags.kinds.count(None) == 1  # the page's own script alone would run
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "said"),
+    [("results.json", "{", "is damaged"), ("results.json", "[]", "holds no results"), ("", "", "nothing at")],
+)
+def test_bad_folders_are_refused(run: Run, tmp_path: Path, name: str, text: str, said: str) -> None:
+    if name:
+        (tmp_path / name).write_text(text)
+    code, error = run("report", tmp_path / ("" if name else "none"), "--output", tmp_path / "out.html")
+    assert code == 2 and said in error and not (tmp_path / "out.html").exists()
+
+
+def test_a_damaged_trace_names_its_line(run: Run, tmp_path: Path) -> None:
+    (tmp_path / "results.json").write_text(json.dumps(RECORDS["rag"]))
+    (tmp_path / "traces.jsonl").write_text(json.dumps(traces(1)[0]) + "\n{\n")
+    code, error = run("report", tmp_path, "--output", tmp_path / "out.html")
+    assert code == 2 and "traces.jsonl, line 2, is no trace" in error
+
+
+@given(st.lists(st.floats(0, 1) | st.just(float("nan")), min_size=1))
+def test_quantised_scores_are_within_half_a_step(values: list[float]) -> None:
+    coded, plain = quantise(np.array(values)), np.array(values)
+    assert np.array_equal(coded == 255, np.isnan(plain))
+    assert np.nanmax(np.abs(coded[coded < 255] / 254 - plain[coded < 255]), initial=0) <= 0.5 / 254 + 1e-9
+
+
+@given(st.text(max_size=9), st.lists(st.integers(0, 65535)), st.lists(st.integers(0, 255)))
+def test_packed_arrays_come_back(text: str, wide: list[int], narrow: list[int]) -> None:
+    arrays = {"wide": np.array(wide, np.uint16), "narrow": np.array(narrow, np.uint8)}
+    header, found = unpack(gzip.decompress(base64.b64decode(pack({"text": text}, arrays))))
+    assert header == {"text": text}
+    assert all(np.array_equal(found[name], arrays[name]) for name in arrays)
+
+
+def test_the_command_says_where_the_page_is(run: Run, runs: Path, tmp_path: Path, capsys: Any) -> None:
+    from probe.cli.main import main
+
+    assert main(["report", str(runs / "turnover"), str(runs / "rag"), "--output", str(tmp_path / "page.html")]) == 0
+    assert f"written to {tmp_path / 'page.html'}" in capsys.readouterr().out
