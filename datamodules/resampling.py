@@ -16,10 +16,10 @@ NULLS: tuple[Literal["step", "shifted"], ...] = ("shifted", "step")
 
 
 class ResampledSequences(Sequences):
-    """Hidden states and scores of whole samples: training ones, judged ones, nulls of the former, groups of both.
+    """Hidden states and scores of whole samples: training ones, evaluation ones, nulls of the former, groups of both.
 
     Args:
-        store, target, split, judged, test_store, batch_size, num_workers, verify: See `Sequences`.
+        store, target, split, evaluation, test_store, batch_size, num_workers, verify: See `Sequences`.
         permutations: Draws of each null. A null gives every training sample the scores of another one: from a random
             step on (`shifted`: nothing but chance is left) and from the first on (`step`: what the number of the step
             tells is left). A shorter partner begins again.
@@ -33,7 +33,7 @@ class ResampledSequences(Sequences):
         store: str = "stores/niah",
         target: Literal["copy_paste", "reasoning"] = "copy_paste",
         split: Split = Split(),  # noqa: B008 (frozen)
-        judged: Literal["held_out", "all"] = "held_out",
+        evaluation: Literal["held_out", "all"] = "held_out",
         test_store: str | None = None,
         permutations: int = 5,
         groups: int = 10,
@@ -42,7 +42,7 @@ class ResampledSequences(Sequences):
         num_workers: int = 0,
         verify: bool = True,
     ) -> None:
-        super().__init__(store, target, split, judged, test_store, True, batch_size, num_workers, verify)
+        super().__init__(store, target, split, evaluation, test_store, True, batch_size, num_workers, verify)
         self.permutations, self.groups, self.resampling_seed = permutations, groups, seed
 
     def setup(self, stage: str) -> None:
@@ -53,15 +53,15 @@ class ResampledSequences(Sequences):
                 "alone leaves nothing"
             )
         super().setup(stage)
-        parts = (self.part_rows("train"), self.part_rows("judged"))
+        parts = (self.part_rows("train"), self.part_rows("evaluation"))
         fewest = min(len(np.unique(columns.sample[rows])) for columns, rows in parts)
         if fewest < max(2, self.groups):
             raise UserError(f"data.groups: {self.groups} groups of {fewest} samples; extract more, or lower it")
 
     def passes(self) -> list[Pass]:
-        """All training samples, all judged ones, the nulls, then either side of each group."""
+        """All training samples, all evaluation ones, the nulls, then either side of each group."""
         nulls = [Pass("train", null=null, draw=draw) for null in NULLS for draw in range(self.permutations)]
-        groups = [Pass(part, group=group) for group in range(self.groups) for part in ("train", "judged")]
+        groups = [Pass(part, group=group) for group in range(self.groups) for part in ("train", "evaluation")]
         return [*super().passes(), *nulls, *groups]
 
     def whole_samples(self, which: Pass) -> WholeSamples:

@@ -68,28 +68,28 @@ class Pass:
     """One of the loaders of `lightning test`.
 
     Attributes:
-        part: Whose samples: training ones, or judged ones.
+        part: Whose samples: training ones, or evaluation ones.
         group: Only those of this group (delete-a-group jackknife); None for all.
         null: Each sample's scores are another sample's, at the same `step` or `shifted` by a random number of steps.
         draw: Number of the null's random draw.
 
     """
 
-    part: Literal["train", "judged"]
+    part: Literal["train", "evaluation"]
     group: int | None = None
     null: Literal["step", "shifted"] | None = None
     draw: int = 0
 
 
 class Sequences(ScoreRows):
-    """The training samples, and then the judged ones, whole and in step order: the two loaders of `lightning test`.
+    """The training samples, and then the evaluation ones, whole and in step order: the two loaders of `lightning test`.
 
     Args:
         store: The store's folder (linked from the top-level `store:`).
         target: `copy_paste` (Eq. 1) or `reasoning` (Eq. 2).
         split: Which samples are training samples: static rankings and fits are theirs alone.
-        judged: `held_out`: validation and test samples. `all`: every sample, training ones included, which leaks.
-        test_store: Judge all samples of this other store instead.
+        evaluation: `held_out`: validation and test samples. `all`: every sample, training ones included, which leaks.
+        test_store: Evaluate all samples of this other store instead.
         hidden: Read hidden states too.
         batch_size: Rows a batch; a batch's last sample is taken whole.
         num_workers: Loader processes.
@@ -102,7 +102,7 @@ class Sequences(ScoreRows):
         store: str = "stores/niah",
         target: Literal["copy_paste", "reasoning"] = "copy_paste",
         split: Split = Split(),  # noqa: B008 (frozen)
-        judged: Literal["held_out", "all"] = "held_out",
+        evaluation: Literal["held_out", "all"] = "held_out",
         test_store: str | None = None,
         hidden: bool = False,
         batch_size: int = 4096,
@@ -110,7 +110,7 @@ class Sequences(ScoreRows):
         verify: bool = True,
     ) -> None:
         super().__init__(store, target, split, test_store, batch_size, num_workers=num_workers, verify=verify)
-        self.judged, self.hidden = judged, hidden
+        self.evaluation, self.hidden = evaluation, hidden
 
     def setup(self, stage: str) -> None:
         """Open the columns and divide the samples."""
@@ -118,26 +118,26 @@ class Sequences(ScoreRows):
             raise UserError("data.split.by: samples are followed from step to step here, so only `sample` will do")
         super().setup(stage)
 
-    def part_rows(self, part: Literal["train", "judged"]) -> tuple[Columns, NDArray[np.int64]]:
-        """Rows of the training or of the judged samples, ascending, and the store's columns they lie in."""
+    def part_rows(self, part: Literal["train", "evaluation"]) -> tuple[Columns, NDArray[np.int64]]:
+        """Rows of the training or of the evaluation samples, ascending, and the store's columns they lie in."""
         if part == "train":
             return self._columns["train"], self._rows["train"]
         columns = self._columns["test"]
         if self.test_path is not None:
             return columns, self._rows["test"]
-        if self.judged == "all":
+        if self.evaluation == "all":
             return columns, np.arange(len(columns.sample))
         return columns, np.sort(np.concatenate([self._rows["val"], self._rows["test"]]))
 
-    def judged_samples(self) -> list[int]:
-        """Numbers of the judged samples."""
-        columns, rows = self.part_rows("judged")
+    def evaluation_samples(self) -> list[int]:
+        """Numbers of the evaluation samples."""
+        columns, rows = self.part_rows("evaluation")
         samples: list[int] = np.unique(columns.sample[rows]).tolist()
         return samples
 
     def passes(self) -> list[Pass]:
         """What the loaders of `lightning test` are, in order."""
-        return [Pass("train"), Pass("judged")]
+        return [Pass("train"), Pass("evaluation")]
 
     def whole_samples(self, which: Pass) -> WholeSamples:
         """Batches of a pass."""

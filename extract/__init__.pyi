@@ -14,4 +14,4 @@ from .tasks.sources.base import Source as Source
 from .tasks.sources.hotpotqa import HotpotQA as HotpotQA
 from .tasks.sources.hotpotqa import HubHotpotQA as HubHotpotQA
 from .tasks.sources.jsonl import JsonLines as JsonLines
-from .tasks.sources.synthetic import Fiction as Fiction
+from .tasks.sources.synthetic import SyntheticQA as SyntheticQA

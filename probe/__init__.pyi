@@ -1,6 +1,13 @@
 from .experiments.ablation.ablation import Ablation as Ablation
 from .experiments.ablation.answer import Answer as Answer
 from .experiments.ablation.answer import answer as answer
+from .experiments.ablation.conditions import AblateDynamic as AblateDynamic
+from .experiments.ablation.conditions import AblateDynamicMinusStatic as AblateDynamicMinusStatic
+from .experiments.ablation.conditions import AblateRandom as AblateRandom
+from .experiments.ablation.conditions import AblateStatic as AblateStatic
+from .experiments.ablation.conditions import AblateStaticMinusDynamic as AblateStaticMinusDynamic
+from .experiments.ablation.conditions import Condition as Condition
+from .experiments.ablation.conditions import NoAblation as NoAblation
 from .experiments.correlation.correlation import Correlation as Correlation
 from .experiments.dynamism.dynamism import Dynamism as Dynamism
 from .models.checkpoint import load as load

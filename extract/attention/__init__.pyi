@@ -4,7 +4,7 @@ from .interface import recording as recording
 from .interface import register as register
 from .kv_cache import ReservedLayer as ReservedLayer
 from .kv_cache import reserved_cache as reserved_cache
-from .received import attention_paid as attention_paid
+from .received import attention_received as attention_received
 from .recorder import Recorder as Recorder
 from .shared_prefix import Branching as Branching
 from .shared_prefix_cache import branched_cache as branched_cache

@@ -1,4 +1,4 @@
-"""See and silence attention heads of a stock transformers model, through its AttentionInterface."""
+"""See and ablate attention heads of a stock transformers model, through its AttentionInterface."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -36,7 +36,9 @@ def _attention(
     recorder = _active.get()
     softmax = Softmax.of(module, query.shape[-1], scaling, options)
     if recorder is not None and query.shape[2] == 1:
-        return recorder.mute(module, recorder.attend(module, query, key, value, attention_mask, softmax)), None
+        return recorder.apply_ablation(
+            module, recorder.attend(module, query, key, value, attention_mask, softmax)
+        ), None
     if softmax.plain:
         output = _sdpa(module, query, key, value, attention_mask, scaling=scaling, dropout=dropout, **options)
     else:
@@ -44,7 +46,7 @@ def _attention(
     if recorder is None:
         return output, None
     recorder.last_row(module, query, key, attention_mask, softmax)
-    return recorder.mute(module, output), None
+    return recorder.apply_ablation(module, output), None
 
 
 def _sdpa(
@@ -98,7 +100,7 @@ def instrumented(model: "PreTrainedModel") -> Iterator[None]:
 
 @contextmanager
 def recording(recorder: Recorder, model: "PreTrainedModel") -> Iterator[Recorder]:
-    """Every forward of an instrumented `model` within is recorded, and its chosen heads are silenced."""
+    """Every forward of an instrumented `model` within is recorded, and its chosen heads are ablated."""
     token = _active.set(recorder)
 
     def before(_: torch.nn.Module, __: tuple[Any, ...], inputs: dict[str, Any]) -> None:

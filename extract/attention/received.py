@@ -16,10 +16,10 @@ ROWS = 16
 
 
 @torch.inference_mode()
-def attention_paid(
+def attention_received(
     model: "PreTrainedModel", drafts: Sequence[Sequence[int]], own: bool
 ) -> list[Float[Tensor, "token"]]:
-    """Attention that the tokens of each draft are paid within it (see `paid_attention`), on the host.
+    """Attention that the tokens of each draft are paid within it (see `received_attention`), on the host.
 
     From a forward over the draft's tokens alone, its last layer, as DRAGIN's code has it.
     """
@@ -44,10 +44,10 @@ def _paid(model: "PreTrainedModel", drafts: list[tuple[int, ...]], own: bool) ->
         ids[row, : len(draft)] = torch.tensor(draft)
     # Padding stands behind the drafts, where no token of theirs sees it.
     maps = model.base_model(ids.to(model.device), use_cache=False, output_attentions=True).attentions[-1]
-    return paid_attention(maps.float(), lengths.to(maps.device), own).cpu()
+    return received_attention(maps.float(), lengths.to(maps.device), own).cpu()
 
 
-def paid_attention(
+def received_attention(
     maps: Float[Tensor, "draft head query key"], lengths: Int[Tensor, "draft"], own: bool
 ) -> Float[Tensor, "draft key"]:
     """The largest attention that any later token pays to each token, then the mean over heads.

@@ -1,4 +1,4 @@
-"""What the attention function of `extract.attention.interface` records of each head, and which heads it silences."""
+"""What the attention function of `extract.attention.interface` records of each head, and which heads it ablates."""
 
 import functools
 from collections.abc import Iterable
@@ -27,9 +27,9 @@ class Recorder:
 
     Attributes:
         columns: Weights of keys, to sum attention over chosen keys; None records no masses. [batch, key, column].
-        silence: Heads whose output is taken away before the output projection; None silences none.
+        ablate: Heads whose output is taken away before the output projection; None ablates none.
             [batch, layer, head].
-        fill: What a silenced head's output becomes, by layer, [batch, head, vsize]; None makes it zero.
+        fill: What a ablated head's output becomes, by layer, [batch, head, vsize]; None makes it zero.
         prompt: Keys and values of each layer that stand before those of the batch, [prompt, kvhead, key, size]: rows
             that branch from one prompt share them. None: there are none.
         branching: Which prompt each row goes on.
@@ -47,7 +47,7 @@ class Recorder:
         config = model.config.get_text_config(decoder=True)
         self.layers, self.heads = int(config.num_hidden_layers), int(config.num_attention_heads)
         self.columns: Float[Tensor, "batch key column"] | None = None
-        self.silence: Bool[Tensor, "batch layer head"] | None = None
+        self.ablate: Bool[Tensor, "batch layer head"] | None = None
         self.fill: dict[int, Float[Tensor, "batch head vsize"]] | None = None
         self.prompt: list[tuple[Tensor, Tensor]] | None = None
         self.branching: Branching | None = None
@@ -89,7 +89,7 @@ class Recorder:
         return torch.stack([results[layer].to(self.device) for layer in range(self.layers)], dim=1)
 
     def heads_at(self, heads: Iterable[tuple[int, int]]) -> Bool[Tensor, "layer head"]:
-        """Heads by layer and index, for `silence`.
+        """Heads by layer and index, for `ablate`.
 
         Raises:
             UserError: the model has no such head.
@@ -106,10 +106,10 @@ class Recorder:
 
     def begin(self, past: int) -> None:
         """Forget the last forward. Called before each one, with the number of tokens that its cache has seen."""
-        if self.silence is not None and self.silence.shape[1:] != (self.layers, self.heads):
-            layers, heads = self.silence.shape[1:]
+        if self.ablate is not None and self.ablate.shape[1:] != (self.layers, self.heads):
+            layers, heads = self.ablate.shape[1:]
             raise UserError(
-                f"silence names {layers} layers × {heads} heads, but {self._kind} has {self.layers} × {self.heads}"
+                f"ablate names {layers} layers × {heads} heads, but {self._kind} has {self.layers} × {self.heads}"
             )
         self._argmax.clear()
         self._mass.clear()
@@ -206,16 +206,16 @@ class Recorder:
         self._sums, self._summed = {}, {}
         return means
 
-    def mute(self, module: torch.nn.Module, output: Float[Tensor, "batch query head vsize"]) -> Tensor:
-        """Replace the silenced heads' outputs, which the output projection reads next."""
+    def apply_ablation(self, module: torch.nn.Module, output: Float[Tensor, "batch query head vsize"]) -> Tensor:
+        """Replace the ablated heads' outputs, which the output projection reads next."""
         layer = int(module.layer_idx)  # type: ignore[arg-type]
         if self.averaging:
             total = output.sum(dim=1, dtype=torch.float32)
             self._sums[layer] = total + self._sums[layer] if layer in self._sums else total
             self._summed[layer] = self._summed.get(layer, 0) + output.shape[1]
-        if self.silence is None:
+        if self.ablate is None:
             return output
-        silenced = self.silence[:, layer, None, :, None].to(output.device)
+        ablated = self.ablate[:, layer, None, :, None].to(output.device)
         if self.fill is None:
-            return output.masked_fill(silenced, 0)
-        return torch.where(silenced, self.fill[layer][:, None].to(output.dtype), output)
+            return output.masked_fill(ablated, 0)
+        return torch.where(ablated, self.fill[layer][:, None].to(output.dtype), output)

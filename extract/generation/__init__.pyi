@@ -7,7 +7,7 @@ from .dynamic_heads import DynamicHeads as DynamicHeads
 from .dynamic_heads import first_heads as first_heads
 from .greedy import Decoded as Decoded
 from .greedy import decode as decode
-from .head_ablation import ablate as ablate
+from .head_ablation import generate_ablated as generate_ablated
 from .prompt_view import Mask as Mask
 from .prompt_view import View as View
 from .prompt_view import view as view

@@ -1,4 +1,4 @@
-"""Ablation decoding: each step looks at all heads, then chooses its token with some of them silenced (claim 2)."""
+"""Ablation decoding: each step looks at all heads, then chooses its token with some of them ablated (claim 2)."""
 
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Literal, Protocol, runtime_checkable
@@ -22,14 +22,14 @@ if TYPE_CHECKING:
 
 @runtime_checkable
 class Selection(Protocol):
-    """Chooses the heads to silence at a step."""
+    """Chooses the heads to ablate at a step."""
 
-    def silenced(self, dynamic: Bool[Tensor, "row head"], order: Float[Tensor, "row head"]) -> Bool[Tensor, "row head"]:
-        """The heads to silence, given a clean pass's dynamic heads and what orders them (higher first)."""
+    def ablated(self, dynamic: Bool[Tensor, "row head"], order: Float[Tensor, "row head"]) -> Bool[Tensor, "row head"]:
+        """The heads to ablate, given a clean pass's dynamic heads and what orders them (higher first)."""
 
 
 @torch.inference_mode()
-def ablate(
+def generate_ablated(
     llm: LLM,
     samples: Sequence[Sample],
     conditions: Sequence[Selection],
@@ -40,14 +40,14 @@ def ablate(
     """Greedy generation of every sample under every condition, in one batch behind one prefill of each prompt.
 
     A step is two forwards of the same query. The clean one shows the dynamic heads, and its token is thrown away; in
-    the second the condition's heads are silenced at that query alone, and its token is the one generated.
+    the second the condition's heads are ablated at that query alone, and its token is the one generated.
 
     Args:
         llm: The frozen model.
         samples: Prompts; each is generated to an end token or to its own budget.
-        conditions: What to silence.
+        conditions: What to ablate.
         heads: What makes a head dynamic.
-        operator: A silenced head's output before the output projection is `zero`, or its `mean` over the positions
+        operator: A ablated head's output before the output projection is `zero`, or its `mean` over the positions
             of the sample's own prompt, the last one left out (the clean prefill).
         keep: Whose keys and values of the query stay in the cache for later steps.
 
@@ -88,7 +88,7 @@ class _TwoPass:
     """The loop over steps. Rows are samples × conditions, a sample's conditions side by side.
 
     Rows of a sample that have the same answer so far are one until it parts: `leader` names the first of them, and a
-    forward runs leaders alone. Under `keep: masked` the heads silenced so far must be the same, too.
+    forward runs leaders alone. Under `keep: masked` the heads ablated so far must be the same, too.
     """
 
     def __init__(
@@ -128,36 +128,36 @@ class _TwoPass:
         return self._collect(lengths, steps)
 
     def _step(self, keys: int, going: Bool[Tensor, "batch"]) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        """Generated token; dynamic, silenced and afterwards scoring heads. Rows that have ended get anything."""
+        """Generated token; dynamic, ablated and afterwards scoring heads. Rows that have ended get anything."""
         leaders, of_leader = self.leader[going].unique(return_inverse=True)
         which = torch.zeros_like(self.leader).masked_scatter_(going, of_leader)
         generated, before, order = (found[which] for found in self._forward(keys, leaders))
-        silence = self._choose(before, order) & going[:, None]
-        some = silence.any(dim=1)  # a row that silences nothing has nothing to run twice for
+        ablate = self._choose(before, order) & going[:, None]
+        some = ablate.any(dim=1)  # a row that ablates nothing has nothing to run twice for
         after, chosen = before, torch.zeros_like(self.leader)
         if bool(some.any()):
-            pairs = torch.cat([self.leader[some, None], silence[some].long()], dim=1)
+            pairs = torch.cat([self.leader[some, None], ablate[some].long()], dim=1)
             different, place = pairs.unique(dim=0, return_inverse=True)
             chosen.masked_scatter_(some, place)
-            token, scoring, _ = self._forward(keys, different[:, 0], silence=different[:, 1:].bool())
+            token, scoring, _ = self._forward(keys, different[:, 0], ablate=different[:, 1:].bool())
             generated = torch.where(some, token[chosen], generated)
             after = torch.where(some[:, None], scoring[chosen], before)
         self._part(going, generated, torch.where(some, chosen, -1))
-        return generated, before, silence, after
+        return generated, before, ablate, after
 
     def _forward(
-        self, keys: int, rows: Int[Tensor, "some"], silence: Bool[Tensor, "some head"] | None = None
+        self, keys: int, rows: Int[Tensor, "some"], ablate: Bool[Tensor, "some head"] | None = None
     ) -> tuple[Tensor, Tensor, Tensor]:
-        """Token of some rows, scoring heads, and their order; a forward that silences heads keeps no keys."""
+        """Token of some rows, scoring heads, and their order; a forward that ablates heads keeps no keys."""
         part, recorder = self.batch.take(rows), self.recorder
         recorder.columns = self.heads.columns(part, keys)
         recorder.branching = Branching.of(self.sample[rows])
-        recorder.silence = None if silence is None else silence.view(-1, recorder.layers, recorder.heads)
+        recorder.ablate = None if ablate is None else ablate.view(-1, recorder.layers, recorder.heads)
         if self.means is not None:
             sample = self.sample[rows]
             recorder.fill = {layer: mean[sample.to(mean.device)] for layer, mean in self.means.items()}
         for layer in self.layers:
-            layer.rows, layer.again = rows, silence is not None
+            layer.rows, layer.again = rows, ablate is not None
         generated = advance(self.llm.model, part, self.cache, keys).argmax(dim=-1)
         return generated, *self.heads.scored(recorder, part, keys, generated)
 
@@ -165,7 +165,7 @@ class _TwoPass:
         """Each condition chooses for its own rows."""
         count = len(self.conditions)
         chosen = [
-            condition.silenced(dynamic[place::count], order[place::count])
+            condition.ablated(dynamic[place::count], order[place::count])
             for place, condition in enumerate(self.conditions)
         ]
         return torch.stack(chosen, dim=1).flatten(0, 1)
@@ -175,7 +175,7 @@ class _TwoPass:
     ) -> None:
         """Rows whose answers part from now on get leaders and keys of their own.
 
-        `masked` is a row's place in the forward that silenced heads, -1 without one.
+        `masked` is a row's place in the forward that ablated heads, -1 without one.
         """
         state = masked if self.keep == "masked" else torch.zeros_like(masked)
         rows = going.nonzero()[:, 0]

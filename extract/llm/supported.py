@@ -39,7 +39,7 @@ def _names(config: Any) -> str:
 
 
 def check(model: "PreTrainedModel") -> None:
-    """Whether heads of this model can be seen and silenced exactly.
+    """Whether heads of this model can be seen and ablated exactly.
 
     Raises:
         UserError: they cannot; names the class and the reason.

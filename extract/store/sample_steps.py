@@ -27,7 +27,7 @@ class Steps:
     hidden: Float[NDArray[Any], "step hidden"]
     copy_paste: Bool[NDArray[np.bool_], "step layer head"]
     reasoning: Float[NDArray[np.float32], "step layer head"]
-    looks: Int[NDArray[np.int32], "step layer head"] | None
+    argmax: Int[NDArray[np.int32], "step layer head"] | None
 
     def __len__(self) -> int:
         """Number of steps."""

@@ -99,7 +99,7 @@ class ScoreStore:
                 hidden=matrix(part["hidden"]),
                 copy_paste=matrix(part["copy_paste"]).reshape(shape) > 0,
                 reasoning=matrix(part["reasoning"]).reshape(shape),
-                looks=looks,
+                argmax=looks,
             )
         raise UserError(f"score store {self.path} holds no sample {sample}")
 

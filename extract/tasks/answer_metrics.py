@@ -1,4 +1,4 @@
-"""Answers to questions: found in what was generated, and judged as HotpotQA's official script judges them."""
+"""Answers to questions: found in what was generated, and evaluated as HotpotQA's official script evaluates them."""
 
 import re
 import string

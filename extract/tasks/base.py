@@ -17,7 +17,7 @@ class Sample:
     Attributes:
         index: Number within the task; with the task's seed it determines everything else.
         id: Names the sample's random part or its record in every store that holds it: two stores that share an id
-            share a sample, and a probe trained on one may not be judged on it in the other.
+            share a sample, and a probe trained on one may not be evaluated on it in the other.
         ids: Prompt tokens.
         evidence: Half-open token spans of the needle or of the supporting facts.
         budget: Most tokens to generate.

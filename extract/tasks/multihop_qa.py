@@ -35,7 +35,7 @@ class MultiHopQA(Task):
 
     Args:
         source: Where the records come from: `extract.HotpotQA`, `extract.HubHotpotQA`, `extract.JsonLines`,
-            `extract.Fiction`, or a class of your own.
+            `extract.SyntheticQA`, or a class of your own.
         style: `chain` asks for a chain of thought that ends "So the answer is …", as RAG uses it; `short` for the
             answer alone. The four keys after `context` change a style's texts.
         context: What the prompt shows: the `full` context, the `gold` sentences alone, or `none`.
@@ -128,7 +128,7 @@ class MultiHopQA(Task):
             length = len(self._render(fitted)[0].ids)
             if length + self._budget(record) <= window:
                 if fitted is not record:
-                    self._loaded.mend("passages without evidence cut to fit", record.id)
+                    self._loaded.repair("passages without evidence cut to fit", record.id)
                 return fitted, length
             spare = [n for n, passage in enumerate(fitted.passages) if not passage.evidence]
             if self.overlong == "drop" or not spare or self.context != "full":
@@ -141,7 +141,7 @@ class MultiHopQA(Task):
 
     def _report(self, chosen: int) -> None:
         loaded = self._loaded
-        for what, groups in (("left out", loaded.refused), ("mended", loaded.mended)):
+        for what, groups in (("left out", loaded.refused), ("repaired", loaded.repaired)):
             for reason, names in groups.items():
                 some = ", ".join(names[:3]) + (", …" if len(names) > 3 else "")
                 rank_zero_info(f"questions {what}: {len(names)}, {reason} ({some}); the store's manifest names all")
@@ -157,7 +157,7 @@ class MultiHopQA(Task):
         return self._order
 
     def describe(self) -> dict[str, Any]:
-        """Settings, the source, and every record that was left out or mended."""
+        """Settings, the source, and every record that was left out or repaired."""
         names = (
             *("style", "context", "instruction", "marker", "opening", "budget", "answer_end", "teacher_forcing"),
             *("overlong", "max_tokens", "limit", "system", "template", "context_template", "examples"),
@@ -168,7 +168,7 @@ class MultiHopQA(Task):
             **{name: getattr(self, name) for name in names},
             "questions": len(self),
             "left_out": self._loaded.refused,
-            "mended": self._loaded.mended,
+            "repaired": self._loaded.repaired,
         }
 
     def sample(self, index: int) -> Sample:

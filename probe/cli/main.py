@@ -19,11 +19,11 @@ stages, each a config file:
   fit     -c configs/probe.yaml           train the paper's classifier on a store of needle prompts,
           -c configs/regressor.yaml       or its regressor on one of questions
   test    -c configs/probe.yaml --ckpt_path CKPT
-                                          judge a probe on held-out samples, beside its baselines
+                                          evaluate a probe on held-out samples, beside its baselines
   test    -c configs/dynamism.yaml        how the heads of a store change from step to step
-  test    -c configs/cca.yaml             how far the hidden state correlates with the heads of later steps
+  test    -c configs/correlation.yaml             how far the hidden state correlates with the heads of later steps
   fit, test -c configs/offsets.yaml       probes for the heads of 0 to 10 steps later
-  test    -c configs/ablation/niah.yaml   silence heads while the LLM answers: dynamic, static, random ones;
+  test    -c configs/ablation/niah.yaml   ablate heads while the LLM answers: dynamic, static, random ones;
           -c configs/ablation/hotpotqa.yaml  *_k.yaml beside them: only the first k dynamic heads
   test    -c configs/rag.yaml --ckpt_path CKPT
                                           masked dynamic RAG: a regressor chooses heads, RIND the moment
@@ -88,7 +88,7 @@ def _leave_processes() -> None:
 
 
 def _quieten() -> None:
-    """Silence what a user can do nothing about."""
+    """Ablate what a user can do nothing about."""
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     os.environ.setdefault("JSONARGPARSE_DEPRECATION_WARNINGS", "off")  # Lightning's calls, not ours
     warnings.filterwarnings("ignore", message=".*Checkpoint directory .* exists and is not empty.*")

@@ -53,7 +53,7 @@ class StoreHeads:
         return self.dynamic / max(steps, 1)
 
     def refuse_shared(self, ids: list[str]) -> None:
-        """Prompts that are judged must not be those that chose the static heads."""
+        """Prompts that are evaluated must not be those that chose the static heads."""
         if shared := self.ids & set(ids):
             raise UserError(
                 f"{min(shared)} is a training sample of {self.record['store']}, so static heads and n would be known "

@@ -4,6 +4,6 @@ from .checkpoint import probe_class as probe_class
 from .checkpoint import read_checkpoint as read_checkpoint
 from .offset_probes import KINDS as KINDS
 from .offset_probes import SHOWN as SHOWN
-from .plots import LOOKS as LOOKS
+from .plots import LINE_STYLES as LINE_STYLES
 from .plots import NAMES as NAMES
 from .regressor import ProbeRegressor as ProbeRegressor

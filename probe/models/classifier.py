@@ -91,11 +91,11 @@ class ProbeClassifier(Probe):
         outputs, scores, sample = self.drain()
         probabilities, labels = torch.sigmoid(outputs), scores > 0
         self.results: dict[str, Any] = {"rows": len(labels), "samples": len(sample.unique())}
-        judged = {
+        evaluated = {
             "probe": (probabilities, float(self.threshold)),
             "static": (self._static(labels), float(self.static_threshold)),
         }
-        for name, (predicted, threshold) in judged.items():
+        for name, (predicted, threshold) in evaluated.items():
             ranked = Ranked(predicted, labels, sample)
             figures = ranked.figures(threshold).as_dict()
             intervals = ranked.intervals(threshold, self.resamples, self.bootstrap_seed)

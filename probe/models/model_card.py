@@ -107,13 +107,13 @@ def _metrics(results: Mapping[str, Any] | None) -> str:
     """A table of probe and baselines with their intervals."""
     if results and "offsets" in results:
         return _by_offset(results["offsets"])
-    judged = [who for who in ("probe", "static", "ridge") if _figures(results, who)]
-    if not judged or results is None:
-        return "Not judged yet: `lightning test … --ckpt_path …` fills this in."
-    lines = ["| | " + " | ".join(judged) + " |", "|---" * (len(judged) + 1) + "|"]
+    evaluated = [who for who in ("probe", "static", "ridge") if _figures(results, who)]
+    if not evaluated or results is None:
+        return "Not evaluated yet: `lightning test … --ckpt_path …` fills this in."
+    lines = ["| | " + " | ".join(evaluated) + " |", "|---" * (len(evaluated) + 1) + "|"]
     for name in _figures(results, "probe"):
         cells = []
-        for who in judged:
+        for who in evaluated:
             bounds = results[who].get("intervals", {}).get(name)
             cells.append(f"{results[who][name]:.4f}" + (f" [{bounds[0]:.4f}, {bounds[1]:.4f}]" if bounds else ""))
         lines.append(f"| {name} | " + " | ".join(cells) + " |")

@@ -14,7 +14,7 @@ from extract.errors import UserError
 from probe.metrics import KeptRows, Ranked, Regression, best_threshold
 from probe.models.base import adam_on_plateau
 from probe.models.classifier import ProbeClassifier
-from probe.models.plots import draw_offsets
+from probe.models.plots import plot_offsets
 from probe.models.regressor import ProbeRegressor
 from probe.models.training_record import TrainedOnRows
 
@@ -160,20 +160,20 @@ class OffsetProbes(TrainedOnRows):
             "samples": len(sample.unique()),
             "resamples": self.resamples,
             "seed": self.bootstrap_seed,
-            "offsets": [self._judge(k, outputs[:, k], scores, sample) for k in range(self.num_offsets + 1)],
+            "offsets": [self._decide(k, outputs[:, k], scores, sample) for k in range(self.num_offsets + 1)],
         }
         for cell in self.records():
             self.log(f"test/{cell['kind']}/{cell['figure']}/k{cell['k']:02d}", cell["value"], sync_dist=True)
 
-    def _judge(self, k: int, outputs: Tensor, scores: Tensor, sample: Tensor) -> dict[str, Any]:
+    def _decide(self, k: int, outputs: Tensor, scores: Tensor, sample: Tensor) -> dict[str, Any]:
         known = scored(scores[:, k]) & scored(scores[:, 0])
         truth, now, unit = scores[known, k], scores[known, 0], sample[known]
-        judged = {"probe": outputs[known], "static": self._static(k, truth), "repeat": now.nan_to_num()}
+        evaluated = {"probe": outputs[known], "static": self._static(k, truth), "repeat": now.nan_to_num()}
         if k == 0:  # the current step's own scores are the truth
-            del judged["repeat"]
+            del evaluated["repeat"]
         if self.target == "copy_paste":
-            judged["probe"] = torch.sigmoid(judged["probe"])
-        found = {kind: self._figures(k, kind, predicted, truth, unit) for kind, predicted in judged.items()}
+            evaluated["probe"] = torch.sigmoid(evaluated["probe"])
+        found = {kind: self._figures(k, kind, predicted, truth, unit) for kind, predicted in evaluated.items()}
         return {"k": k, "rows": int(known.sum()), **found}
 
     def _figures(self, k: int, kind: str, predicted: Tensor, truth: Tensor, sample: Tensor) -> dict[str, Any]:
@@ -216,9 +216,9 @@ class OffsetProbes(TrainedOnRows):
             out.add_row(str(offset["k"]), f"{offset['rows']:,}", *cells)
         return out
 
-    def drawings(self) -> "dict[str, Figure]":
+    def plots(self) -> "dict[str, Figure]":
         """The shown figures against k."""
-        return {"probes_over_offsets": draw_offsets(self.results, KINDS, SHOWN[self.target])}
+        return {"probes_over_offsets": plot_offsets(self.results, KINDS, SHOWN[self.target])}
 
 
 def scored(scores: Float[Tensor, "row head"]) -> Bool[Tensor, "row"]:

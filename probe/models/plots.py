@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 
-def draw_scatter(
+def plot_scatter(
     predicted: Float[Tensor, "row head"], scores: Float[Tensor, "row head"], heads_per_layer: int, panels: int = 6
 ) -> "Figure":
     """One panel a head, of highest variance first, named layer-head; on the diagonal the prediction is right."""
@@ -51,7 +51,7 @@ def most_varying(scores: Float[Tensor, "row head"], count: int) -> list[int]:
     return order
 
 
-LOOKS = {
+LINE_STYLES = {
     "probe": ("probe of the hidden state", "#08519c", "-", "o"),
     "static": ("static: each head's training mean", "0.5", "--", "^"),
     "repeat": ("the current step's heads again", "#e6550d", ":", "v"),
@@ -64,7 +64,7 @@ NAMES = {
 }
 
 
-def draw_offsets(results: dict[str, Any], kinds: Sequence[str], names: Sequence[str]) -> "Figure":
+def plot_offsets(results: dict[str, Any], kinds: Sequence[str], names: Sequence[str]) -> "Figure":
     """One panel for each figure; bands are 95 % intervals over samples."""
     from matplotlib.figure import Figure
 
@@ -72,7 +72,7 @@ def draw_offsets(results: dict[str, Any], kinds: Sequence[str], names: Sequence[
     panels = figure.subplots(1, len(names), squeeze=False)[0]
     for axis, name in zip(panels, names, strict=True):
         for kind in kinds:
-            label, colour, line, marker = LOOKS[kind]
+            label, colour, line, marker = LINE_STYLES[kind]
             cells = [(offset["k"], offset[kind][name]) for offset in results["offsets"] if kind in offset]
             k = [number for number, _ in cells]
             value, low, high = (np.array([cell[key] for _, cell in cells]) for key in ("value", "low", "high"))

@@ -12,7 +12,7 @@ from extract.errors import UserError
 from probe.metrics import Regression
 from probe.models.base import Probe
 from probe.models.losses import masked_mse
-from probe.models.plots import draw_scatter
+from probe.models.plots import plot_scatter
 from probe.models.ridge import fit_ridge
 
 
@@ -115,13 +115,13 @@ class ProbeRegressor(Probe):
         writer: Any = getattr(self.logger, "experiment", None)
         if hasattr(writer, "add_figure"):
             per_layer = self._rows().identity.heads
-            writer.add_figure(name, draw_scatter(outputs, scores, per_layer), self.global_step)
+            writer.add_figure(name, plot_scatter(outputs, scores, per_layer), self.global_step)
 
     def on_test_epoch_end(self) -> None:
         """Table 3 on the test split, beside the mean score of each head and the linear probe."""
         outputs, scores, sample = self.drain()
         heads = scores.shape[1]
-        judged = {
+        evaluated = {
             "probe": outputs[:, :heads],
             "static": self.head_means.cpu().expand(scores.shape),
             "ridge": outputs[:, heads:],
@@ -133,11 +133,11 @@ class ProbeRegressor(Probe):
             "unscored_rows": unscored,
             "top": self.top,
         }
-        for name, predicted in judged.items():
+        for name, predicted in evaluated.items():
             regression = Regression(predicted, scores, sample, self.top)
             figures = regression.figures()
             intervals = regression.intervals(self.resamples, self.bootstrap_seed)
             self.results[name] = {**figures, "intervals": intervals}
             prefix = "test" if name == "probe" else f"test/{name}"
             self.log_dict({f"{prefix}/{key}": value for key, value in figures.items()}, sync_dist=True)
-        self._draw("test/predicted_against_true", judged["probe"], scores)
+        self._draw("test/predicted_against_true", evaluated["probe"], scores)

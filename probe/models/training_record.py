@@ -1,4 +1,4 @@
-"""What a trained module remembers of its data, and what it may therefore not be judged on."""
+"""What a trained module remembers of its data, and what it may therefore not be evaluated on."""
 
 import importlib
 from pathlib import Path
@@ -70,7 +70,7 @@ class TrainedOnRows(LightningModule):
         }
 
     def check_origin(self) -> None:
-        """Refuse to be judged on another LLM's rows, or on rows of the trained store that were training rows.
+        """Refuse to be evaluated on another LLM's rows, or on rows of the trained store that were training rows.
 
         Raises:
             UserError: naming both sides.
@@ -100,7 +100,7 @@ class TrainedOnRows(LightningModule):
         self.head_means.copy_(self._rows().head_means())
 
     def on_test_start(self) -> None:
-        """Only a trained probe is judged, and only on rows that it has not seen."""
+        """Only a trained probe is evaluated, and only on rows that it has not seen."""
         if not self.origin:
             raise UserError("this probe is untrained: add --ckpt_path with a checkpoint of `lightning fit`")
         self.check_origin()

@@ -47,7 +47,7 @@ class RagEvaluation(Callback):
         retries: Retrievals that one sentence may call for.
         batch_size: Questions run together, each under all strategies; answers do not depend on it.
         every_n_epochs: In `fit`: epochs from one evaluation to the next; 0 for none.
-        allow_seen: Judge on the probe's own training or validation questions, too: to tune settings, not to report.
+        allow_seen: Evaluate on the probe's own training or validation questions, too: to tune settings, not to report.
         trials: Folder of finished batches.
         folder: Where results go; by default the run's log folder.
         resamples, seed: Of the bootstrap over questions.
@@ -88,7 +88,7 @@ class RagEvaluation(Callback):
         return self._llm
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        """Refuse what cannot be judged before any work begins."""
+        """Refuse what cannot be evaluated before any work begins."""
         del stage
         if not isinstance(pl_module, ProbeRegressor):
             raise UserError(
@@ -120,7 +120,7 @@ class RagEvaluation(Callback):
         if isinstance(rows, ScoreRows) and not rows.identity.same_model(identity):
             raise UserError(f"store {rows.store_path} holds heads of {rows.identity}, but the llm is {identity}")
 
-    def _meet(self, probe: ProbeRegressor) -> None:
+    def _set_probe(self, probe: ProbeRegressor) -> None:
         """The probe as it is now: its LLM, its heads, and what it was trained on."""
         identity = self.llm.identity
         probe.check_llm(identity)
@@ -135,20 +135,20 @@ class RagEvaluation(Callback):
             )
         self.llm.to(probe.device)
         for strategy in self.strategies:
-            strategy.meet(probe)
+            strategy.set_probe(probe)
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Meet a probe that is to be evaluated while it trains, so that a wrong one is refused before it does."""
         del trainer
         assert isinstance(pl_module, ProbeRegressor)
         if self.every_n_epochs:
-            self._meet(pl_module)
+            self._set_probe(pl_module)
 
     def on_test_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Meet the probe before its own test, so that a wrong one is refused at once."""
         del trainer
         assert isinstance(pl_module, ProbeRegressor)
-        self._meet(pl_module)
+        self._set_probe(pl_module)
 
     def on_test_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Run what is left, and report."""
@@ -202,7 +202,7 @@ class RagEvaluation(Callback):
         kept = {key: value for key, value in settings.items() if key != "probe"}
         origin = {key: value for key, value in settings["probe"].items() if key != "seen"}
         results = {"probe": origin, **kept, "strategy_settings": kept.pop("strategies"), **outcomes.results()}
-        leave(folder, "rag", results, outcomes.records(), outcomes.drawings(), trainer)
+        leave(folder, "rag", results, outcomes.records(), outcomes.plots(), trainer)
         lines = "".join(json.dumps(one, ensure_ascii=False) + "\n" for one in outcomes.traces)
         write_bytes(folder / "traces.jsonl", lines.encode())
         title = f"Masked dynamic RAG of {self.llm.name}: {len(self.task)} questions, mask {settings['mask']}"
@@ -217,7 +217,7 @@ class RagEvaluation(Callback):
         if not trains or not every or (trainer.current_epoch + 1) % every:
             return
         assert isinstance(pl_module, ProbeRegressor)
-        self._meet(pl_module)
+        self._set_probe(pl_module)
         order = self.task.order()[trainer.global_rank :: trainer.world_size]
         moving = [strategy for strategy in self.strategies if strategy.uses_probe]
         if not self._constant:

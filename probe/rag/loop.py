@@ -5,13 +5,13 @@ from collections.abc import Generator, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from extract.attention import attention_paid
+from extract.attention import attention_received
 from extract.generation import Generated, Job, Mask, MaskedLLM, Seen, View, view, whole
 from extract.prompts import Span, complete_sentence, first_characters, read, spell
 from extract.tasks import MultiHopQA
 from probe.rag.question import Question
-from probe.rag.strategies import Moment, Retrieved, Strategy
-from probe.rag.triggers import Draft, Judgement
+from probe.rag.strategies import RetrievalState, Retrieved, Strategy
+from probe.rag.triggers import Draft, TriggerDecision
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -125,7 +125,7 @@ class Round:
 
     Attributes:
         draft: What was drafted.
-        judgement: What the trigger made of it.
+        decision: What the trigger made of it.
         kept: The answer behind the cut, or with the draft where nothing fired.
         retrieved: What became visible.
         rewrite: The sentence written again.
@@ -133,7 +133,7 @@ class Round:
     """
 
     draft: str
-    judgement: Judgement
+    decision: TriggerDecision
     kept: str
     retrieved: Retrieved | None = None
     rewrite: str | None = None
@@ -172,21 +172,21 @@ class Run:
         visible, length = self.strategy.first(self.question), self.settings.length
         while not self.stop:
             written = draft = yield from self._generate(visible, sentence=False)
-            judgement = yield from self._judge(draft)
-            if judgement.hit is not None:
+            decision = yield from self._decide(draft)
+            if decision.hit is not None:
                 text = self._text([*self.answer, *draft.tokens])
-                self.answer = self._cut([*self.answer, *draft.tokens], judgement.sentence)
+                self.answer = self._cut([*self.answer, *draft.tokens], decision.sentence)
                 kept = self._text(self.answer)
                 found = yield from self._retrieve(text)
                 visible = found.windows
                 written = yield from self._generate(visible, sentence=True)
                 self.answer = [*self.answer, *written.tokens]
                 said = self._text(self.answer)[len(kept) :]
-                self.rounds.append(Round(self._text(draft.tokens), judgement, kept, found, said))
+                self.rounds.append(Round(self._text(draft.tokens), decision, kept, found, said))
             else:
                 self.answer = [*self.answer, *draft.tokens]
                 visible = self.strategy.first(self.question)
-                self.rounds.append(Round(self._text(draft.tokens), judgement, self._text(self.answer)))
+                self.rounds.append(Round(self._text(draft.tokens), decision, self._text(self.answer)))
             if written.answered:
                 self.stop = "answered"
             elif written.ended or not written.tokens:
@@ -220,7 +220,7 @@ class Run:
             self._ran.append(run)
         return fresh
 
-    def _judge(self, draft: Written) -> Generator[Request, Any, Judgement]:
+    def _decide(self, draft: Written) -> Generator[Request, Any, TriggerDecision]:
         """What the trigger makes of the draft; a sentence that has used up its retries is passed over."""
         paid: list[float] = []
         if self.trigger.own is not None and draft.tokens:
@@ -229,12 +229,12 @@ class Run:
         said = spell(self.tokenizer, [*self.answer, *draft.tokens])
         spent = frozenset(start for start, calls in self._calls.items() if calls >= self.settings.retries)
         drafted = Draft(said, len(self.answer), draft.entropies, paid)
-        judgement = self.trigger.judge(drafted, spent)
-        if spent and (first := self.trigger.judge(drafted, frozenset())).hit is not None and first.sentence in spent:
+        decision = self.trigger.decide(drafted, spent)
+        if spent and (first := self.trigger.decide(drafted, frozenset())).hit is not None and first.sentence in spent:
             self._stuck.add(first.sentence)
-        if judgement.hit is not None:
-            self._calls[judgement.sentence] = self._calls.get(judgement.sentence, 0) + 1
-        return judgement
+        if decision.hit is not None:
+            self._calls[decision.sentence] = self._calls.get(decision.sentence, 0) + 1
+        return decision
 
     def _cut(self, tokens: list[int], end: int) -> list[int]:
         """The tokens whose first character stands before that of the text."""
@@ -247,7 +247,7 @@ class Run:
         seen = yield Look(self.question.sample.index, seen_view)
         self.looked += self._fresh(seen_view)
         number = sum(round_.retrieved is not None for round_ in self.rounds)
-        return self.strategy.retrieve(Moment(self.question, seen, text, number))
+        return self.strategy.retrieve(RetrievalState(self.question, seen, text, number))
 
     def _text(self, tokens: Sequence[int]) -> str:
         return read(self.tokenizer, tokens)
@@ -280,7 +280,7 @@ def run_together(masked: MaskedLLM, runs: Sequence[Run]) -> None:
         elif paid:
             own = next(iter(paid.values())).own
             chosen = {number: request.draft for number, request in paid.items() if request.own == own}
-            given = dict(zip(chosen, attention_paid(masked.llm.model, list(chosen.values()), own), strict=True))
+            given = dict(zip(chosen, attention_received(masked.llm.model, list(chosen.values()), own), strict=True))
         else:
             given = dict(zip(jobs, masked.generate(list(jobs.values())), strict=True))
         for number, answer in given.items():

@@ -125,7 +125,7 @@ class RagOutcomes:
             )
         return out
 
-    def drawings(self) -> "dict[str, Figure]":
+    def plots(self) -> "dict[str, Figure]":
         """F1 and recall of the strategies with their intervals."""
         from matplotlib.figure import Figure
 

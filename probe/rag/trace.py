@@ -31,8 +31,8 @@ def _round(run: Run, round_: Round, heads_per_layer: int) -> dict[str, Any]:
     found, ids = round_.retrieved, run.question.sample.ids
     return {
         "draft": round_.draft,
-        "words": [asdict(word) for word in round_.judgement.words],
-        "hit": round_.judgement.hit,
+        "words": [asdict(word) for word in round_.decision.words],
+        "hit": round_.decision.hit,
         "kept": round_.kept,
         "heads": None if found is None or found.heads is None else [divmod(h, heads_per_layer) for h in found.heads],
         "windows": None if found is None else [_window(run, start, end, ids) for start, end in found.windows],

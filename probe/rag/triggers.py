@@ -39,7 +39,7 @@ class Word:
 
 
 @dataclass(frozen=True)
-class Judgement:
+class TriggerDecision:
     """What a trigger makes of a draft.
 
     Attributes:
@@ -61,7 +61,7 @@ class Trigger(ABC):
     """Whether a token's attention on itself counts in what it is paid; None: no attention is looked at."""
 
     @abstractmethod
-    def judge(self, draft: Draft, spent: frozenset[int]) -> Judgement:
+    def decide(self, draft: Draft, spent: frozenset[int]) -> TriggerDecision:
         """The first sentence that fires; sentences that start at a `spent` character may not."""
 
     def describe(self) -> dict[str, Any]:
@@ -100,17 +100,17 @@ class RIND(Trigger):
         kept = {k: sorted(v) if isinstance(v, frozenset) else v for k, v in filtered.items() if not k.startswith("_")}
         return {"class": "RIND", "threshold": self.threshold, "attention": self.attention, **kept}
 
-    def judge(self, draft: Draft, spent: frozenset[int]) -> Judgement:
+    def decide(self, draft: Draft, spent: frozenset[int]) -> TriggerDecision:
         """Values of all drafted words, and the first sentence that one of them makes fire."""
         found, hit, sentence = list[Word](), None, 0
         for (start, _), group in _by_sentence(draft):
-            judged = self._values(draft, group)
+            evaluated = self._values(draft, group)
             if hit is None and start not in spent:
-                fires = [n for n, word in enumerate(judged) if word.content and word.value > self.threshold]
+                fires = [n for n, word in enumerate(evaluated) if word.content and word.value > self.threshold]
                 if fires:
                     hit, sentence = len(found) + fires[0], start
-            found += judged
-        return Judgement(found, hit, sentence)
+            found += evaluated
+        return TriggerDecision(found, hit, sentence)
 
     def _values(self, draft: Draft, group: "list[tuple[Span, list[int]]]") -> list[Word]:
         """Words of one sentence: sub-tokens sum what they are paid and average their entropy."""
@@ -144,7 +144,7 @@ class EveryN(Trigger):
         """Class and n."""
         return {"class": type(self).__name__, "n": self.n}
 
-    def judge(self, draft: Draft, spent: frozenset[int]) -> Judgement:
+    def decide(self, draft: Draft, spent: frozenset[int]) -> TriggerDecision:
         """The first drafted sentence whose number is a multiple of n."""
         numbers = {start: number for number, (start, _) in enumerate(sentences(draft.said.text))}
         found, hit, sentence = list[Word](), None, 0
@@ -152,7 +152,7 @@ class EveryN(Trigger):
             if hit is None and start not in spent and numbers[start] % self.n == 0:
                 hit, sentence = len(found), start
             found += [Word(draft.said.text[slice(*span)], span, 0.0, True) for span, _ in group]
-        return Judgement(found, hit, sentence)
+        return TriggerDecision(found, hit, sentence)
 
 
 class Always(EveryN):
@@ -165,11 +165,11 @@ class Always(EveryN):
 class Never(Trigger):
     """Nothing fires."""
 
-    def judge(self, draft: Draft, spent: frozenset[int]) -> Judgement:
+    def decide(self, draft: Draft, spent: frozenset[int]) -> TriggerDecision:
         """No sentence."""
         del spent
         found = [(span, draft.said.text[slice(*span)]) for _, group in _by_sentence(draft) for span, _ in group]
-        return Judgement([Word(text, span, 0.0, True) for span, text in found])
+        return TriggerDecision([Word(text, span, 0.0, True) for span, text in found])
 
 
 def _by_sentence(draft: Draft) -> Iterator[tuple[Span, list[tuple[Span, list[int]]]]]:

@@ -85,7 +85,7 @@ def layout(x: dict[str, Any], y: dict[str, Any], height: int = 390, **options: A
     return {"xaxis": x, "yaxis": y, "height": height, "margin": margin, "legend": legend, **options}
 
 
-LOOKS: tuple[tuple[str, str, str], ...] = (
+LINE_STYLES: tuple[tuple[str, str, str], ...] = (
     ("--c1", "solid", "circle"),
     ("--c2", "dash", "square"),
     ("--c3", "dot", "triangle-up"),
@@ -98,7 +98,7 @@ LOOKS: tuple[tuple[str, str, str], ...] = (
 
 def line(name: str, x: Sequence[Any], figures: Sequence[Mapping[str, Any]], look: int) -> list[dict[str, Any]]:
     """A line with markers and the band of its intervals."""
-    colour, dash, symbol = LOOKS[look % len(LOOKS)]
+    colour, dash, symbol = LINE_STYLES[look % len(LINE_STYLES)]
     bounds = [figure if figure.get("low") is not None else {"low": None, "high": None} for figure in figures]
     shown = [f"[{bound['low']:.3f}, {bound['high']:.3f}]" if bound["low"] is not None else "" for bound in bounds]
     whole = [(place, bound) for place, bound in zip(x, bounds, strict=True) if bound["low"] is not None]

@@ -1,4 +1,4 @@
-"""Samples of score stores for the explorer: what every head did at every step, and what a probe foretold."""
+"""Samples of score stores for the explorer: what every head did at every step, and what a probe predicted."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -129,8 +129,8 @@ def _pack(steps: Steps, tokenizer: Any, probes: dict[str, Probe]) -> Packed:
         "scoring_reasoning": (reasoning >= THRESHOLD).astype(np.uint8),
         "value_reasoning": quantise(reasoning),
     }
-    if steps.looks is not None:
-        looks = np.where((steps.looks < 0) | (steps.looks >= NOWHERE), NOWHERE, steps.looks)
+    if steps.argmax is not None:
+        looks = np.where((steps.argmax < 0) | (steps.argmax >= NOWHERE), NOWHERE, steps.argmax)
         arrays["looks"] = _flat(looks.astype(np.uint16))
     for target, probe in probes.items():
         predicted = _predicted(probe, steps)

@@ -40,7 +40,7 @@ class Measurement(Protocol):
     def table(self) -> Table:
         """What a user wants to see first."""
 
-    def drawings(self) -> "dict[str, Figure]":
+    def plots(self) -> "dict[str, Figure]":
         """Figures by name."""
 
 
@@ -67,7 +67,7 @@ class Artifacts(Callback):
         if not trainer.is_global_zero:
             return
         found: Any = pl_module
-        leave(folder, found.experiment, found.results, found.records(), found.drawings(), trainer)
+        leave(folder, found.experiment, found.results, found.records(), found.plots(), trainer)
         console = Console()
         console.print(found.table())
         console.print(f"tables and figures written to {folder}", highlight=False)
@@ -78,7 +78,7 @@ def leave(
     experiment: str,
     results: dict[str, Any],
     records: list[dict[str, Any]],
-    drawings: "dict[str, Figure]",
+    plots: "dict[str, Figure]",
     trainer: Trainer,
 ) -> None:
     """Write results as JSON and CSV, and every figure, into a folder and to TensorBoard."""
@@ -87,7 +87,7 @@ def leave(
     write_bytes(folder / "results.json", (json.dumps(record, indent=2) + "\n").encode())
     write_bytes(folder / "results.csv", _csv(records).encode())
     writer: Any = getattr(trainer.logger, "experiment", None)
-    for name, figure in drawings.items():
+    for name, figure in plots.items():
         for suffix in ("png", "pdf"):
             image = io.BytesIO()
             figure.savefig(image, format=suffix, dpi=150)

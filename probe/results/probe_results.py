@@ -67,7 +67,7 @@ BASELINES = ("static", "ridge")
 def table(results: dict[str, Any], probe: Any, rows: Any) -> Table:
     """The figures of probe and baselines with their 95 % intervals, and the paper's."""
     held_out = f"{results['rows']:,} held-out rows of {results['samples']} samples"
-    split, judged = rows.split, ["probe", *(name for name in BASELINES if name in results)]
+    split, evaluated = rows.split, ["probe", *(name for name in BASELINES if name in results)]
     notes = [f"split by {split.by}, seed {split.seed}, offset {rows.offset}", "[95 % bootstrap interval over samples]"]
     if "threshold" in results["probe"]:
         notes.append("threshold: best F1 on the validation split")
@@ -77,12 +77,16 @@ def table(results: dict[str, Any], probe: Any, rows: Any) -> Table:
         notes.append(f"{results['unscored_rows']} rows have no score and are left out")
     where = rows.test_path or rows.store_path
     out = Table(title=f"{type(probe).__name__} on {where}: {held_out}", caption="; ".join(notes))
-    for header in ("", *(f"{name} baseline" if name in BASELINES else name for name in judged), "paper, llama3.1-8b"):
+    for header in (
+        "",
+        *(f"{name} baseline" if name in BASELINES else name for name in evaluated),
+        "paper, llama3.1-8b",
+    ):
         out.add_column(header, justify="right" if header else "left")
     paper = PAPER[probe.target]
     for name in (name for name in results["probe"] if name != "intervals"):
         published = paper.get(name, paper.get("r2") if name.startswith("r2") else None)
-        cells = [_cell(results[who], name) for who in judged]
+        cells = [_cell(results[who], name) for who in evaluated]
         out.add_row(name, *cells, "" if published is None else f"{published:.4f}")
     return out
 

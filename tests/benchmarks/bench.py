@@ -26,14 +26,14 @@ from rich.table import Table
 
 from datamodules import ScoreRows
 from extract.attention import Recorder, instrumented, recording, reserved_cache
-from extract.generation import DynamicHeads, ablate, decode
+from extract.generation import DynamicHeads, decode, generate_ablated
 from extract.generation.batching import pad, reasoning_columns
 from extract.generation.greedy import _row
 from extract.generation.prefill import advance, prefill
 from extract.llm import LLM, LLMIdentity
 from extract.tasks import Sample
 from extract.tasks.niah import NIAH
-from probe.experiments.ablation.conditions import Condition, Dynamic, Known, Random, Static
+from probe.experiments.ablation.conditions import AblateDynamic, AblateRandom, AblateStatic, Condition, Known
 from probe.heads import Ranking
 from probe.models.classifier import ProbeClassifier
 from probe.models.losses import asymmetric_loss
@@ -254,13 +254,17 @@ def ablation(llm: LLM) -> list[Result]:
     task.prepare(llm)
     sample = task.sample(0)
     scores = np.random.default_rng(0).random((30, 9))
-    conditions: list[Condition] = [*(Dynamic(top=5 * step) for step in range(15)), Static(), Random()]
+    conditions: list[Condition] = [
+        *(AblateDynamic(top=5 * step) for step in range(15)),
+        AblateStatic(),
+        AblateRandom(),
+    ]
     for condition in conditions:
         condition.prepare(Known(30, 9, Ranking(scores, True, "drawn"), average=5))
     found: dict[str, list[list[int]]] = {"together": [], "alone": []}
 
     def tokens(some: list[Condition]) -> list[list[int]]:
-        got = ablate(llm, [sample], some, DynamicHeads())
+        got = generate_ablated(llm, [sample], some, DynamicHeads())
         return [got.tokens[0, place, : got.lengths[0, place]].tolist() for place in range(len(some))]
 
     together = timed(lambda: found["together"].extend(tokens(conditions)))

@@ -8,12 +8,12 @@ import torch
 from extract.generation import Mask, MaskedLLM
 from extract.llm import LLM
 from extract.tasks import MultiHopQA
-from extract.tasks.sources.synthetic import Fiction
+from extract.tasks.sources.synthetic import SyntheticQA
 from probe.rag import RIND, Question
 from probe.rag.loop import Run, Settings, run_together
 from probe.rag.question import ask
 from probe.rag.strategies import Strategy, Windows
-from probe.rag.strategies.head_strategies import FixedRandom, Oracle
+from probe.rag.strategies.head_strategies import FixedRandomHeadsStrategy, OracleHeadsStrategy
 
 MASKS: tuple[Mask, ...] = ("packed", "in_place")
 
@@ -28,9 +28,9 @@ def evaluate(llm: LLM, task: MultiHopQA, question: Question, strategies: list[St
 
 def main(count: int) -> None:
     """Seconds of CPU and tokens run forward, packed against in place, question by question."""
-    llm, task = LLM(), MultiHopQA(Fiction(count, seed=1, decoys=24), budget=64)
+    llm, task = LLM(), MultiHopQA(SyntheticQA(count, seed=1, decoys=24), budget=64)
     task.prepare(llm)
-    strategies: list[Strategy] = [Oracle(), FixedRandom()]
+    strategies: list[Strategy] = [OracleHeadsStrategy(), FixedRandomHeadsStrategy()]
     for strategy in strategies:
         strategy.prepare(Windows(k=8, width=24), RIND())
     seconds, total, masked = dict.fromkeys(MASKS, 0.0), dict.fromkeys(MASKS, 0), dict.fromkeys(MASKS, 0)

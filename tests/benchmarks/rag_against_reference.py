@@ -13,12 +13,12 @@ import probe
 from extract.generation import Mask, MaskedLLM
 from extract.llm import LLM
 from extract.tasks import MultiHopQA
-from extract.tasks.sources.synthetic import Fiction
+from extract.tasks.sources.synthetic import SyntheticQA
 from probe.rag import RIND
 from probe.rag.loop import Run, Settings, run_together
 from probe.rag.question import ask
 from probe.rag.strategies import Windows
-from probe.rag.strategies.head_strategies import Dynamic, top
+from probe.rag.strategies.head_strategies import DynamicHeadsStrategy, top
 from tests.helpers import reference_rag
 
 MASKS: tuple[Mask, ...] = ("packed", "in_place", "concat")
@@ -27,13 +27,13 @@ WINDOWS = Windows(k=4, gap=4, width=12)
 
 def main(checkpoint: str, count: int) -> None:
     """How many runs equal the reference in tokens and windows, by mask."""
-    llm, task = LLM(), MultiHopQA(Fiction(count, seed=7, decoys=0), budget=24, examples=[])
+    llm, task = LLM(), MultiHopQA(SyntheticQA(count, seed=7, decoys=0), budget=24, examples=[])
     task.prepare(llm)
     bare, trained = task.without_context(), probe.load(checkpoint, llm=llm.identity)
     assert isinstance(trained, probe.ProbeRegressor)
-    strategy = Dynamic()
+    strategy = DynamicHeadsStrategy()
     strategy.prepare(WINDOWS, RIND(1.0))
-    strategy.meet(trained)
+    strategy.set_probe(trained)
 
     def choose(hidden: Tensor, rows: Tensor) -> list[int]:
         del rows

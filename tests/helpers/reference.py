@@ -46,7 +46,7 @@ def eq2(row: Any, evidence: set[int], sink: int, local: int) -> float:
 
 
 class SlowAblation:
-    """Claim 2's two passes without any cache: a full eager forward each time, heads silenced by hooks.
+    """Claim 2's two passes without any cache: a full eager forward each time, heads ablated by hooks.
 
     `model` must have eager attention. Equal forwards are run once. Heads score by Eq. 1, or by Eq. 2 with its
     threshold, sink and local window.
@@ -58,15 +58,15 @@ class SlowAblation:
         self._seen: dict[Any, tuple[int, Any]] = {}
 
     @torch.no_grad()
-    def forward(self, ids: list[int], silenced: dict[int, set[int]], fill: Any = None) -> tuple[int, Any]:
-        """Greedy token, and the last query's attention rows [layer × head, key], with heads silenced at positions.
+    def forward(self, ids: list[int], ablated: dict[int, set[int]], fill: Any = None) -> tuple[int, Any]:
+        """Greedy token, and the last query's attention rows [layer × head, key], with heads ablated at positions.
 
-        A silenced head's output is zero, or `fill` [layer, head, size].
+        A ablated head's output is zero, or `fill` [layer, head, size].
         """
-        key = (tuple(ids), tuple((at, tuple(sorted(heads))) for at, heads in silenced.items() if heads), fill is None)
+        key = (tuple(ids), tuple((at, tuple(sorted(heads))) for at, heads in ablated.items() if heads), fill is None)
         if key not in self._seen:
             hooks = [
-                projection.register_forward_pre_hook(lambda _, x, layer=layer: self._silence(x, layer, silenced, fill))
+                projection.register_forward_pre_hook(lambda _, x, layer=layer: self._silence(x, layer, ablated, fill))
                 for layer, projection in enumerate(self.layers)
             ]
             try:
@@ -78,10 +78,10 @@ class SlowAblation:
             self._seen[key] = int(result.logits[0, -1].argmax()), rows
         return self._seen[key]
 
-    def _silence(self, inputs: Any, layer: int, silenced: dict[int, set[int]], fill: Any) -> Any:
+    def _silence(self, inputs: Any, layer: int, ablated: dict[int, set[int]], fill: Any) -> Any:
         out, heads = inputs[0].clone(), self.heads
         size = out.shape[-1] // heads
-        for position, chosen in silenced.items():
+        for position, chosen in ablated.items():
             for head in (head - layer * heads for head in chosen if head // heads == layer):
                 part = slice(head * size, (head + 1) * size)
                 out[0, position, part] = 0 if fill is None else fill[layer, head]
@@ -111,19 +111,19 @@ class SlowAblation:
     def generate(
         self, prompt: list[int], steps: int, ends: Any, choose: Any, fill: Any = None, keep: str = "clean"
     ) -> list[tuple[int, list[int], set[int], list[int]]]:
-        """A greedy generation: token, dynamic heads, silenced heads and heads that score then, for each step.
+        """A greedy generation: token, dynamic heads, ablated heads and heads that score then, for each step.
 
-        `choose` maps the dynamic heads, in their order, to a set to silence. Later steps see the former ones' `clean`
+        `choose` maps the dynamic heads, in their order, to a set to ablate. Later steps see the former ones' `clean`
         or `masked` states.
         """
         ids, past, found = list(prompt), dict[int, set[int]](), list[Any]()
         while len(found) < steps and not (found and found[-1][0] in ends):
             before = self.dynamic(ids, *self.forward(ids, past, fill))
-            silenced = choose(before)
-            token, rows = self.forward(ids, {**past, len(ids) - 1: silenced}, fill)
-            found.append((token, before, silenced, self.dynamic(ids, token, rows)))
+            ablated = choose(before)
+            token, rows = self.forward(ids, {**past, len(ids) - 1: ablated}, fill)
+            found.append((token, before, ablated, self.dynamic(ids, token, rows)))
             if keep == "masked":
-                past[len(ids) - 1] = silenced
+                past[len(ids) - 1] = ablated
             ids.append(token)
         return found
 

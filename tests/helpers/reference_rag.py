@@ -169,7 +169,7 @@ def sentence_over(text: str, said: str) -> int | None:
     return None
 
 
-def attention_paid(model: Any, draft: list[int], s: Settings) -> list[float]:
+def attention_received(model: Any, draft: list[int], s: Settings) -> list[float]:
     """The largest attention each token of a lone draft is paid, mean over the heads of the last layer."""
     last = model(**inputs(model, draft, set()), output_attentions=True).attentions[-1][0].float()  # head, query, key
     paid = []
@@ -185,7 +185,7 @@ def rind(
     """Start and drafted words of every sentence that holds any, in order."""
     text = text_of(llm, said + draft)
     places = [place(llm, said + draft, len(said) + number) for number in range(len(draft))]
-    paid = attention_paid(llm.model, draft, s) if draft else []
+    paid = attention_received(llm.model, draft, s) if draft else []
     found = []
     for start, end in sentences(text):
         texts, entropy, attention = list[str](), list[float](), list[float]()
@@ -242,12 +242,14 @@ def reference_run(
             over = answer_over(text_of(llm, said + draft), s)
             if over is not None:
                 draft = before(llm, said + draft, over)[len(said) :]
-            judged = rind(llm, said, draft, entropies, s)
-            calls = [start for start, found in judged if any(mark and value > s.threshold for _, value, mark in found)]
+            evaluated = rind(llm, said, draft, entropies, s)
+            calls = [
+                start for start, found in evaluated if any(mark and value > s.threshold for _, value, mark in found)
+            ]
             start = next((start for start in calls if fired[start] < s.retries), None)
             if calls and fired[calls[0]] >= s.retries:
                 stuck.add(calls[0])
-            record = {"hit": start is not None, "words": [word[:2] for _, found in judged for word in found]}
+            record = {"hit": start is not None, "words": [word[:2] for _, found in evaluated for word in found]}
             if start is not None:
                 fired[start] += 1
                 said = before(llm, said + draft, start)

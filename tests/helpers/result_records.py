@@ -32,7 +32,7 @@ def turnover() -> dict[str, Any]:
 def ablation(target: str, sweep: bool) -> dict[str, Any]:
     names = ["none", *(["dynamic top 2", "dynamic top 4"] if sweep else ["dynamic"]), "static 5"]
     metrics = ("accuracy", "rouge_l") if target == "copy_paste" else ("em", "f1")
-    extra = ("silenced", "dynamic", "compensated", "compensated_static", "steps")
+    extra = ("ablated", "dynamic", "compensated", "compensated_static", "steps")
     figures = {name: {key: cell(0.3) for key in (*metrics, *extra)} for name in names}
     pairs = [
         {"first": a, "second": b, "metric": metric, **cell(0.2), "difference": 0.2, "more": 4, "less": 1, "p": 0.375}
@@ -55,14 +55,14 @@ def ablation(target: str, sweep: bool) -> dict[str, Any]:
 def correlation(target: str) -> dict[str, Any]:
     offsets = [
         {
-            **{"k": k, "pairs": {"train": 90, "judged": 30}, "components": 5},
+            **{"k": k, "pairs": {"train": 90, "evaluation": 30}, "components": 5},
             **{kind: {name: cell(0.9 - k / 10) for name in CORRELATIONS} for kind in KINDS},
         }
         for k in range(3)
     ]
     return {
-        **{"command": f"lightning test -c configs/cca.yaml {target}", **HEAD, "target": target},
-        **{"groups": 10, "permutations": 5, "samples": {"train": 7, "judged": 3}},
+        **{"command": f"lightning test -c configs/correlation.yaml {target}", **HEAD, "target": target},
+        **{"groups": 10, "permutations": 5, "samples": {"train": 7, "evaluation": 3}},
         "paper_component_1": {"0": 0.965, "1": 0.931, "2": 0.915},
         "offsets": offsets,
     }

@@ -73,7 +73,7 @@ def command(config: Path) -> list[str]:
         return ["test", "-c", str(config)]
     if config.name in ABLATIONS:
         return ["test", "-c", f"configs/ablation/{ABLATIONS[config.name]}", "-c", str(config)]
-    if config.name in ("rag.yaml", "rag_sweep.yaml", "rag_hotpotqa.yaml"):  # a file merged over itself stays the same
+    if config.name in ("rag.yaml", "rag/sweep.yaml", "rag_hotpotqa.yaml"):  # a file merged over itself stays the same
         return ["test", "-c", "configs/rag.yaml", "-c", str(config)]
     extraction = config.name in ("niah.yaml", "hotpotqa.yaml")
     base = f"configs/extract/{config.name}" if extraction else f"configs/{config.name}"

@@ -46,21 +46,21 @@ class Loaded:
     Attributes:
         records: The usable ones.
         refused: Ids of records left out, by reason.
-        mended: Ids of records used after a repair, by what was done.
+        repaired: Ids of records used after a repair, by what was done.
 
     """
 
     records: list[Record] = field(default_factory=list)
     refused: dict[str, list[str]] = field(default_factory=dict)
-    mended: dict[str, list[str]] = field(default_factory=dict)
+    repaired: dict[str, list[str]] = field(default_factory=dict)
 
     def refuse(self, reason: str, name: str) -> None:
         """Leave a record out."""
         self.refused.setdefault(reason, []).append(name)
 
-    def mend(self, what: str, name: str) -> None:
+    def repair(self, what: str, name: str) -> None:
         """Note a repair."""
-        self.mended.setdefault(what, []).append(name)
+        self.repaired.setdefault(what, []).append(name)
 
 
 class Source(ABC):

@@ -109,7 +109,7 @@ def _record(raw: dict[str, Any], name: str, where: str, loaded: Loaded) -> Recor
     stated = _paragraphs(raw, where)
     paragraphs = list(dict.fromkeys((title, tuple(sentences)) for title, sentences in stated))
     if len(paragraphs) < len(stated):
-        loaded.mend("repeated paragraph used once", name)
+        loaded.repair("repeated paragraph used once", name)
     facts = _facts(raw, where)
     if reason := _flaw(paragraphs, facts):
         loaded.refuse(reason, name)

@@ -24,7 +24,7 @@ GOODS = "cheese carpets salt lamps honey boats bells apples wool pottery clocks 
 EVENTS = ("was born", "lives", "works", "went to school", "got married")
 
 
-class Fiction(Source):
+class SyntheticQA(Source):
     """Seeded two-hop questions with exact supporting facts.
 
     Somebody did something in a town, the town lies in a province, and the province is asked for: each fact stands in
@@ -49,7 +49,7 @@ class Fiction(Source):
 
     def describe(self) -> dict[str, Any]:
         """The settings."""
-        return {"class": "Fiction", "count": self.count, "seed": self.seed, "decoys": self.decoys}
+        return {"class": "SyntheticQA", "count": self.count, "seed": self.seed, "decoys": self.decoys}
 
     def _record(self, number: int) -> Record:
         rng = random.Random(f"fiction:{self.seed}:{number}")  # a string seeds through SHA-512, the same everywhere

@@ -1,3 +1,12 @@
+from .ablation import Ablation as Ablation
+from .answer import Answer as Answer
+from .conditions import AblateDynamic as AblateDynamic
+from .conditions import AblateDynamicMinusStatic as AblateDynamicMinusStatic
+from .conditions import AblateRandom as AblateRandom
+from .conditions import AblateStatic as AblateStatic
+from .conditions import AblateStaticMinusDynamic as AblateStaticMinusDynamic
+from .conditions import Condition as Condition
+from .conditions import NoAblation as NoAblation
 from .plots import LABELS as LABELS
 from .table import pair_of as pair_of
 from .table import reference_condition as reference_condition

@@ -7,15 +7,15 @@ from rich.table import Table
 
 from datamodules import Prompts, Split
 from extract.errors import UserError
-from extract.generation import DynamicHeads, Generation, ablate
+from extract.generation import DynamicHeads, Generation, generate_ablated
 from extract.llm import LLM
 from extract.pipeline import LLMStage
 from extract.tasks import PromptBatch, Sample
 from extract.utils import on_rank_zero
-from probe.experiments.ablation.conditions import Condition, Dynamic, Known, Unmasked
+from probe.experiments.ablation.conditions import AblateDynamic, Condition, Known, NoAblation
 from probe.experiments.ablation.heatmap_grid import Cells, cell_figures
 from probe.experiments.ablation.outcomes import Outcomes, heads_of
-from probe.experiments.ablation.plots import draw_grid, draw_sweep
+from probe.experiments.ablation.plots import plot_grid, plot_sweep
 from probe.experiments.ablation.table import outcome_table, pair_lines
 from probe.heads import StoreHeads, read_store_heads
 from probe.results import Trial, Trials
@@ -30,12 +30,12 @@ class Ablation(LLMStage):
     Args:
         llm: The frozen model (linked from the top-level `llm:`).
         store: Its training samples give the static ranking and n (linked from the top-level `store:`).
-        conditions: What to silence, one experiment each; unmasked generation always runs.
-        k: Also silence only the first k dynamic heads, for each of these numbers (Fig. 3); 0 is unmasked.
+        conditions: What to ablate, one experiment each; unmasked generation always runs.
+        k: Also ablate only the first k dynamic heads, for each of these numbers (Fig. 3); 0 is unmasked.
         target: What makes a head dynamic: `copy_paste` (Eq. 1) or `reasoning` (Eq. 2).
         threshold: Reasoning scores only: from here on a head is dynamic.
         sink, local: First and last tokens that Eq. 2 leaves out.
-        operator: A silenced head's output is `zero`, or its `mean` over the prompt's positions.
+        operator: A ablated head's output is `zero`, or its `mean` over the prompt's positions.
         keep: Whose keys and values of a step later steps see: the `clean` pass's or the `masked` one's.
         split: Which samples of the store are training samples.
         count_empty: Whether steps without any dynamic head count in the average number n.
@@ -115,8 +115,8 @@ class Ablation(LLMStage):
     def _prepared(self, known: StoreHeads) -> list[Condition]:
         if any(k < 0 for k in self.k):
             raise UserError(f"model.k: numbers of heads, 0 or more, not {self.k}")
-        listed = [condition for condition in self.listed if not isinstance(condition, Unmasked)]
-        conditions = [Unmasked(), *(Dynamic(k) for k in self.k if k), *listed]
+        listed = [condition for condition in self.listed if not isinstance(condition, NoAblation)]
+        conditions = [NoAblation(), *(AblateDynamic(k) for k in self.k if k), *listed]
         average = round(known.average(self.count_empty))
         identity = known.identity
         for condition in conditions:
@@ -146,7 +146,7 @@ class Ablation(LLMStage):
         if not batch.samples:
             return
         self.known.refuse_shared([sample.id for sample in batch.samples])
-        found = ablate(self.llm, batch.samples, self.conditions, self.heads, self.operator, self.keep)
+        found = generate_ablated(self.llm, batch.samples, self.conditions, self.heads, self.operator, self.keep)
         trials = [
             self._trial(batch, sample, condition.name, found.of(row, place))
             for row, sample in enumerate(batch.samples)
@@ -210,13 +210,13 @@ class Ablation(LLMStage):
         """Conditions with their intervals, and each against the dynamic one."""
         return outcome_table(self.results, self.outcomes)
 
-    def drawings(self) -> "dict[str, Figure]":
+    def plots(self) -> "dict[str, Figure]":
         """Heatmaps of the first two metrics where there are cells, and curves over k where there is one."""
         drawn = {}
         note = pair_lines(self.results, self.outcomes)
         if self.cells is not None:
             for metric in self.outcomes.metrics[:2]:
-                drawn[f"{metric}_by_length_and_depth"] = draw_grid(self.outcomes, self.cells, metric, note)
+                drawn[f"{metric}_by_length_and_depth"] = plot_grid(self.outcomes, self.cells, metric, note)
         if self.k:
-            drawn["k_sweep"] = draw_sweep(self.results["figures"], self.outcomes, self.k, self.static_top)
+            drawn["k_sweep"] = plot_sweep(self.results["figures"], self.outcomes, self.k, self.static_top)
         return drawn

@@ -1,4 +1,4 @@
-"""One answer of a frozen LLM, with chosen heads silenced or none: the quickest way to see what heads do."""
+"""One answer of a frozen LLM, with chosen heads ablated or none: the quickest way to see what heads do."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -8,7 +8,7 @@ from jaxtyping import Bool, Int
 from torch import Tensor
 
 from extract.errors import UserError
-from extract.generation import DynamicHeads, ablate
+from extract.generation import DynamicHeads, generate_ablated
 from extract.llm import LLM
 from extract.prompts import render
 from extract.tasks import Sample
@@ -23,7 +23,7 @@ class Answer:
     Attributes:
         text: The answer.
         tokens: Generated tokens, the end token included.
-        scoring: Heads that copied from the evidence at each step (Eq. 1), before any was silenced.
+        scoring: Heads that copied from the evidence at each step (Eq. 1), before any was ablated.
 
     """
 
@@ -33,21 +33,21 @@ class Answer:
 
 
 class _Chosen:
-    """Silence the same heads at every step."""
+    """Ablate the same heads at every step."""
 
-    def __init__(self, silenced: Bool[Tensor, "head"]) -> None:
-        self._silenced = silenced
+    def __init__(self, ablated: Bool[Tensor, "head"]) -> None:
+        self._ablated = ablated
 
-    def silenced(self, dynamic: Tensor, order: Tensor) -> Tensor:
+    def ablated(self, dynamic: Tensor, order: Tensor) -> Tensor:
         """The chosen heads."""
         del order
-        return self._silenced.to(dynamic.device).expand_as(dynamic)
+        return self._ablated.to(dynamic.device).expand_as(dynamic)
 
 
 def answer(
     llm: LLM,
     prompt: str | Sequence[int],
-    silence: Sequence[Head] = (),
+    ablate: Sequence[Head] = (),
     evidence: Sequence[tuple[int, int]] = (),
     budget: int = 64,
 ) -> Answer:
@@ -57,7 +57,7 @@ def answer(
         llm: The frozen model.
         prompt: What a user says, put into the model's chat template; or the tokens of a whole prompt, as a score
             store keeps them (`store.steps(n).sample["prompt"]`).
-        silence: (layer, head) of the heads to silence.
+        ablate: (layer, head) of the heads to ablate.
         evidence: Token spans that count as evidence for `Answer.scoring`.
         budget: Most tokens to generate.
 
@@ -68,13 +68,13 @@ def answer(
     layers, heads = llm.identity.layers, llm.identity.heads
     if budget < 1:
         raise UserError(f"answer: a budget of at least 1 token, not {budget}")
-    silenced = torch.zeros(layers, heads, dtype=torch.bool)
-    for layer, head in silence:
+    ablated = torch.zeros(layers, heads, dtype=torch.bool)
+    for layer, head in ablate:
         if not (0 <= layer < layers and 0 <= head < heads):
             raise UserError(f"answer: there is no head {layer}-{head} among {layers} layers × {heads} heads")
-        silenced[layer, head] = True
+        ablated[layer, head] = True
     ids = render(llm.tokenizer, "", prompt).ids if isinstance(prompt, str) else list(prompt)
     sample = Sample(0, "", ids, list(evidence), budget, "", "")
-    found = ablate(llm, [sample], [_Chosen(silenced.flatten())], DynamicHeads()).of(0, 0)
+    found = generate_ablated(llm, [sample], [_Chosen(ablated.flatten())], DynamicHeads()).of(0, 0)
     text = str(llm.tokenizer.decode(found.tokens.tolist(), skip_special_tokens=True)).strip()
     return Answer(text, found.tokens, found.before.view(-1, layers, heads))

@@ -1,4 +1,4 @@
-"""Which heads an experiment silences at a step: the conditions of claim 2."""
+"""Which heads an experiment ablates at a step: the conditions of claim 2."""
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
@@ -15,7 +15,7 @@ from probe.heads import Ranking, read_ranking
 
 @dataclass(frozen=True)
 class Known:
-    """What conditions may know before the run, none of it from the prompts that are judged.
+    """What conditions may know before the run, none of it from the prompts that are evaluated.
 
     Attributes:
         layers, heads: Of the LLM, heads being those of one layer.
@@ -31,7 +31,7 @@ class Known:
 
 
 class Condition(ABC):
-    """A rule for silencing heads."""
+    """A rule for ablating heads."""
 
     name: str
     """Names the condition in tables and figures, complete once it is prepared."""
@@ -41,27 +41,27 @@ class Condition(ABC):
         del known
 
     @abstractmethod
-    def silenced(self, dynamic: Bool[Tensor, "row head"], order: Float[Tensor, "row head"]) -> Bool[Tensor, "row head"]:
-        """The heads to silence at a step, given its dynamic heads and their order (higher first)."""
+    def ablated(self, dynamic: Bool[Tensor, "row head"], order: Float[Tensor, "row head"]) -> Bool[Tensor, "row head"]:
+        """The heads to ablate at a step, given its dynamic heads and their order (higher first)."""
 
     def describe(self) -> dict[str, Any]:
         """What determines the choice, for the record of a run."""
         return {"name": self.name}
 
 
-class Unmasked(Condition):
-    """Silence nothing: plain greedy generation."""
+class NoAblation(Condition):
+    """Ablate nothing: plain greedy generation."""
 
     name = "none"
 
-    def silenced(self, dynamic: Tensor, order: Tensor) -> Tensor:
+    def ablated(self, dynamic: Tensor, order: Tensor) -> Tensor:
         """No head."""
         del order
         return torch.zeros_like(dynamic)
 
 
-class Dynamic(Condition):
-    """Silence the heads that score at this very step.
+class AblateDynamic(Condition):
+    """Ablate the heads that score at this very step.
 
     Args:
         top: At most this many of them, by score and then attention on the needle; null: all.
@@ -76,9 +76,9 @@ class Dynamic(Condition):
         """Check the number."""
         del known
         if self.top is not None and self.top < 0:
-            raise UserError(f"model.conditions: Dynamic.top must be at least 0, not {self.top}")
+            raise UserError(f"model.conditions: AblateDynamic.top must be at least 0, not {self.top}")
 
-    def silenced(self, dynamic: Tensor, order: Tensor) -> Tensor:
+    def ablated(self, dynamic: Tensor, order: Tensor) -> Tensor:
         """The dynamic heads, or the first of them."""
         return dynamic if self.top is None else first_heads(order, dynamic, self.top)
 
@@ -109,8 +109,8 @@ class _FixedSize(Condition):
         return {"name": self.name, "n": self._count}
 
 
-class Static(_FixedSize):
-    """Silence the top `n` of a static ranking, the same at every step.
+class AblateStatic(_FixedSize):
+    """Ablate the top `n` of a static ranking, the same at every step.
 
     Args:
         n: How many; null: as many as are dynamic on average.
@@ -133,7 +133,7 @@ class Static(_FixedSize):
         self.chosen = torch.zeros(known.layers * known.heads, dtype=torch.bool)
         self.chosen[ranking.top(self._count)] = True
 
-    def silenced(self, dynamic: Tensor, order: Tensor) -> Tensor:
+    def ablated(self, dynamic: Tensor, order: Tensor) -> Tensor:
         """The static heads."""
         del order
         return self.chosen.to(dynamic.device).expand_as(dynamic)
@@ -143,28 +143,28 @@ class Static(_FixedSize):
         return {"name": self.name, "heads": self.chosen.nonzero().flatten().tolist()}
 
 
-class StaticMinusDynamic(Static):
-    """Silence the static heads that do not score at this step: if only dynamic heads matter, it does no harm."""
+class AblateStaticMinusDynamic(AblateStatic):
+    """Ablate the static heads that do not score at this step: if only dynamic heads matter, it does no harm."""
 
     label = "static {n} minus dynamic"
 
-    def silenced(self, dynamic: Tensor, order: Tensor) -> Tensor:
+    def ablated(self, dynamic: Tensor, order: Tensor) -> Tensor:
         """Static heads without the dynamic ones."""
-        return super().silenced(dynamic, order) & ~dynamic
+        return super().ablated(dynamic, order) & ~dynamic
 
 
-class DynamicMinusStatic(Static):
-    """Silence the dynamic heads that are not static: what a fixed set misses."""
+class AblateDynamicMinusStatic(AblateStatic):
+    """Ablate the dynamic heads that are not static: what a fixed set misses."""
 
     label = "dynamic minus static {n}"
 
-    def silenced(self, dynamic: Tensor, order: Tensor) -> Tensor:
+    def ablated(self, dynamic: Tensor, order: Tensor) -> Tensor:
         """Dynamic heads without the static ones."""
-        return dynamic & ~super().silenced(dynamic, order)
+        return dynamic & ~super().ablated(dynamic, order)
 
 
-class Random(_FixedSize):
-    """Silence `n` heads of one random draw, the same in the whole run.
+class AblateRandom(_FixedSize):
+    """Ablate `n` heads of one random draw, the same in the whole run.
 
     Args:
         n: How many; null: as many as are dynamic on average.
@@ -187,7 +187,7 @@ class Random(_FixedSize):
         self._order = -drawn.argsort().float()  # the place of each head in the draw, first ones highest
         self.name += f" seed {self.seed}" + (", not dynamic" if self.exclude_dynamic else "")
 
-    def silenced(self, dynamic: Tensor, order: Tensor) -> Tensor:
+    def ablated(self, dynamic: Tensor, order: Tensor) -> Tensor:
         """The first heads of the draw."""
         del order
         allowed = ~dynamic if self.exclude_dynamic else torch.ones_like(dynamic)

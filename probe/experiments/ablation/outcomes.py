@@ -11,11 +11,11 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from extract.generation import Generation
-from probe.experiments.ablation.conditions import Unmasked
+from probe.experiments.ablation.conditions import NoAblation
 from probe.metrics import mean_interval, paired
 from probe.results import Trial
 
-EXTRA = ("silenced", "dynamic", "compensated", "compensated_static", "steps")
+EXTRA = ("ablated", "dynamic", "compensated", "compensated_static", "steps")
 
 
 @dataclass(frozen=True)
@@ -56,8 +56,8 @@ class Outcomes:
         return len(self.length)
 
     def solved(self) -> Bool[NDArray[np.bool_], "prompt"]:
-        """Prompts that the unmasked model solves: only on these can silencing do harm."""
-        right: NDArray[np.bool_] = self.values[self.metrics[0]][self.conditions.index(Unmasked.name)] == 1
+        """Prompts that the unmasked model solves: only on these can ablation do harm."""
+        right: NDArray[np.bool_] = self.values[self.metrics[0]][self.conditions.index(NoAblation.name)] == 1
         return right
 
     def groups(self) -> dict[str, Bool[NDArray[np.bool_], "prompt"]]:
@@ -92,14 +92,14 @@ class Outcomes:
 def heads_of(generation: Generation, static: Bool[Tensor, "head"]) -> dict[str, int | float]:
     """Heads of a generation in numbers.
 
-    Steps; dynamic and silenced heads a step, on average; compensated heads of the step that has most, all of them and
+    Steps; dynamic and ablated heads a step, on average; compensated heads of the step that has most, all of them and
     those of a static set: m(s).
     """
     new = generation.compensated()
     return {
         "steps": len(generation.tokens),
         "dynamic": float(generation.before.sum(dim=1).double().mean()),
-        "silenced": float(generation.silenced.sum(dim=1).double().mean()),
+        "ablated": float(generation.ablated.sum(dim=1).double().mean()),
         "compensated": int(new.sum(dim=1).max()),
         "compensated_static": int((new & static).sum(dim=1).max()),
     }

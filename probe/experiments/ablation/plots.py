@@ -1,4 +1,4 @@
-"""Heatmaps over length and depth (Figs. 2 and 6), and curves over the number of silenced heads (Figs. 3 and 7)."""
+"""Heatmaps over length and depth (Figs. 2 and 6), and curves over the number of ablated heads (Figs. 3 and 7)."""
 
 import math
 from typing import TYPE_CHECKING, Any
@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from probe.experiments.ablation.conditions import Unmasked
+from probe.experiments.ablation.conditions import NoAblation
 from probe.experiments.ablation.heatmap_grid import Cells
 from probe.experiments.ablation.outcomes import Outcomes
 
@@ -30,7 +30,7 @@ def cell_means(outcomes: Outcomes, cells: Cells, values: NDArray[np.float64]) ->
     return np.where(count, total / np.maximum(count, 1), np.nan), count
 
 
-def draw_grid(outcomes: Outcomes, cells: Cells, metric: str, note: str) -> "Figure":
+def plot_grid(outcomes: Outcomes, cells: Cells, metric: str, note: str) -> "Figure":
     """One heatmap for each condition; each cell with its n, blank without any; the paired comparison below."""
     from matplotlib.figure import Figure
 
@@ -47,7 +47,7 @@ def draw_grid(outcomes: Outcomes, cells: Cells, metric: str, note: str) -> "Figu
             continue
         means, n = cell_means(outcomes, cells, outcomes.values[metric][place])
         image = _heatmap(axis, means, n, cells.fade)
-        axis.set_title(f"silenced: {outcomes.conditions[place]}", fontsize=9)
+        axis.set_title(f"ablated: {outcomes.conditions[place]}", fontsize=9)
         axis.set_xticks(range(len(lengths)), [f"{value:g}" for value in lengths], rotation=90, fontsize=7)
         axis.set_yticks(range(len(depths)), [f"{value:g}" for value in depths], fontsize=7)
         axis.set_xlabel("context length (tokens)", fontsize=8)
@@ -77,7 +77,7 @@ def _heatmap(axis: "Axes", means: Any, count: Any, fade: bool) -> Any:
     return image
 
 
-def draw_sweep(figures: dict[str, Any], outcomes: Outcomes, ks: list[int], static_top: int) -> "Figure":
+def plot_sweep(figures: dict[str, Any], outcomes: Outcomes, ks: list[int], static_top: int) -> "Figure":
     """Both metrics and the compensated heads against k; other conditions as level lines."""
     from matplotlib.figure import Figure
 
@@ -87,14 +87,14 @@ def draw_sweep(figures: dict[str, Any], outcomes: Outcomes, ks: list[int], stati
     for axis, name in zip(axes, panels, strict=True):
         for group, style, marker in (("all", "-", "o"), ("solved", "--", "s")):
             _curve(axis, figures[group], ks, name, (style, marker), group)
-        others = [c for c in outcomes.conditions if not c.startswith("dynamic top") and c != Unmasked.name]
+        others = [c for c in outcomes.conditions if not c.startswith("dynamic top") and c != NoAblation.name]
         for place, condition in enumerate(others):
             level = figures["all"][condition][name]["value"]
             axis.axhline(level, color=str(0.25 + 0.5 * place / max(len(others), 1)), linewidth=1.2, linestyle=":")
             axis.annotate(
                 condition, (1, level), xycoords=("axes fraction", "data"), fontsize=6, ha="right", va="bottom"
             )
-        axis.set_xlabel("dynamic heads silenced at each step, at most (k)", fontsize=8)
+        axis.set_xlabel("dynamic heads ablated at each step, at most (k)", fontsize=8)
         axis.set_ylabel(_sweep_label(name, static_top), fontsize=8)
         axis.set_ylim(bottom=0, top=1.02 if name in LABELS else None)
         axis.grid(alpha=0.25)
@@ -111,7 +111,7 @@ def _sweep_label(name: str, static_top: int) -> str:
 
 
 def _curve(axis: "Axes", figures: Any, ks: list[int], name: str, look: tuple[str, str], group: str) -> None:
-    cells = [figures[f"dynamic top {k}" if k else Unmasked.name][name] for k in ks]
+    cells = [figures[f"dynamic top {k}" if k else NoAblation.name][name] for k in ks]
     values, low, high = (np.array([cell[key] for cell in cells]) for key in ("value", "low", "high"))
     color = "#00449e" if group == "all" else "#b8860b"
     label = f"{group} (n = {cells[0]['n']})"

@@ -4,7 +4,7 @@ from typing import Any
 
 from rich.table import Table
 
-from probe.experiments.ablation.conditions import Unmasked
+from probe.experiments.ablation.conditions import NoAblation
 from probe.experiments.ablation.outcomes import Outcomes
 
 Results = dict[str, Any]
@@ -15,15 +15,15 @@ def outcome_table(results: Results, outcomes: Outcomes) -> Table:
     first, second = outcomes.metrics[:2]
     reference = reference_condition(outcomes.conditions)
     out = Table(title=_title(results), caption=_caption(results, reference))
-    for header in ("silenced", "heads a step", first, second, f"{first}, solved", f"{second}, solved"):
-        out.add_column(header, justify="right" if header != "silenced" else "left")
+    for header in ("ablated", "heads a step", first, second, f"{first}, solved", f"{second}, solved"):
+        out.add_column(header, justify="right" if header != "ablated" else "left")
     out.add_column("compensated", justify="right")
     out.add_column(f"{first} against {reference}", justify="right")
     for name in outcomes.conditions:
         all_, solved = (results["figures"][group][name] for group in ("all", "solved"))
         out.add_row(
             name,
-            f"{all_['silenced']['value']:.2f}",
+            f"{all_['ablated']['value']:.2f}",
             *(_cell(figures[metric]) for figures in (all_, solved) for metric in (first, second)),
             f"{all_['compensated_static']['value']:.2f}",
             _against(results["pairs"]["all"], name, reference, first),
@@ -34,7 +34,7 @@ def outcome_table(results: Results, outcomes: Outcomes) -> Table:
 def _title(results: Results) -> str:
     return (
         f"Ablation of {results['llm']['name']} ({results['operator']} operator, {results['keep']} keys kept): "
-        f"{results['prompts']} prompts, {results['solved']} solved without silencing"
+        f"{results['prompts']} prompts, {results['solved']} solved without ablation"
     )
 
 
@@ -42,7 +42,7 @@ def _caption(results: Results, reference: str) -> str:
     average, store = results["average_dynamic_heads"], results["store"]
     return (
         "[95 % interval: Wilson for shares, bootstrap over prompts for others]; solved: prompts that the unmasked "
-        "model solves; compensated: static heads that score after silencing and did not before, most at a step, mean "
+        "model solves; compensated: static heads that score after ablation and did not before, most at a step, mean "
         f"over prompts; against {reference}: difference, prompts won and lost, exact McNemar p on the same prompts; "
         f"dynamic heads a step in {store['store']}: {average['non_empty']:.2f} where there are any, "
         f"{average['all']:.2f} over all steps"
@@ -57,7 +57,7 @@ def _cell(figure: dict[str, float]) -> str:
 def reference_condition(conditions: list[str]) -> str:
     """What the others are compared with: all dynamic heads, else the most of them, else none."""
     tops = [name for name in conditions if name.startswith("dynamic top")]
-    return "dynamic" if "dynamic" in conditions else [Unmasked.name, *tops][-1]
+    return "dynamic" if "dynamic" in conditions else [NoAblation.name, *tops][-1]
 
 
 def pair_of(pairs: list[dict[str, Any]], first: str, second: str, metric: str) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""Claim 3 on a score store: does the hidden state foretell the heads of k steps later? (Figs. 4 and 8, A.4)."""
+"""Claim 3 on a score store: does the hidden state predict the heads of k steps later? (Figs. 4 and 8, A.4)."""
 
 from collections import defaultdict
 from typing import TYPE_CHECKING, Any
@@ -13,7 +13,7 @@ from datamodules import Pass, ResampledSequences, Rows
 from extract.errors import UserError
 from probe.experiments.correlation.cca import Canonical, JointMoments, canonical, correlations_on
 from probe.experiments.correlation.moments import PairedMoments
-from probe.experiments.correlation.plots import draw_correlations
+from probe.experiments.correlation.plots import plot_correlations
 from probe.metrics import jackknife
 
 if TYPE_CHECKING:
@@ -34,16 +34,16 @@ Triple = NDArray[np.float64]
 def summary(correlations: Float[NDArray[np.float64], "component"]) -> Triple:
     """Component 1, mean of the first 10, mean of the first 50, or of as many as there are.
 
-    A component that never moves on the judged rows foretells nothing there, and counts 0.
+    A component that never moves on the evaluation rows predicts nothing there, and counts 0.
     """
     known = np.nan_to_num(correlations)
     return np.array([known[0], known[:10].mean(), known[:50].mean()])
 
 
 class Correlation(LightningModule):
-    """CCA of hidden states and the scores of k steps later, fitted on training samples, judged on others.
+    """CCA of hidden states and the scores of k steps later, fitted on training samples, evaluated on others.
 
-    Every figure follows from moments: one pass over the training samples gives the fit, one over the judged samples
+    Every figure follows from moments: one pass over the training samples gives the fit, one over the evaluation samples
     the correlations there, one for each draw of a null the correlations that are left without any relation, and one
     over the groups the jackknife's intervals.
 
@@ -107,12 +107,12 @@ class Correlation(LightningModule):
             "store": data.test_store.fingerprint,
             "llm": data.identity.as_dict(),
             "target": data.target,
-            "judged": data.test_path or data.judged,
+            "evaluation": data.test_path or data.evaluation,
             "split": data.split_record(),
             "permutations": data.permutations,
             "groups": data.groups,
             "seed": data.resampling_seed,
-            "samples": {part: self._samples(part) for part in ("train", "judged")},
+            "samples": {part: self._samples(part) for part in ("train", "evaluation")},
             "hidden_variance": self.variances[0],
             "score_variance": self.variances[1],
             "paper_component_1": dict(enumerate(PAPER[data.target])),
@@ -147,7 +147,7 @@ class Correlation(LightningModule):
         return None if moments is None else canonical(moments, self.components, *self.variances)
 
     def _leave_out(self, which: Pass, moments: Moments) -> None:
-        """The figures without this group's training samples, and then, on the same fit, without its judged ones."""
+        """The figures without this group's training samples, and then, on the same fit, without its evaluation ones."""
         rest = [
             whole if part is None or whole is None else whole.without(part)
             for whole, part in zip(self._whole[which.part], moments, strict=True)
@@ -161,7 +161,7 @@ class Correlation(LightningModule):
 
     def _offset(self, k: int) -> dict[str, Any]:
         """Everything about one k."""
-        fit, sides = self._fits[k], {name: self._whole[name][k] for name in ("train", "judged")}
+        fit, sides = self._fits[k], {name: self._whole[name][k] for name in ("train", "evaluation")}
         pairs = {name: 0 if side is None else side.count for name, side in sides.items()}
         known = fit is not None and len(fit.correlations) > 0
         return {
@@ -209,7 +209,7 @@ class Correlation(LightningModule):
         samples = found["samples"]
         title = f"Canonical correlations of hidden state and the scores of k steps later ({found['target']})"
         caption = (
-            f"fitted on {samples['train']} training samples, held out: {samples['judged']} ({found['judged']}); "
+            f"fit on {samples['train']} training samples, held out: {samples['evaluation']} ({found['evaluation']}); "
             f"[95 % jackknife interval, {found['groups']} groups of samples]; nulls: the scores of another sample, "
             f"from a random step on and at the same step, mean of {found['permutations']} draws; "
             f"{self._shortfall()}paper: llama3.1-8b"
@@ -235,9 +235,9 @@ class Correlation(LightningModule):
             return ""
         return f"only {fewest} components exist where fewest do, not {self.components}: means are of what there is; "
 
-    def drawings(self) -> "dict[str, Figure]":
+    def plots(self) -> "dict[str, Figure]":
         """Fig. 4 / 8 with held-out samples and nulls beside the fit."""
-        return {"correlation_over_offsets": draw_correlations(self.results, KINDS, FIGURES)}
+        return {"correlation_over_offsets": plot_correlations(self.results, KINDS, FIGURES)}
 
 
 def _in_sample(fit: Canonical | None) -> Triple:

@@ -10,7 +10,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 
-LOOKS = {
+LINE_STYLES = {
     "in_sample": ("fitting samples", "#08519c", "-", "o"),
     "held_out": ("held-out samples", "#e6550d", "-", "s"),
     "null_shifted": ("null: another sample, shifted", "0.35", ":", "v"),
@@ -19,7 +19,7 @@ LOOKS = {
 TITLES = {"component_1": "component 1", "top_10_mean": "mean of the top 10", "top_50_mean": "mean of the top 50"}
 
 
-def draw_correlations(results: dict[str, Any], kinds: Sequence[str], figures: Sequence[str]) -> "Figure":
+def plot_correlations(results: dict[str, Any], kinds: Sequence[str], figures: Sequence[str]) -> "Figure":
     """One panel for each figure, correlation against k; bands are intervals, of a null its range over draws."""
     from matplotlib.figure import Figure
 
@@ -48,7 +48,7 @@ def _line(axis: "Axes", offsets: list[dict[str, Any]], kind: str, name: str) -> 
     cells = [(offset["k"], offset[kind][name]) for offset in offsets if offset.get(kind)]
     if not cells:
         return
-    label, colour, line, marker = LOOKS[kind]
+    label, colour, line, marker = LINE_STYLES[kind]
     k = [number for number, _ in cells]
     value, low, high = (np.array([cell[key] for _, cell in cells], dtype=float) for key in ("value", "low", "high"))
     axis.plot(k, value, color=colour, linestyle=line, marker=marker, markersize=4, label=label)

@@ -4,6 +4,6 @@ from .metrics import Turnover as Turnover
 from .metrics import TurnoverSums as TurnoverSums
 from .metrics import shuffle_steps as shuffle_steps
 from .metrics import top_heads as top_heads
-from .plots import draw_frequencies as draw_frequencies
-from .plots import draw_steps as draw_steps
 from .plots import most_varying as most_varying
+from .plots import plot_frequencies as plot_frequencies
+from .plots import plot_steps as plot_steps

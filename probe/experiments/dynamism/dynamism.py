@@ -13,7 +13,7 @@ from datamodules import Rows, Sequences
 from extract.errors import UserError
 from extract.llm import LLM
 from probe.experiments.dynamism.metrics import FIGURES, Turnover, TurnoverSums, shuffle_steps, top_heads
-from probe.experiments.dynamism.plots import draw_frequencies, draw_steps, most_varying
+from probe.experiments.dynamism.plots import most_varying, plot_frequencies, plot_steps
 from probe.heads import HeadMeans, Ranking, read_ranking
 
 if TYPE_CHECKING:
@@ -32,7 +32,7 @@ PUBLISHED = ("jaccard_static", "jaccard_adjacent", "entropy")
 
 
 class Dynamism(LightningModule):
-    """Measure how the dynamic heads change: training samples rank the static heads, the judged samples are measured.
+    """How dynamic heads change: training samples rank the static heads, the evaluation samples are measured.
 
     Args:
         num_heads: Linked from the store.
@@ -40,7 +40,7 @@ class Dynamism(LightningModule):
         static: A published ranking (.json, .yaml, .tsv) instead of the training samples' means.
         threshold: A reasoning score from here on makes a head dynamic (copy-paste scores are 0 or 1).
         top: Take this many best heads of each step as its dynamic heads instead: of those that score at all.
-        sample: The sample drawn step by step; by default the first judged one.
+        sample: The sample drawn step by step; by default the first evaluation one.
         resamples: Of the bootstrap over samples.
         seed: Of the bootstrap and of the shuffled baseline.
 
@@ -79,9 +79,9 @@ class Dynamism(LightningModule):
             )
         if self.static_file is not None:
             self._published()
-        samples = self._data.judged_samples()
+        samples = self._data.evaluation_samples()
         if self.sample is not None and self.sample not in samples:
-            raise UserError(f"model.sample {self.sample} is not among the judged samples, {samples[:3]}, …")
+            raise UserError(f"model.sample {self.sample} is not among the evaluation samples, {samples[:3]}, …")
 
     def _check_data(self) -> None:
         if not isinstance(getattr(self.trainer, "datamodule", None), Sequences):
@@ -105,7 +105,7 @@ class Dynamism(LightningModule):
         return scores >= (0.5 if self._data.target == "copy_paste" else self.threshold)
 
     def test_step(self, batch: Rows, batch_idx: int, dataloader_idx: int = 0) -> None:
-        """Training samples first, for the ranking; then the judged ones."""
+        """Training samples first, for the ranking; then the evaluation ones."""
         if dataloader_idx == 0:
             self.means.update(batch.scores)
             return
@@ -134,7 +134,7 @@ class Dynamism(LightningModule):
             "llm": data.identity.as_dict(),
             "target": data.target,
             "dynamic_heads": "copy_paste" if data.target == "copy_paste" else self._definition(),
-            "judged": data.test_path or data.judged,
+            "evaluation": data.test_path or data.evaluation,
             "split": data.split_record(),
             "samples": len(sums["dynamic"].sums),
             "steps": int(sums["dynamic"].sums[:, 0].sum()),
@@ -179,7 +179,7 @@ class Dynamism(LightningModule):
             "[95 % bootstrap interval over samples]; shuffled: each head's activations permuted "
             "over the steps of a sample"
         )
-        title = f"Turnover of heads: {found['steps']:,} steps of {found['samples']} samples ({found['judged']})"
+        title = f"Turnover of heads: {found['steps']:,} steps of {found['samples']} samples ({found['evaluation']})"
         out = Table(title=title, caption=caption)
         for header in ("", "here", "shuffled", "paper, llama3.1-8b"):
             out.add_column(header, justify="right" if header else "left")
@@ -189,7 +189,7 @@ class Dynamism(LightningModule):
             out.add_row(name, *cells, "" if published is None else f"{published:.4f}")
         return out
 
-    def drawings(self) -> "dict[str, Figure]":
+    def plots(self) -> "dict[str, Figure]":
         """Fig. 1 of one sample, and the map of frequencies."""
         per_layer = self._data.identity.heads
         example = self.results["example"]
@@ -198,22 +198,22 @@ class Dynamism(LightningModule):
         steps, samples = self.results["steps"], self.results["samples"]
         frequency = f"{steps:,} steps of {samples} samples; framed: static top {self.static_top}"
         return {
-            "heads_over_steps": draw_steps(scores, tokens, example["heads"], per_layer, title),
-            "activation_frequency": draw_frequencies(
+            "heads_over_steps": plot_steps(scores, tokens, example["heads"], per_layer, title),
+            "activation_frequency": plot_frequencies(
                 self.frequency, self.results["static_heads"], per_layer, frequency
             ),
         }
 
     def _example(self) -> dict[str, Any]:
-        """Fig. 1 of one judged sample: its most varying heads, and their scores [step, head], NaN as None."""
-        number = self._data.judged_samples()[0] if self.sample is None else self.sample
+        """Fig. 1 of one evaluation sample: its most varying heads, and their scores [step, head], NaN as None."""
+        number = self._data.evaluation_samples()[0] if self.sample is None else self.sample
         scores, tokens = self._steps(number)
         heads = most_varying(scores, 10)
         shown = [[round(float(x), 4) if np.isfinite(x) else None for x in row] for row in scores[:, heads]]
         return {"sample": number, "tokens": tokens, "heads": heads, "scores": shown}
 
     def _steps(self, number: int) -> tuple[Any, list[str]]:
-        """Scores and token texts of a judged sample's steps."""
+        """Scores and token texts of a evaluation sample's steps."""
         store = self._data.test_store
         rows = np.flatnonzero(store.scalars("sample") == number)
         ids = store.scalars("token")[rows].tolist()

@@ -22,7 +22,7 @@ def most_varying(scores: Float[NDArray[np.float32], "step head"], count: int) ->
     return heads
 
 
-def draw_steps(
+def plot_steps(
     scores: Float[NDArray[np.float32], "step chosen"],
     tokens: Sequence[str],
     heads: Sequence[int],
@@ -52,7 +52,7 @@ def _visible(token: str) -> str:
     return printable(shown) or "∅"
 
 
-def draw_frequencies(
+def plot_frequencies(
     frequency: Float[NDArray[np.float64], "head"],
     static: Sequence[int],
     heads_per_layer: int,

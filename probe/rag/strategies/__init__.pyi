@@ -1,4 +1,4 @@
-from .base import Moment as Moment
+from .base import RetrievalState as RetrievalState
 from .base import Retrieved as Retrieved
 from .base import Strategy as Strategy
 from .windows import Windows as Windows

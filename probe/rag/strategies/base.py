@@ -20,7 +20,7 @@ class Retrieved:
 
 
 @dataclass(frozen=True)
-class Moment:
+class RetrievalState:
     """Where a retrieval takes place.
 
     Attributes:
@@ -62,7 +62,7 @@ class Strategy(ABC):
         self.windows, self.trigger = self.windows or windows, self.trigger or trigger
         self.windows.check()
 
-    def meet(self, probe: ProbeRegressor) -> None:
+    def set_probe(self, probe: ProbeRegressor) -> None:
         """See the trained probe."""
         del probe
 
@@ -77,6 +77,6 @@ class Strategy(ABC):
         del question
         return []
 
-    def retrieve(self, moment: Moment) -> Retrieved:
+    def retrieve(self, state: RetrievalState) -> Retrieved:
         """What becomes visible: by default what is visible anyway."""
-        return Retrieved(self.first(moment.question))
+        return Retrieved(self.first(state.question))

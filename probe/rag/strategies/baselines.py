@@ -4,11 +4,11 @@ from typing import Any, Literal
 
 from extract.prompts import Span
 from probe.rag import Never, Question, Trigger
-from probe.rag.strategies.base import Moment, Retrieved, Strategy
+from probe.rag.strategies.base import RetrievalState, Retrieved, Strategy
 from probe.rag.strategies.windows import Windows, merged
 
 
-class Gold(Strategy):
+class GoldEvidence(Strategy):
     """The supporting facts themselves.
 
     Args:
@@ -38,12 +38,12 @@ class Gold(Strategy):
         """The facts, if always."""
         return merged(question.sample.evidence) if self.when == "always" else []
 
-    def retrieve(self, moment: Moment) -> Retrieved:
+    def retrieve(self, state: RetrievalState) -> Retrieved:
         """The facts."""
-        return Retrieved(merged(moment.question.sample.evidence))
+        return Retrieved(merged(state.question.sample.evidence))
 
 
-class Full(Strategy):
+class FullContext(Strategy):
     """Everything visible all the time: the model as it is."""
 
     label = "full"

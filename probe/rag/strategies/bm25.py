@@ -8,7 +8,7 @@ import bm25s
 from extract.errors import UserError
 from extract.prompts import Span
 from probe.rag import Trigger
-from probe.rag.strategies.base import Moment, Retrieved, Strategy
+from probe.rag.strategies.base import RetrievalState, Retrieved, Strategy
 from probe.rag.strategies.windows import Windows, merged
 
 
@@ -43,10 +43,10 @@ class BM25(Strategy):
         """With the tokens."""
         return {**super().describe(), "tokens": self.tokens}
 
-    def retrieve(self, moment: Moment) -> Retrieved:
+    def retrieve(self, state: RetrievalState) -> Retrieved:
         """The best sentences."""
-        question = moment.question
-        query = f"{question.sample.question} {moment.text}"
+        question = state.question
+        query = f"{question.sample.question} {state.text}"
         return Retrieved(merged(best_sentences(question.sentences, query, self.tokens)))
 
 

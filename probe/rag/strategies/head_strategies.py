@@ -12,7 +12,7 @@ from extract.errors import UserError
 from extract.scores import kept_keys, reasoning_score
 from probe.models import ProbeRegressor
 from probe.rag import Trigger
-from probe.rag.strategies.base import Moment, Retrieved, Strategy
+from probe.rag.strategies.base import RetrievalState, Retrieved, Strategy
 from probe.rag.strategies.windows import Windows
 
 
@@ -20,51 +20,51 @@ class HeadStrategy(Strategy):
     """Algorithm 2 with some heads' attention."""
 
     @abstractmethod
-    def heads(self, moment: Moment, count: int) -> list[int]:
+    def heads(self, state: RetrievalState, count: int) -> list[int]:
         """The heads to listen to, layer-major."""
 
-    def retrieve(self, moment: Moment) -> Retrieved:
+    def retrieve(self, state: RetrievalState) -> Retrieved:
         """Windows about the context positions that the heads look at, on average."""
         assert self.windows is not None
-        heads = self.heads(moment, self.windows.heads)
-        start, end = moment.question.context
-        rows = moment.seen.rows
+        heads = self.heads(state, self.windows.heads)
+        start, end = state.question.context
+        rows = state.seen.rows
         scores = rows[torch.tensor(heads, device=rows.device), start:end].mean(dim=0)
         return Retrieved([(start + a, start + b) for a, b in self.windows.around(scores)], heads)
 
 
-class Dynamic(HeadStrategy):
+class DynamicHeadsStrategy(HeadStrategy):
     """The heads that the probe expects, from the hidden state, to score highest now."""
 
     label, uses_probe, paper = "dynamic", True, "dynamic"
 
-    def meet(self, probe: ProbeRegressor) -> None:
+    def set_probe(self, probe: ProbeRegressor) -> None:
         """Keep the probe."""
         self._probe = probe
 
     @torch.inference_mode()
-    def heads(self, moment: Moment, count: int) -> list[int]:
+    def heads(self, state: RetrievalState, count: int) -> list[int]:
         """Highest predictions."""
-        hidden = moment.seen.hidden[None].to(self._probe.head_means)
+        hidden = state.seen.hidden[None].to(self._probe.head_means)
         return top(self._probe.predict_scores(hidden)[0], count)
 
 
-class Static(HeadStrategy):
+class StaticHeadsStrategy(HeadStrategy):
     """Fixed heads: the highest mean score over the probe's training rows."""
 
     label, uses_probe, paper = "static", False, "static"
 
-    def meet(self, probe: ProbeRegressor) -> None:
+    def set_probe(self, probe: ProbeRegressor) -> None:
         """The probe carries these means."""
         self._means = probe.head_means
 
-    def heads(self, moment: Moment, count: int) -> list[int]:
+    def heads(self, state: RetrievalState, count: int) -> list[int]:
         """The same at each retrieval."""
-        del moment
+        del state
         return top(self._means, count)
 
 
-class DynamicRandom(HeadStrategy):
+class DynamicRandomHeadsStrategy(HeadStrategy):
     """New random heads at each retrieval.
 
     Args:
@@ -89,25 +89,25 @@ class DynamicRandom(HeadStrategy):
         """With the seed."""
         return {**super().describe(), "seed": self.seed}
 
-    def heads(self, moment: Moment, count: int) -> list[int]:
+    def heads(self, state: RetrievalState, count: int) -> list[int]:
         """A fresh draw."""
-        return self._draw(moment, count, f"{self.seed}:{moment.question.sample.id}:{moment.number}")
+        return self._draw(state, count, f"{self.seed}:{state.question.sample.id}:{state.number}")
 
-    def _draw(self, moment: Moment, count: int, seed: str) -> list[int]:
-        return random.Random(seed).sample(range(len(moment.seen.rows)), count)
+    def _draw(self, state: RetrievalState, count: int, seed: str) -> list[int]:
+        return random.Random(seed).sample(range(len(state.seen.rows)), count)
 
 
-class FixedRandom(DynamicRandom):
+class FixedRandomHeadsStrategy(DynamicRandomHeadsStrategy):
     """Random heads, the same at every retrieval of every question."""
 
     label, paper = "fixed random", "fixed random"
 
-    def heads(self, moment: Moment, count: int) -> list[int]:
+    def heads(self, state: RetrievalState, count: int) -> list[int]:
         """One draw."""
-        return self._draw(moment, count, f"{self.seed}")
+        return self._draw(state, count, f"{self.seed}")
 
 
-class Oracle(HeadStrategy):
+class OracleHeadsStrategy(HeadStrategy):
     """The heads whose true reasoning score (Eq. 2) is highest now: what a perfect probe would choose.
 
     Args:
@@ -139,9 +139,9 @@ class Oracle(HeadStrategy):
         """With the tokens left out."""
         return {**super().describe(), "sink": self.sink, "local": self.local}
 
-    def heads(self, moment: Moment, count: int) -> list[int]:
+    def heads(self, state: RetrievalState, count: int) -> list[int]:
         """Highest scores, by the supporting facts."""
-        return top(true_scores(moment, self.sink, self.local), count)
+        return top(true_scores(state, self.sink, self.local), count)
 
 
 def top(scores: Float[Tensor, "head"], count: int) -> list[int]:
@@ -150,12 +150,12 @@ def top(scores: Float[Tensor, "head"], count: int) -> list[int]:
     return found
 
 
-def true_scores(moment: Moment, sink: int, local: int) -> Float[Tensor, "head"]:
+def true_scores(state: RetrievalState, sink: int, local: int) -> Float[Tensor, "head"]:
     """Eq. 2 of each head at this query; −1 for a head without any kept attention."""
-    rows = moment.seen.rows
+    rows = state.seen.rows
     keys = rows.shape[1]
     kept = kept_keys(torch.ones(1, keys, dtype=torch.bool, device=rows.device), sink, local)[0]
     evidence = torch.zeros(keys, dtype=torch.bool, device=rows.device)
-    evidence[torch.tensor(sorted(moment.question.evidence), dtype=torch.long, device=rows.device)] = True
+    evidence[torch.tensor(sorted(state.question.evidence), dtype=torch.long, device=rows.device)] = True
     on_evidence, on_kept = ((rows * columns).sum(dim=1)[None] for columns in (kept & evidence, kept))
     return reasoning_score(on_evidence, on_kept, (kept & evidence).any()[None])[0].nan_to_num(nan=-1.0)

@@ -1,4 +1,4 @@
-"""Figs. 2, 3, 6 and 7: what the model still answers with heads silenced."""
+"""Figs. 2, 3, 6 and 7: what the model still answers with heads ablated."""
 
 from typing import Any
 
@@ -16,7 +16,7 @@ def takes(record: dict[str, Any], target: str, sweep: bool) -> bool:
 
 
 def _sweep(record: dict[str, Any]) -> list[int]:
-    """The numbers of heads that were silenced at most, 0 first."""
+    """The numbers of heads that were ablated at most, 0 first."""
     tops = [int(name.removeprefix("dynamic top ")) for name in record["conditions"] if name.startswith("dynamic top ")]
     return [0, *sorted(tops)] if tops else []
 
@@ -36,7 +36,7 @@ def _table(record: dict[str, Any], metrics: list[str]) -> TableView:
     for name, figures in record["figures"]["all"].items():
         solved = record["figures"]["solved"][name]
         cells = [
-            Cell(f"{figures['silenced']['value']:.2f}"),
+            Cell(f"{figures['ablated']['value']:.2f}"),
             *(measured(figures[metric], strong=metric == metrics[0]) for metric in metrics),
             measured(solved[metrics[0]]),
             measured(figures["compensated_static"], 2),
@@ -44,9 +44,9 @@ def _table(record: dict[str, Any], metrics: list[str]) -> TableView:
         ]
         rows.append((name, cells))
     note = (
-        f"{record['prompts']} prompts, {record['solved']} solved without silencing; {record['operator']} operator, "
+        f"{record['prompts']} prompts, {record['solved']} solved without ablation; {record['operator']} operator, "
         f"{record['keep']} keys kept. 95 % intervals: Wilson for shares, bootstrap over prompts for others; p: exact "
-        "McNemar test on the same prompts. compensated: static heads that score after silencing and did not before, "
+        "McNemar test on the same prompts. compensated: static heads that score after ablation and did not before, "
         "most at a step, mean over prompts. The paper (llama3.1-8b): dynamic takes accuracy to near 0, random does not."
     )
     names = [LABELS.get(metric, metric).split(" (")[0] for metric in metrics]
@@ -85,7 +85,7 @@ def _bars(record: dict[str, Any], metric: str) -> Figure:
     height = 110 + 34 * len(values)
     x, y = axis(LABELS.get(metric, metric), range=[0, 1.02]), axis("", autorange="reversed")
     spec = {"data": [bars], "layout": layout(x, y, height)}
-    return Figure(f"{LABELS.get(metric, metric)} by what is silenced", spec, "Bars with 95 % intervals")
+    return Figure(f"{LABELS.get(metric, metric)} by what is ablated", spec, "Bars with 95 % intervals")
 
 
 def _curve(record: dict[str, Any], name: str) -> Figure:
@@ -99,8 +99,8 @@ def _curve(record: dict[str, Any], name: str) -> Figure:
             level = record["figures"]["all"][condition][name]["value"]
             traces += line(condition, [ks[0], ks[-1]], [{"value": level}] * 2, look + 2)
     label = LABELS.get(name, "compensated heads of the static set")
-    spec = {"data": traces, "layout": layout(axis("dynamic heads silenced at each step, at most (k)"), axis(label))}
-    return Figure(f"{label} against k", spec, "Lines against the number of silenced heads with 95 % intervals")
+    spec = {"data": traces, "layout": layout(axis("dynamic heads ablated at each step, at most (k)"), axis(label))}
+    return Figure(f"{label} against k", spec, "Lines against the number of ablated heads with 95 % intervals")
 
 
 def _maps(record: dict[str, Any], metric: str) -> list[Figure]:
@@ -112,7 +112,7 @@ def _maps(record: dict[str, Any], metric: str) -> list[Figure]:
     group = f"{LABELS.get(metric, metric)} by context length and depth of the evidence; number in a cell: its prompts"
     return [
         Figure(
-            f"silenced: {name}", {"data": [_map(record["cells"], found)], "layout": plan}, f"Heatmap of {metric}", group
+            f"ablated: {name}", {"data": [_map(record["cells"], found)], "layout": plan}, f"Heatmap of {metric}", group
         )
         for name, found in grids.items()
     ]

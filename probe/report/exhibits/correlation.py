@@ -1,11 +1,11 @@
-"""Figs. 4 and 8: does the hidden state foretell the heads of later steps? And the same by probes."""
+"""Figs. 4 and 8: does the hidden state predict the heads of later steps? And the same by probes."""
 
 from typing import Any
 
 from probe.experiments.correlation import FIGURES, KINDS, TITLES
-from probe.experiments.correlation import LOOKS as KIND_NAMES
+from probe.experiments.correlation import LINE_STYLES as KIND_NAMES
 from probe.models import KINDS as PROBE_KINDS
-from probe.models import LOOKS as PROBE_NAMES
+from probe.models import LINE_STYLES as PROBE_NAMES
 from probe.models import NAMES, SHOWN
 from probe.report import EMPTY, Cell, Figure, TableView, View, axis, layout, line, measured
 
@@ -31,16 +31,16 @@ def _table(record: dict[str, Any]) -> TableView:
             for kind in KINDS
         ]
         published = Cell(f"{paper[offset['k']]:.3f}") if offset["k"] in paper else EMPTY
-        pairs = f"{offset['pairs']['train']:,} / {offset['pairs']['judged']:,}"
+        pairs = f"{offset['pairs']['train']:,} / {offset['pairs']['evaluation']:,}"
         rows.append((f"k = {offset['k']}", [*cells, published, Cell(pairs), Cell(str(offset["components"]))]))
     samples = record["samples"]
     note = (
-        f"Component 1. Fitted on {samples['train']} training samples, judged on {samples['judged']} others; in "
+        f"Component 1. Fitted on {samples['train']} training samples, evaluated on {samples['evaluation']} others; in "
         f"brackets the 95 % jackknife interval over {record['groups']} groups of samples. Nulls: the scores of another "
         f"sample, mean of {record['permutations']} draws."
     )
     names = [KIND_NAMES[kind][0] for kind in KINDS]
-    return TableView([*names, "paper, llama3.1-8b", "pairs fitted / judged", "components"], rows, note)
+    return TableView([*names, "paper, llama3.1-8b", "pairs fitted / evaluated", "components"], rows, note)
 
 
 def _figure(record: dict[str, Any], name: str) -> Figure:

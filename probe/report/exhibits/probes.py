@@ -41,21 +41,21 @@ def takes_regressor(record: dict[str, Any]) -> bool:
 
 def view(record: dict[str, Any]) -> View:
     """The probe beside its baselines, and the paper's row."""
-    judged = ["probe", *(name for name in BASELINES if name in record)]
+    evaluated = ["probe", *(name for name in BASELINES if name in record)]
     rows = []
     for name, label in NAMES.items():
         if name not in record["probe"]:
             continue
         published = _published(name)
         paper = [Cell(f"{published[0]:.4f}"), spread(published)] if published else [EMPTY, EMPTY]
-        rows.append((label, [*(_cell(record[who], name, who == "probe") for who in judged), *paper]))
+        rows.append((label, [*(_cell(record[who], name, who == "probe") for who in evaluated), *paper]))
     split = record["split"]
     note = (
         f"{record['rows']:,} held-out rows of {record['samples']} samples, split by {split['by']} (seed "
         f"{split['seed']}); in brackets the 95 % bootstrap interval over samples. static: each head's training mean"
         + ("; ridge: a linear probe." if "ridge" in record else "; thresholds: best F1 on the validation split.")
     )
-    columns = ["probe", *(f"{name} baseline" for name in judged[1:]), "paper, llama3.1-8b", "paper, five models"]
+    columns = ["probe", *(f"{name} baseline" for name in evaluated[1:]), "paper, llama3.1-8b", "paper, five models"]
     return View([TableView(columns, rows, note)])
 
 

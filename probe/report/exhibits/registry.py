@@ -61,7 +61,7 @@ EXHIBITS = (
         "ablation",
         "Fig. 2",
         "Are they replaceable? Needle prompts",
-        "The model answers with some heads silenced at every step: those that score at this very step, a fixed set, "
+        "The model answers with some heads ablated at every step: those that score at this very step, a fixed set, "
         "random ones, or the difference of two.",
         "lightning test -c configs/ablation/niah.yaml --store STORE",
         _ablation("copy_paste", sweep=False),
@@ -71,7 +71,7 @@ EXHIBITS = (
         "ablation-k",
         "Fig. 3",
         "How many heads does it take? Needle prompts",
-        "Only the first k heads of the moment are silenced.",
+        "Only the first k heads of the moment are ablated.",
         "lightning test -c configs/ablation/niah_k.yaml --store STORE",
         _ablation("copy_paste", sweep=True),
         ablations.view,
@@ -79,10 +79,10 @@ EXHIBITS = (
     Exhibit(
         "correlation",
         "Fig. 4",
-        "Does the hidden state foretell the heads? Needle prompts",
+        "Does the hidden state predict the heads? Needle prompts",
         "Canonical correlation of the final hidden state with the scores of all heads k steps later. What the nulls "
         "reach is no evidence.",
-        "lightning test -c configs/cca.yaml --store STORE",
+        "lightning test -c configs/correlation.yaml --store STORE",
         _by_target(correlations.takes, "copy_paste"),
         correlations.view,
     ),
@@ -126,7 +126,7 @@ EXHIBITS = (
         "ablation-qa-k",
         "Fig. 7",
         "How many heads does it take? Multi-hop questions",
-        "Only the first k heads of the moment are silenced.",
+        "Only the first k heads of the moment are ablated.",
         "lightning test -c configs/ablation/hotpotqa_k.yaml --store STORE",
         _ablation("reasoning", sweep=True),
         ablations.view,
@@ -134,9 +134,9 @@ EXHIBITS = (
     Exhibit(
         "correlation-qa",
         "Fig. 8",
-        "Does the hidden state foretell the heads? Multi-hop questions",
+        "Does the hidden state predict the heads? Multi-hop questions",
         "As for needle prompts, with the scores of Eq. 2.",
-        "lightning test -c configs/cca.yaml --data.init_args.target reasoning --store STORE",
+        "lightning test -c configs/correlation.yaml --data.init_args.target reasoning --store STORE",
         _by_target(correlations.takes, "reasoning"),
         correlations.view,
     ),

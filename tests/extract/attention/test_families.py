@@ -11,10 +11,10 @@ from torch import Tensor
 from transformers import DynamicCache
 
 from extract.attention import Recorder, instrumented, recording
-from extract.generation import Decoded, DynamicHeads, ablate, decode
+from extract.generation import Decoded, DynamicHeads, decode, generate_ablated
 from extract.llm import LLM
 from extract.tasks import Sample
-from probe.experiments.ablation.conditions import Condition, Dynamic, Known, Random, Unmasked
+from probe.experiments.ablation.conditions import AblateDynamic, AblateRandom, Condition, Known, NoAblation
 from probe.heads import Ranking
 from tests.helpers import reference
 from tests.helpers.families import FAMILIES, SIZES, WINDOW, projected, save
@@ -172,14 +172,14 @@ def test_hidden_is_what_the_head_reads(family: Pair) -> None:
         torch.testing.assert_close(recorder.hidden, truth[:, -1], atol=1e-4, rtol=1e-4)
 
 
-def replaced(silence: Tensor, fill: Tensor | None, at: slice) -> Any:
-    """The slow way: a change of what the projection reads. `silence` [layer, head], `fill` [layer, head, size]."""
+def replaced(ablate: Tensor, fill: Tensor | None, at: slice) -> Any:
+    """The slow way: a change of what the projection reads. `ablate` [layer, head], `fill` [layer, head, size]."""
 
     def change(layer: int, read: Tensor) -> Tensor:
         heads = read.clone().unflatten(-1, (HEADS, -1))
         chosen = heads[:, at]
         instead = torch.zeros_like(chosen) if fill is None else fill[layer].expand_as(chosen)
-        heads[:, at] = torch.where(silence[layer][:, None], instead, chosen)
+        heads[:, at] = torch.where(ablate[layer][:, None], instead, chosen)
         return heads.flatten(-2)
 
     return change
@@ -190,7 +190,7 @@ def replaced(silence: Tensor, fill: Tensor | None, at: slice) -> Any:
 def test_silencing_equals_changed_projection_columns(family: Pair, phase: str, operator: str) -> None:
     """Each sample its own heads; the reference changes what the output projection of the eager model reads."""
     model = family.model
-    silence = torch.rand(len(LENGTHS), LAYERS, HEADS, generator=torch.Generator().manual_seed(2)) > 0.5
+    ablate = torch.rand(len(LENGTHS), LAYERS, HEADS, generator=torch.Generator().manual_seed(2)) > 0.5
     read: dict[int, Tensor] = {}
     with projected(family.eager, read.setdefault):
         family.last(prompts()[0])
@@ -200,24 +200,24 @@ def test_silencing_equals_changed_projection_columns(family: Pair, phase: str, o
     with instrumented(model), recording(Recorder(model), model) as recorder:
 
         def run(chosen: Tensor | None) -> Tensor:
-            recorder.silence = None
+            recorder.ablate = None
             recorder.fill = dict(enumerate(means)) if operator == "mean" else None
             cache, start = DynamicCache(config=model.config), 0
             if phase == "decode":
                 start = ids.shape[1] - 1
                 inputs = {"input_ids": ids[:, :start], "position_ids": positions[:, :start]}
                 model(**inputs, attention_mask=mask[:, :start], past_key_values=cache)
-            recorder.silence = chosen
+            recorder.ablate = chosen
             inputs = {"input_ids": ids[:, start:], "position_ids": positions[:, start:]}
             logits: Tensor = model(**inputs, attention_mask=mask, past_key_values=cache).logits
             return logits
 
-        plain, none, muted = run(None), run(torch.zeros_like(silence)), run(silence)
+        plain, none, muted = run(None), run(torch.zeros_like(ablate)), run(ablate)
     assert torch.equal(plain, none)  # bit for bit
     for row, prompt in enumerate(prompts()):
         fill = torch.stack([mean[row] for mean in means]) if operator == "mean" else None
         at = slice(None) if phase == "prefill" else slice(-1, None)
-        with projected(family.eager, replaced(silence[row], fill, at)):
+        with projected(family.eager, replaced(ablate[row], fill, at)):
             truth = family.last(prompt).logits[0, at]
         torch.testing.assert_close(muted[row, -len(truth) :], truth, atol=1e-4, rtol=1e-4)
         assert (muted - plain)[row, -1].abs().max() > 1e-3
@@ -228,27 +228,27 @@ def test_ablation_equals_full_forwards(family: Pair) -> None:
     eq2 = (0.3, SINK, LOCAL)
     drawn = torch.randperm(LAYERS * HEADS, generator=torch.Generator().manual_seed(3)).tolist()
     rules: dict[Condition, Any] = {
-        Unmasked(): lambda _: set(),
-        Dynamic(): set,
-        Random(n=4, seed=3): lambda _: set(drawn[:4]),
+        NoAblation(): lambda _: set(),
+        AblateDynamic(): set,
+        AblateRandom(n=4, seed=3): lambda _: set(drawn[:4]),
     }
     for condition in rules:
         condition.prepare(Known(LAYERS, HEADS, Ranking(np.zeros((LAYERS, HEADS)), True, "none"), average=4))
     chosen = samples(steps=3)[:2]
     for operator in ("zero", "mean"):
-        found = ablate(family.llm, chosen, list(rules), DynamicHeads("reasoning", *eq2), operator)  # type: ignore[arg-type]
+        found = generate_ablated(family.llm, chosen, list(rules), DynamicHeads("reasoning", *eq2), operator)  # type: ignore[arg-type]
         for row, sample in enumerate(chosen):
             evidence = {i for start, end in sample.evidence for i in range(start, end)}
             slow = reference.SlowAblation(family.eager, evidence, eq2)
             fill = slow.mean_outputs(sample.ids) if operator == "mean" else None
             for place, choose in enumerate(rules.values()):
-                for step, (token, before, silenced, after) in enumerate(
+                for step, (token, before, ablated, after) in enumerate(
                     slow.generate(sample.ids, 3, family.llm.end_tokens, choose, fill)
                 ):
                     assert int(found.tokens[row, place, step]) == token
-                    for heads, wanted in ((found.before, before), (found.silenced, silenced), (found.after, after)):
+                    for heads, wanted in ((found.before, before), (found.ablated, ablated), (found.after, after)):
                         assert heads[row, place, step].nonzero().flatten().tolist() == sorted(wanted)
-        assert found.silenced[:, 1].any()
+        assert found.ablated[:, 1].any()
 
 
 def test_tiny_windows_are_shorter_than_the_prompts() -> None:

@@ -1,4 +1,4 @@
-"""The recorder against eager attention, and silenced heads against zeroed projection columns."""
+"""The recorder against eager attention, and ablated heads against zeroed projection columns."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -55,14 +55,14 @@ def test_last_row_equals_eager_in_prefill_and_decode(tiny: LLM, split: int | Non
 
 
 @contextmanager
-def zeroed_columns(model: torch.nn.Module, silence: Tensor) -> Iterator[None]:
+def zeroed_columns(model: torch.nn.Module, ablate: Tensor) -> Iterator[None]:
     """The slow way: zero the heads' columns at each output projection's input."""
     hooks = []
     for layer, block in enumerate(model.model.layers):  # type: ignore[union-attr, arg-type]
         size = block.self_attn.head_dim
 
         def zero(_: object, inputs: tuple[Tensor], layer: int = layer, size: int = size) -> tuple[Tensor]:
-            keep = (~silence[:, layer]).float().repeat_interleave(size, dim=1)
+            keep = (~ablate[:, layer]).float().repeat_interleave(size, dim=1)
             return (inputs[0] * keep[:, None],)
 
         hooks.append(block.self_attn.o_proj.register_forward_pre_hook(zero))
@@ -79,15 +79,15 @@ def test_silencing_equals_zeroed_projection_columns(tiny: LLM, length: int) -> N
     ids, mask, positions = batch()
     ids, mask, positions = ids[:, -length:], mask[:, -length:], positions[:, -length:]
     model = tiny.model
-    silence = torch.rand(3, 3, 4, generator=torch.Generator().manual_seed(2)) > 0.5
+    ablate = torch.rand(3, 3, 4, generator=torch.Generator().manual_seed(2)) > 0.5
     with instrumented(model), recording(Recorder(model), model) as recorder:
         plain = model(input_ids=ids, attention_mask=mask, position_ids=positions).logits
-        recorder.silence = silence
+        recorder.ablate = ablate
         muted = model(input_ids=ids, attention_mask=mask, position_ids=positions).logits
-        recorder.silence = torch.zeros_like(silence)
+        recorder.ablate = torch.zeros_like(ablate)
         none = model(input_ids=ids, attention_mask=mask, position_ids=positions).logits
-        recorder.silence = None
-        with zeroed_columns(model, silence):
+        recorder.ablate = None
+        with zeroed_columns(model, ablate):
             slow = model(input_ids=ids, attention_mask=mask, position_ids=positions).logits
     torch.testing.assert_close(muted[mask], slow[mask], atol=1e-5, rtol=0)
     assert (muted - plain)[mask].abs().max() > 1e-3

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 from transformers import LlamaForCausalLM
 
-from extract.attention import attention_paid
+from extract.attention import attention_received
 from extract.generation import Job, Mask, MaskedLLM, View, view, whole
 from extract.llm import LLM
 from extract.prompts import Span
@@ -138,7 +138,7 @@ def test_a_look_equals_eager_attention(tiny: LLM) -> None:
 
 def test_attention_within_drafts_equals_each_draft_alone(tiny: LLM) -> None:
     drafts = [prompt(9, 1), prompt(4, 2), [], prompt(9, 1), prompt(1, 3)]
-    found = attention_paid(tiny.model, drafts, own=True)
+    found = attention_received(tiny.model, drafts, own=True)
     assert tiny.model.config._attn_implementation == "sdpa"
     tiny.model.set_attn_implementation("eager")
     for draft, paid in zip(drafts, found, strict=True):

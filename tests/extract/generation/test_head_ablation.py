@@ -8,20 +8,20 @@ import numpy as np
 import pytest
 import torch
 
-from extract.generation import DynamicHeads, ablate, decode
+from extract.generation import DynamicHeads, decode, generate_ablated
 from extract.generation.ablated_output import Ablated
 from extract.llm import LLM
 from extract.prompts import encode, locate
 from extract.tasks import Sample
 from probe.experiments.ablation.conditions import (
+    AblateDynamic,
+    AblateDynamicMinusStatic,
+    AblateRandom,
+    AblateStatic,
+    AblateStaticMinusDynamic,
     Condition,
-    Dynamic,
-    DynamicMinusStatic,
     Known,
-    Random,
-    Static,
-    StaticMinusDynamic,
-    Unmasked,
+    NoAblation,
 )
 from probe.heads import Ranking
 from tests.helpers import reference
@@ -43,14 +43,14 @@ def rules() -> dict[Condition, Choose]:
     """Every condition beside the same rule on plain sets."""
     static, drawn = set(STATIC[:4]), torch.randperm(270, generator=torch.Generator().manual_seed(3)).tolist()
     rules: dict[Condition, Choose] = {
-        Unmasked(): lambda _: set(),
-        Dynamic(): set,
-        Dynamic(top=2): lambda heads: set(heads[:2]),
-        Static(): lambda _: static,
-        StaticMinusDynamic(): lambda heads: static - set(heads),
-        DynamicMinusStatic(): lambda heads: set(heads) - static,
-        Random(seed=3, exclude_dynamic=True): lambda heads: set([h for h in drawn if h not in heads][:4]),
-        Random(n=40, seed=3): lambda _: set(drawn[:40]),
+        NoAblation(): lambda _: set(),
+        AblateDynamic(): set,
+        AblateDynamic(top=2): lambda heads: set(heads[:2]),
+        AblateStatic(): lambda _: static,
+        AblateStaticMinusDynamic(): lambda heads: static - set(heads),
+        AblateDynamicMinusStatic(): lambda heads: set(heads) - static,
+        AblateRandom(seed=3, exclude_dynamic=True): lambda heads: set([h for h in drawn if h not in heads][:4]),
+        AblateRandom(n=40, seed=3): lambda _: set(drawn[:40]),
     }
     prepared(*rules)
     return rules
@@ -75,8 +75,8 @@ def same(found: Ablated, row: int, place: int, slow: list[tuple[int, list[int], 
     steps = len(slow)
     assert int(found.lengths[row, place]) == steps
     assert found.tokens[row, place, :steps].tolist() == [token for token, *_ in slow]
-    for step, (_, before, silenced, after) in enumerate(slow):
-        for heads, wanted in ((found.before, before), (found.silenced, silenced), (found.after, after)):
+    for step, (_, before, ablated, after) in enumerate(slow):
+        for heads, wanted in ((found.before, before), (found.ablated, ablated), (found.after, after)):
             assert heads[row, place, step].nonzero().flatten().tolist() == sorted(wanted)
 
 
@@ -84,13 +84,13 @@ def same(found: Ablated, row: int, place: int, slow: list[tuple[int, list[int], 
 def test_ten_prompts_under_every_condition_equal_full_forwards(llm: LLM, eager: LLM) -> None:
     """Tokens and heads of each step: neither a cache, nor a batch, nor a shared prompt in the reference."""
     samples, conditions = [short_sample(llm, number) for number in range(10)], rules()
-    found = ablate(llm, samples, list(conditions), DynamicHeads())
+    found = generate_ablated(llm, samples, list(conditions), DynamicHeads())
     for row, sample in enumerate(samples):
         slow = reference.SlowAblation(eager.model, set(range(*sample.evidence[0])))
         for place, choose in enumerate(conditions.values()):
             same(found, row, place, slow.generate(sample.ids, STEPS, llm.end_tokens, choose))
     assert found.before[:, 0].sum() > 2 * len(samples)  # heads are at work,
-    assert (found.tokens[:, 1] != found.tokens[:, 0]).any(dim=1).float().mean() >= 0.5  # and silencing them shows
+    assert (found.tokens[:, 1] != found.tokens[:, 0]).any(dim=1).float().mean() >= 0.5  # and ablating them shows
 
 
 @pytest.mark.parametrize(
@@ -99,27 +99,32 @@ def test_ten_prompts_under_every_condition_equal_full_forwards(llm: LLM, eager: 
 )
 def test_options_equal_full_forwards(llm: LLM, eager: LLM, operator: str, keep: str, eq2: object) -> None:
     samples, conditions = [short_sample(llm, 1, steps=3)], rules()
-    chosen = [c for c in conditions if type(c) in (Dynamic, Static) or c.name.startswith("random 40")]
+    chosen = [c for c in conditions if type(c) in (AblateDynamic, Static) or c.name.startswith("random 40")]
     heads = DynamicHeads("reasoning", *eq2) if eq2 else DynamicHeads()  # type: ignore[misc]
-    found = ablate(llm, samples, chosen, heads, operator, keep)  # type: ignore[arg-type]
+    found = generate_ablated(llm, samples, chosen, heads, operator, keep)  # type: ignore[arg-type]
     for row, sample in enumerate(samples):
         slow = reference.SlowAblation(eager.model, set(range(*sample.evidence[0])), eq2)  # type: ignore[arg-type]
         fill = slow.mean_outputs(sample.ids) if operator == "mean" else None
         for place, condition in enumerate(chosen):
             answer = slow.generate(sample.ids, 3, llm.end_tokens, conditions[condition], fill, keep)
             same(found, row, place, answer)
-    assert found.silenced.any()
+    assert found.ablated.any()
 
 
 def test_no_heads_is_plain_greedy_decoding_and_all_of_k_is_dynamic(llm: LLM) -> None:
     samples = [short_sample(llm, number, steps=10) for number in range(3)]
     plain = decode(llm, samples)
-    found = ablate(llm, samples, prepared(Unmasked(), Dynamic(top=0), Dynamic(), Dynamic(top=270)), DynamicHeads())
+    found = generate_ablated(
+        llm,
+        samples,
+        prepared(NoAblation(), AblateDynamic(top=0), AblateDynamic(), AblateDynamic(top=270)),
+        DynamicHeads(),
+    )
     for row, n in enumerate(plain.lengths):
         assert found.tokens[row, 0, :n].tolist() == plain.tokens[row, :n].tolist()
         assert torch.equal(found.before[row, 0, :n], plain.copy_paste[row, :n])
-    assert not found.silenced[:, :2].any()
-    for name in ("lengths", "tokens", "before", "silenced", "after"):
+    assert not found.ablated[:, :2].any()
+    for name in ("lengths", "tokens", "before", "ablated", "after"):
         values = getattr(found, name)
         assert torch.equal(values[:, 0], values[:, 1]), name
         assert torch.equal(values[:, 2], values[:, 3]), name
@@ -128,12 +133,12 @@ def test_no_heads_is_plain_greedy_decoding_and_all_of_k_is_dynamic(llm: LLM) -> 
 
 def test_batches_of_samples_and_of_conditions_change_nothing(llm: LLM) -> None:
     samples = [replace(short_sample(llm, number), budget=3 + number) for number in range(2)]
-    conditions = prepared(Unmasked(), Dynamic(), Random(n=40))
-    together = ablate(llm, samples, conditions, DynamicHeads())
+    conditions = prepared(NoAblation(), AblateDynamic(), AblateRandom(n=40))
+    together = generate_ablated(llm, samples, conditions, DynamicHeads())
     for row, sample in enumerate(samples):
         for place, condition in enumerate(conditions):
-            alone = ablate(llm, [sample], [condition], DynamicHeads())
+            alone = generate_ablated(llm, [sample], [condition], DynamicHeads())
             n = int(alone.lengths[0, 0])
             assert int(together.lengths[row, place]) == n
-            for name in ("tokens", "before", "silenced", "after"):
+            for name in ("tokens", "before", "ablated", "after"):
                 assert torch.equal(getattr(together, name)[row, place, :n], getattr(alone, name)[0, 0, :n]), name

@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 
-from extract.generation import Decoded, DynamicHeads, ablate, decode
+from extract.generation import Decoded, DynamicHeads, decode, generate_ablated
 from extract.generation import prefill as batches
 from extract.generation.batching import pad
 from extract.generation.prefill import prefill
@@ -146,7 +146,7 @@ def test_long_rope_keeps_to_one_set_of_angles_for_each_sample(llm: LLM, tmp_path
         for step, rows in enumerate(truth["attention"]):
             agrees(decoded.argmax[row, step], rows, 1e-5)
         equal(decoded, row, decode(model, [sample], 1, 2), 0)
-    found = ablate(model, samples, [Unmasked()], DynamicHeads())
+    found = generate_ablated(model, samples, [Unmasked()], DynamicHeads())
     for row, n in enumerate(decoded.lengths):
         assert found.of(row, 0).tokens.tolist() == decoded.tokens[row, :n].tolist()
     for n in (20, 60):  # both sets are back

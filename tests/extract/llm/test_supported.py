@@ -90,11 +90,11 @@ def test_heads_are_chosen_by_layer_and_index_or_refused() -> None:
             recorder.heads_at([(0, 0), outside])
 
 
-def test_silence_of_another_shape_is_refused(llm: LLM, tmp_path: Path) -> None:
+def test_ablation_of_another_shape_is_refused(llm: LLM, tmp_path: Path) -> None:
     model = LLM(str(save(FAMILIES["llama-gqa"], llm.tokenizer, tmp_path))).model
     with instrumented(model), recording(Recorder(model), model) as recorder:
-        recorder.silence = torch.zeros(1, 3, 5, dtype=torch.bool)
-        with pytest.raises(UserError, match="silence names 3 layers × 5 heads, but LlamaForCausalLM has 3 × 4"):
+        recorder.ablate = torch.zeros(1, 3, 5, dtype=torch.bool)
+        with pytest.raises(UserError, match="ablate names 3 layers × 5 heads, but LlamaForCausalLM has 3 × 4"):
             model(torch.tensor([[5, 6, 7]]))
 
 

@@ -21,7 +21,7 @@ def test_steps_are_the_rows_of_their_sample(tmp_path: Path) -> None:
         steps = store.steps(number)
         rows = np.flatnonzero(owner == number)
         assert steps.sample["id"] == f"toy:{number}"
-        assert steps.looks is None and len(steps) == len(rows)
+        assert steps.argmax is None and len(steps) == len(rows)
         assert np.array_equal(steps.tokens, store.scalars("token")[rows])
         assert np.array_equal(steps.hidden, np.concatenate(store.vectors("hidden"))[rows])
         copied = np.concatenate(store.vectors("copy_paste"))[rows]
@@ -32,7 +32,7 @@ def test_steps_are_the_rows_of_their_sample(tmp_path: Path) -> None:
 
 def test_looks_are_kept_and_a_missing_sample_is_refused(llm: LLM, tmp_path: Path) -> None:
     store = ScoreStore(told_store(tmp_path / "s", llm))
-    found = store.steps(2).looks
+    found = store.steps(2).argmax
     assert found is not None and np.array_equal(found.reshape(12, -1), store.vectors("argmax")[0][24:36])
     with pytest.raises(UserError, match="holds no sample 99"):
         store.steps(99)

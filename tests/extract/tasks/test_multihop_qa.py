@@ -16,7 +16,7 @@ from extract.store import ScoreStore
 from extract.tasks import MultiHopQA
 from extract.tasks.sources.hotpotqa import HotpotQA
 from extract.tasks.sources.jsonl import JsonLines
-from extract.tasks.sources.synthetic import Fiction
+from extract.tasks.sources.synthetic import SyntheticQA
 from tests.conftest import Run
 from tests.extract.tasks.test_sources import DEV, LINE, TRAIN, real
 from tests.helpers import reference
@@ -66,7 +66,7 @@ def test_titles_are_no_evidence_and_braces_stay(llm: LLM, tmp_path: Path) -> Non
 
 
 def test_prompts_without_context_hide_it_and_gold_ones_show_the_facts_alone(llm: LLM) -> None:
-    source = Fiction(3)
+    source = SyntheticQA(3)
     shown = {kind: prepared(llm, source, context=kind, examples=[]) for kind in ("full", "gold", "none")}
     for number, record in enumerate(source.load().records):
         texts = {kind: llm.tokenizer.decode(task.sample(number).ids) for kind, task in shown.items()}
@@ -89,7 +89,7 @@ def test_what_does_not_fit_is_dropped_or_cut_but_never_its_evidence(llm: LLM, tm
     assert len(dropped) == 1
     cut = prepared(llm, JsonLines(str(tmp_path / "q.jsonl")), overlong="cut", **options)
     assert cut.describe()["left_out"] == {"longer than 300 tokens": ["hopeless"]}
-    assert cut.describe()["mended"] == {"passages without evidence cut to fit": ["long"]}
+    assert cut.describe()["repaired"] == {"passages without evidence cut to fit": ["long"]}
     sample = cut.sample(1)
     assert len(sample.ids) + sample.budget <= 300
     text = llm.tokenizer.decode(sample.ids)
@@ -111,20 +111,20 @@ def test_what_does_not_fit_is_dropped_or_cut_but_never_its_evidence(llm: LLM, tm
 )
 def test_bad_settings(llm: LLM, options: dict[str, Any], message: str) -> None:
     with pytest.raises(UserError, match=message):
-        prepared(llm, Fiction(1), **options)
+        prepared(llm, SyntheticQA(1), **options)
 
 
 def test_teacher_forcing_scores_along_the_gold_answer(llm: LLM) -> None:
-    task = prepared(llm, Fiction(3), teacher_forcing=True)
+    task = prepared(llm, SyntheticQA(3), teacher_forcing=True)
     samples = [task.sample(index) for index in task.order()]
     decoded = decode(llm, samples)
-    free = decode(llm, [prepared(llm, Fiction(3), budget=1).sample(index) for index in task.order()])
+    free = decode(llm, [prepared(llm, SyntheticQA(3), budget=1).sample(index) for index in task.order()])
     assert_close(decoded.hidden[:, 0], free.hidden[:, 0], atol=1e-4, rtol=0)  # the first query is the same
     for row, sample in enumerate(samples):
         length = decoded.lengths[row]
         assert llm.tokenizer.decode(decoded.tokens[row, :length]) == f"So the answer is {sample.gold}."
         assert all(math.isnan(value) for value in task.grade(sample, "x").values())
-    short = prepared(llm, Fiction(1), style="short", opening="Answer:", teacher_forcing=True).sample(0)
+    short = prepared(llm, SyntheticQA(1), style="short", opening="Answer:", teacher_forcing=True).sample(0)
     assert llm.tokenizer.decode(short.forced) == f" {short.gold}"
 
 
@@ -154,7 +154,7 @@ def test_eq2_equals_eager_attention_on_real_questions(llm: LLM) -> None:
 
 def test_evidence_in_the_excluded_part_is_reported_not_scored(run: Run, tiny_llm_folder: Path, tmp_path: Path) -> None:
     def extract(store: str, local: int) -> ScoreStore:
-        source = {"class_path": "extract.Fiction", "init_args": {"count": 3}}
+        source = {"class_path": "extract.SyntheticQA", "init_args": {"count": 3}}
         code, _ = run(
             "predict",
             *("-c", "configs/extract/hotpotqa.yaml", "--llm.init_args.name", tiny_llm_folder),
@@ -182,7 +182,7 @@ def test_fiction_needs_its_context(llm: LLM) -> None:
     """The embedded LLM answers some of 16 questions with the context (0.43 of 40 measured) and none without."""
 
     def right(context: Any) -> float:
-        task = prepared(llm, Fiction(16), context=context, budget=48)
+        task = prepared(llm, SyntheticQA(16), context=context, budget=48)
         samples = [task.sample(index) for index in task.order()]
         decoded = decode(llm, samples)
         answers = (llm.tokenizer.decode(row[:n]) for row, n in zip(decoded.tokens, decoded.lengths, strict=True))

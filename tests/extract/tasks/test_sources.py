@@ -12,7 +12,7 @@ from extract.errors import UserError
 from extract.tasks.sources import Record
 from extract.tasks.sources.hotpotqa import HotpotQA, official
 from extract.tasks.sources.jsonl import JsonLines, split
-from extract.tasks.sources.synthetic import Fiction
+from extract.tasks.sources.synthetic import SyntheticQA
 from tests.conftest import ROOT
 
 DATA = ROOT.parent / "shared" / "data"
@@ -62,7 +62,7 @@ def test_training_files_parse_and_repeated_paragraphs_are_named() -> None:
     loaded = HotpotQA([str(path) for path in TRAIN]).load()
     assert len(loaded.records) == 594
     assert not loaded.refused
-    assert {what: len(ids) for what, ids in loaded.mended.items()} == {"repeated paragraph used once": 23}
+    assert {what: len(ids) for what, ids in loaded.repaired.items()} == {"repeated paragraph used once": 23}
 
 
 @pytest.mark.parametrize(
@@ -89,7 +89,7 @@ def test_flaws_that_leave_the_evidence_whole_are_mended(tmp_path: Path) -> None:
     loaded = hotpot(tmp_path, twice, record()).load()
     (one,) = loaded.records
     assert [passage.title for passage in one.passages] == ["A"]
-    assert loaded.mended == {"repeated paragraph used once": ["q1"]}
+    assert loaded.repaired == {"repeated paragraph used once": ["q1"]}
     assert loaded.refused == {"repeated id": ["q1"]}
     other = record(_id="q2", context=[["A", ["A was born in B."]], ["D", ["x"]], ["D", ["y"]]])
     assert len(hotpot(tmp_path, other).load().records[0].passages) == 3
@@ -200,9 +200,9 @@ def test_passages_join_to_the_context_and_keep_the_evidence(context: str, data: 
 
 
 def test_fiction_is_fixed_by_seed_and_number_and_needs_both_facts() -> None:
-    few, many = Fiction(5).load().records, Fiction(50, decoys=1).load().records
+    few, many = SyntheticQA(5).load().records, SyntheticQA(50, decoys=1).load().records
     assert many[:5] == few
-    assert Fiction(5, seed=1).load().records != few
+    assert SyntheticQA(5, seed=1).load().records != few
     assert len({one.question for one in many}) == 50
     for one in many:
         first, second = sorted(evidence_texts(one), key=lambda text: one.answer in text)
@@ -214,4 +214,4 @@ def test_fiction_is_fixed_by_seed_and_number_and_needs_both_facts() -> None:
         assert len(one.passages) == 4
         assert sum(one.answer in passage.text for passage in one.passages) == 1
     with pytest.raises(UserError, match="count 0"):
-        Fiction(0).load()
+        SyntheticQA(0).load()

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 import probe.experiments.ablation.ablation
-from extract.generation import ablate
+from extract.generation import generate_ablated
 from probe.cli.main import main
 
 Measure = Callable[..., Any]
@@ -32,8 +32,8 @@ def store(tiny_llm_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Pa
 @pytest.fixture
 def measure(measured: Measure, store: Path, tiny_llm_folder: Path, tmp_path: Path) -> Measure:
     """Results of a run of four prompts of the tiny LLM, or its refusal."""
-    listed: list[Any] = [{"class_path": "probe.experiments.ablation.conditions.Dynamic"}]
-    for name in ("Static", "Random", "StaticMinusDynamic", "DynamicMinusStatic"):
+    listed: list[Any] = [{"class_path": "probe.AblateDynamic"}]
+    for name in ("AblateStatic", "AblateRandom", "AblateStaticMinusDynamic", "AblateDynamicMinusStatic"):
         listed.append({"class_path": f"probe.experiments.ablation.conditions.{name}", "init_args": {"n": 2}})
 
     def call(*args: object, trials: str = "trials") -> Any:
@@ -59,11 +59,11 @@ def test_a_run_leaves_every_trial_and_every_figure(measure: Measure, tmp_path: P
         assert cell["rouge_l"]["n"] == 4
         assert cell["rouge_l"]["value"] == pytest.approx(sum(float(row["rouge_l"]) for row in mine) / 4)
         assert cell["accuracy"]["low"] <= cell["accuracy"]["value"] <= cell["accuracy"]["high"]
-    silenced = {name: found["figures"]["all"][name]["silenced"]["value"] for name in names}
-    assert silenced["none"] == 0
-    assert silenced["static 2"] == silenced["random 2 seed 0"] == 2
-    assert 0 < silenced["dynamic top 1"] <= 1
-    assert silenced["dynamic top 1"] < silenced["dynamic"]
+    ablated = {name: found["figures"]["all"][name]["ablated"]["value"] for name in names}
+    assert ablated["none"] == 0
+    assert ablated["static 2"] == ablated["random 2 seed 0"] == 2
+    assert 0 < ablated["dynamic top 1"] <= 1
+    assert ablated["dynamic top 1"] < ablated["dynamic"]
     files = {path.name for path in (tmp_path / "out").iterdir()}
     drawn = ("accuracy_by_length_and_depth", "rouge_l_by_length_and_depth", "k_sweep")
     assert files == {"results.json", "results.csv", *(f"{name}.{end}" for name in drawn for end in ("png", "pdf"))}
@@ -77,9 +77,9 @@ def test_a_killed_run_goes_on_and_other_settings_are_refused(measure: Measure, m
         calls.append(1)
         if len(calls) == 2:
             raise OSError("killed")
-        return ablate(*args)
+        return generate_ablated(*args)
 
-    monkeypatch.setattr(probe.experiments.ablation.ablation, "ablate", broken)
+    monkeypatch.setattr(probe.experiments.ablation.ablation, "generate_ablated", broken)
     assert "killed" in measure(*bare)
     again = measure(*bare)
     assert len(calls) == 3  # the first batch was not run again
@@ -105,14 +105,14 @@ def test_two_processes_find_what_one_does(measure: Measure) -> None:
         (
             (
                 "--model.init_args.conditions",
-                '[{"class_path": "probe.experiments.ablation.conditions.Static", "init_args": {"n": 99}}]',
+                '[{"class_path": "probe.AblateStatic", "init_args": {"n": 99}}]',
             ),
             "12;",
         ),
         (
             (
                 "--model.init_args.conditions",
-                '["probe.experiments.ablation.conditions.Dynamic", "probe.experiments.ablation.conditions.Dynamic"]',
+                '["probe.AblateDynamic", "probe.AblateDynamic"]',
             ),
             "twice",
         ),

@@ -1,18 +1,18 @@
-"""`probe.answer`: plain, it is the model's own greedy answer; with heads silenced, the ablation's."""
+"""`probe.answer`: plain, it is the model's own greedy answer; with heads ablated, the ablation's."""
 
 import pytest
 import torch
 
 import probe
 from extract import UserError
-from extract.generation import DynamicHeads, ablate
+from extract.generation import DynamicHeads, generate_ablated
 from extract.llm import LLM
 from extract.prompts import render
 from probe.experiments.ablation.conditions import Static
 from tests.extract.generation.test_head_ablation import STATIC, prepared, short_sample
 
 
-def test_without_silence_it_is_the_models_own_generation(llm: LLM) -> None:
+def test_without_ablation_it_is_the_models_own_generation(llm: LLM) -> None:
     ids = render(llm.tokenizer, "", "Name a colour.").ids
     found = probe.answer(llm, "Name a colour.", budget=8)
     own = llm.model.generate(torch.tensor([ids]), max_new_tokens=8, do_sample=False)[0, len(ids) :]
@@ -21,12 +21,12 @@ def test_without_silence_it_is_the_models_own_generation(llm: LLM) -> None:
     assert not found.scoring.any()  # no evidence was named
 
 
-def test_silenced_heads_are_the_ablations(llm: LLM) -> None:
+def test_ablated_heads_are_the_ablations(llm: LLM) -> None:
     sample = short_sample(llm, 1, steps=4)
     (static,) = prepared(Static())
-    wanted = ablate(llm, [sample], [static], DynamicHeads()).of(0, 0)
+    wanted = generate_ablated(llm, [sample], [static], DynamicHeads()).of(0, 0)
     heads = [divmod(head, 9) for head in STATIC[:4]]
-    found = probe.answer(llm, sample.ids, silence=heads, evidence=sample.evidence, budget=4)
+    found = probe.answer(llm, sample.ids, ablate=heads, evidence=sample.evidence, budget=4)
     assert found.tokens.tolist() == wanted.tokens.tolist()
     assert torch.equal(found.scoring.flatten(1), wanted.before)
     plain = probe.answer(llm, sample.ids, evidence=sample.evidence, budget=4)
@@ -34,7 +34,7 @@ def test_silenced_heads_are_the_ablations(llm: LLM) -> None:
     assert plain.tokens.tolist() != found.tokens.tolist()  # the needle is lost
 
 
-@pytest.mark.parametrize(("silence", "budget", "said"), [([(30, 0)], 4, "no head 30-0"), ([], 0, "at least 1 token")])
-def test_wrong_arguments_are_refused(llm: LLM, silence: list[tuple[int, int]], budget: int, said: str) -> None:
+@pytest.mark.parametrize(("ablate", "budget", "said"), [([(30, 0)], 4, "no head 30-0"), ([], 0, "at least 1 token")])
+def test_wrong_arguments_are_refused(llm: LLM, ablate: list[tuple[int, int]], budget: int, said: str) -> None:
     with pytest.raises(UserError, match=said):
-        probe.answer(llm, [1, 2, 3], silence=silence, budget=budget)
+        probe.answer(llm, [1, 2, 3], ablate=ablate, budget=budget)

@@ -44,7 +44,7 @@ def test_equal_to_scikit_learn(seed: int) -> None:
     np.testing.assert_allclose(correlations_on(ours, moments(x, y)), direct, atol=1e-9)
 
 
-def test_other_rows_are_judged_as_their_variates_correlate() -> None:
+def test_other_rows_are_evaluated_as_their_variates_correlate() -> None:
     x, y = related(2)
     fitted = canonical(moments(x[:2000], y[:2000]), 4, 0.95, 0.99)
     u, v = x[2000:] @ fitted.x_weights, y[2000:] @ fitted.y_weights

@@ -10,14 +10,14 @@ from torch import Tensor
 from extract.errors import UserError
 from extract.generation import first_heads
 from probe.experiments.ablation.conditions import (
+    AblateDynamic,
+    AblateDynamicMinusStatic,
+    AblateRandom,
+    AblateStatic,
+    AblateStaticMinusDynamic,
     Condition,
-    Dynamic,
-    DynamicMinusStatic,
     Known,
-    Random,
-    Static,
-    StaticMinusDynamic,
-    Unmasked,
+    NoAblation,
 )
 from probe.heads import Ranking
 
@@ -28,9 +28,9 @@ def known(average: int = 3) -> Known:
     return Known(3, 4, Ranking(np.arange(HEADS, 0, -1, dtype=float).reshape(3, 4), True, "test"), average)
 
 
-def silenced(condition: Condition, dynamic: Tensor, order: Tensor) -> Tensor:
+def ablated(condition: Condition, dynamic: Tensor, order: Tensor) -> Tensor:
     condition.prepare(known())
-    return condition.silenced(dynamic, order)
+    return condition.ablated(dynamic, order)
 
 
 @st.composite
@@ -56,19 +56,19 @@ def test_the_first_k_heads_are_the_best_ones(step: tuple[Tensor, Tensor], k: int
 @given(steps())
 def test_set_algebra(step: tuple[Tensor, Tensor]) -> None:
     dynamic, _ = step
-    none, every = silenced(Unmasked(), *step), silenced(Dynamic(), *step)
-    static = silenced(Static(), *step)
-    static_only, dynamic_only = silenced(StaticMinusDynamic(), *step), silenced(DynamicMinusStatic(), *step)
+    none, every = ablated(NoAblation(), *step), ablated(AblateDynamic(), *step)
+    static = ablated(AblateStatic(), *step)
+    static_only, dynamic_only = ablated(AblateStaticMinusDynamic(), *step), ablated(AblateDynamicMinusStatic(), *step)
     assert not none.any()
     assert torch.equal(every, dynamic)
-    assert torch.equal(silenced(Dynamic(top=0), *step), none)
-    assert torch.equal(silenced(Dynamic(top=HEADS), *step), dynamic)
+    assert torch.equal(ablated(AblateDynamic(top=0), *step), none)
+    assert torch.equal(ablated(AblateDynamic(top=HEADS), *step), dynamic)
     assert static.sum(dim=1).eq(3).all() and static[:, :3].all()
     assert not (static_only & dynamic_only).any()
     assert torch.equal(static_only | dynamic_only | (static & dynamic), static | dynamic)
-    smaller, larger = silenced(Dynamic(top=2), *step), silenced(Dynamic(top=5), *step)
+    smaller, larger = ablated(AblateDynamic(top=2), *step), ablated(AblateDynamic(top=5), *step)
     assert not (smaller & ~larger).any()
-    drawn, other = silenced(Random(), *step), silenced(Random(exclude_dynamic=True), *step)
+    drawn, other = ablated(AblateRandom(), *step), ablated(AblateRandom(exclude_dynamic=True), *step)
     assert drawn.sum(dim=1).eq(3).all() and torch.equal(drawn, drawn[:1].expand_as(drawn))
     assert not (other & dynamic).any()
     assert torch.equal(other.sum(dim=1), (~dynamic).sum(dim=1).clamp(max=3))
@@ -77,19 +77,29 @@ def test_set_algebra(step: tuple[Tensor, Tensor]) -> None:
 
 def test_a_draw_is_fixed_by_its_seed() -> None:
     row = torch.zeros(1, HEADS, dtype=torch.bool), torch.zeros(1, HEADS)
-    draws = [silenced(Random(seed=seed), *row).nonzero()[:, 1].tolist() for seed in (0, 0, 1, 2, 3)]
+    draws = [ablated(AblateRandom(seed=seed), *row).nonzero()[:, 1].tolist() for seed in (0, 0, 1, 2, 3)]
     assert draws[0] == draws[1]
     assert len({tuple(draw) for draw in draws}) > 2
 
 
-@pytest.mark.parametrize("condition", [Static(n=0), Random(n=HEADS + 1), Dynamic(top=-1), Static(ranking="no.json")])
+@pytest.mark.parametrize(
+    "condition", [AblateStatic(n=0), AblateRandom(n=HEADS + 1), AblateDynamic(top=-1), AblateStatic(ranking="no.json")]
+)
 def test_bad_settings_are_refused_before_the_run(condition: Condition) -> None:
     with pytest.raises(UserError, match=r"conditions|ranking file"):
         condition.prepare(known())
 
 
 def test_names_tell_conditions_apart() -> None:
-    conditions = [Unmasked(), Dynamic(), Dynamic(5), Static(), StaticMinusDynamic(2), DynamicMinusStatic(), Random()]
+    conditions = [
+        NoAblation(),
+        AblateDynamic(),
+        AblateDynamic(5),
+        AblateStatic(),
+        AblateStaticMinusDynamic(2),
+        AblateDynamicMinusStatic(),
+        AblateRandom(),
+    ]
     for condition in conditions:
         condition.prepare(known())
     assert [condition.name for condition in conditions] == [

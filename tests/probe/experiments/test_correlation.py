@@ -1,4 +1,4 @@
-"""`lightning test -c configs/cca.yaml`: figures from rows put together one by one, nulls, intervals, refusals."""
+"""Correlation (configs/correlation.yaml): figures from rows put together one by one, nulls, intervals, refusals."""
 
 import csv
 from pathlib import Path
@@ -55,10 +55,10 @@ def value(offset: Any, kind: str) -> list[float]:
 
 def test_figures_of_a_store_equal_those_of_its_rows(measure: Measure, tmp_path: Path) -> None:
     found = measure()
-    train, judged = parts()
+    train, evaluated = parts()
     for k, offset in enumerate(found["offsets"]):
         fit = canonical(moments(*paired(tmp_path / "store", k, train)), 50, 0.95, 0.99)
-        other = correlations_on(fit, moments(*paired(tmp_path / "store", k, judged)))
+        other = correlations_on(fit, moments(*paired(tmp_path / "store", k, evaluated)))
         assert value(offset, "in_sample") == pytest.approx(summary(fit.correlations).tolist(), abs=1e-5)
         assert value(offset, "held_out") == pytest.approx(summary(other).tolist(), abs=1e-5)
         assert offset["components"] == len(fit.correlations) < 50
@@ -69,14 +69,14 @@ def test_figures_of_a_store_equal_those_of_its_rows(measure: Measure, tmp_path: 
 
 
 def test_an_offset_beyond_the_samples_has_no_figures(measure: Measure, tmp_path: Path) -> None:
-    """Training samples of this store have up to 8 steps, judged ones up to 7."""
+    """Training samples of this store have up to 8 steps, evaluation ones up to 7."""
     store = make_store(tmp_path / "short", samples=12, shards=2, identity=SIZES, seed=6)
     options = ("--model.init_args.offsets", 8, "--data.init_args.groups", 0, "--data.init_args.target", "reasoning")
     found = measure(*options, store=store)["offsets"]
     assert found[7]["pairs"]["train"] > 0
-    assert found[7]["pairs"]["judged"] == 0
+    assert found[7]["pairs"]["evaluation"] == 0
     assert found[7]["held_out"]["component_1"]["value"] is None
-    assert found[8]["pairs"] == {"train": 0, "judged": 0}
+    assert found[8]["pairs"] == {"train": 0, "evaluation": 0}
     assert "in_sample" not in found[8]
 
 
@@ -92,15 +92,15 @@ def test_intervals_are_those_of_refits_without_each_group(measure: Measure, tmp_
     found = measure()["offsets"][1]
     data = ResampledSequences(str(tmp_path / "store"), groups=4)
     data.setup("test")
-    train, judged = parts()
+    train, evaluated = parts()
     whole = moments(*paired(tmp_path / "store", 1, train))
     left = []
     for group in range(4):
-        gone = {part: set(_samples(data, Pass(part, group=group))) for part in ("train", "judged")}  # type: ignore[arg-type]
+        gone = {part: set(_samples(data, Pass(part, group=group))) for part in ("train", "evaluation")}  # type: ignore[arg-type]
         rest = moments(*paired(tmp_path / "store", 1, train - gone["train"]))
         rest.x_range, rest.y_range = whole.x_range, whole.y_range
         fit = canonical(rest, 50, 0.95, 0.99)
-        there = moments(*paired(tmp_path / "store", 1, judged - gone["judged"]))
+        there = moments(*paired(tmp_path / "store", 1, evaluated - gone["evaluation"]))
         left.append([summary(fit.correlations), summary(correlations_on(fit, there))])
     for number, kind in enumerate(("in_sample", "held_out")):
         low, high = jackknife(np.array(value(found, kind)), np.array([pair[number] for pair in left]))

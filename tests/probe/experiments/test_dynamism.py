@@ -74,8 +74,8 @@ def test_a_published_ranking_can_be_the_static_set(measure: Measure, tmp_path: P
     assert measure("--model.init_args.static", tmp_path / "heads.yaml")["static_heads"] == [1, 5]
 
 
-def test_judged_samples_can_be_all_or_another_stores(measure: Measure, tmp_path: Path) -> None:
-    assert measure("--data.init_args.judged", "all")["samples"] == 30
+def test_evaluated_samples_can_be_all_or_another_stores(measure: Measure, tmp_path: Path) -> None:
+    assert measure("--data.init_args.evaluation", "all")["samples"] == 30
     make_store(tmp_path / "other", samples=12, shards=2, seed=5, name="other")
     assert measure("--data.init_args.test_store", tmp_path / "other")["samples"] == 12
 
@@ -96,7 +96,7 @@ def test_two_processes_measure_what_one_does(measure: Measure) -> None:
         (("--data.init_args.split.by", "row"), "only `sample` will do"),
         (("--model.init_args.static_top", 0), "static_top 0"),
         (("--model.init_args.static_top", 7), "at most 6"),
-        (("--model.init_args.sample", 99), "model.sample 99 is not among the judged samples"),
+        (("--model.init_args.sample", 99), "model.sample 99 is not among the evaluation samples"),
         (("--model.init_args.static", "none.yaml"), "there is no ranking file none.yaml"),
         (("--data", "datamodules.ScoreRows"), "datamodules.Sequences"),
     ],

@@ -16,7 +16,7 @@ from datamodules import ScoreRows
 from probe.metrics import Regression
 from probe.metrics.head_ranking import ranking_figures, top_heads
 from probe.metrics.regression import FIGURES
-from probe.models.plots import draw_scatter, most_varying
+from probe.models.plots import most_varying, plot_scatter
 from probe.models.ridge import ALPHAS, fit_ridge
 from tests.helpers.stores import make_store
 
@@ -121,5 +121,5 @@ def test_the_scatter_names_the_heads_that_vary_most() -> None:
     truth[:, 4] *= 3
     truth[2, 1] = torch.nan
     assert most_varying(truth, 1) == [4]
-    figure = draw_scatter(made(0)[0], truth, heads_per_layer=3)
+    figure = plot_scatter(made(0)[0], truth, heads_per_layer=3)
     assert figure.axes[0].get_title().startswith("head 1-1, r = ")

@@ -25,7 +25,7 @@ def test_a_checkpoint_has_a_card_and_a_test_fills_in_its_metrics(stage: Stage, t
     file = tmp_path / "a" / "README.md"
     card = ModelCard.load(file)
     assert (card.data.license, card.data.library_name) == ("apache-2.0", "dynamic-retrieval-heads")
-    assert "Not judged yet" in card.text
+    assert "Not evaluated yet" in card.text
     assert stage("test", "--ckpt_path", tmp_path / "a" / "best.ckpt")[0] == 0
     card = ModelCard.load(file)
     (name,) = {result.dataset_name for result in card.data.eval_results}

@@ -117,7 +117,7 @@ def test_figures_and_baselines_equal_scikit_learn(stage: Stage, store: Path, tmp
     assert (tmp_path / "offsets" / "probes_over_offsets.png").is_file()
 
 
-def test_regressors_are_judged_by_r2(stage: Stage, store: Path, tmp_path: Path) -> None:
+def test_regressors_are_evaluated_by_r2(stage: Stage, store: Path, tmp_path: Path) -> None:
     args = ("--data.init_args.offsets", 1, "--model.init_args.resamples", 20, "--data.init_args.target", "reasoning")
     assert stage("fit", "offsets", *args)[0] == 0
     assert stage("test", "offsets", *args, "--ckpt_path", tmp_path / "offsets" / "best.ckpt")[0] == 0

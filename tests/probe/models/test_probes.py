@@ -1,4 +1,4 @@
-"""Probes through the command line: trained, judged, saved, loaded, refused."""
+"""Probes through the command line: trained, evaluated, saved, loaded, refused."""
 
 import json
 import math
@@ -181,10 +181,10 @@ def test_regressor_results_name_baselines_ranking_and_intervals(stage: Stage, tm
     assert stage("fit", *REGRESSOR, "--model.init_args.figure_every", 4)[0] == 0
     assert stage("test", *REGRESSOR, "--ckpt_path", tmp_path / "a" / "best.ckpt")[0] == 0
     found = results(tmp_path)
-    for judged in ("probe", "static", "ridge"):
+    for evaluated in ("probe", "static", "ridge"):
         for name in FIGURES:
-            low, high = found[judged]["intervals"][name]
-            assert low <= found[judged][name] <= high or math.isnan(found[judged][name])
+            low, high = found[evaluated]["intervals"][name]
+            assert low <= found[evaluated][name] <= high or math.isnan(found[evaluated][name])
     assert found["ridge"]["mse"] < found["static"]["mse"]
     assert found["probe"]["top_overlap"] > found["static"]["top_overlap"]
     assert found["top"] == 5
@@ -196,7 +196,7 @@ def test_regressor_results_name_baselines_ranking_and_intervals(stage: Stage, tm
 
 
 def test_the_ranking_regressor_blends_and_restores(stage: Stage, tmp_path: Path) -> None:
-    options = ("-c", "configs/regressor_ranking.yaml")
+    options = ("-c", "configs/regressor/ranking.yaml")
     assert stage("fit", *REGRESSOR, *options)[0] == 0
     assert stage("test", *REGRESSOR, *options, "--ckpt_path", tmp_path / "a" / "best.ckpt")[0] == 0
     found = results(tmp_path)

@@ -75,7 +75,7 @@ def checkpoint(store: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def settings(tmp_path: Path, trials: str = "trials", **changes: Any) -> dict[str, Any]:
     """The callback's, for three questions of 12 tokens; a random model never ends its answer."""
-    source = {"class_path": "extract.Fiction", "init_args": {"count": 3, "seed": 1, "decoys": 0}}
+    source = {"class_path": "extract.SyntheticQA", "init_args": {"count": 3, "seed": 1, "decoys": 0}}
     task = {"source": source, "style": "chain", "budget": 12, "examples": []}
     return {
         "task": {"class_path": "extract.MultiHopQA", "init_args": task | changes.pop("task", {})},
@@ -271,7 +271,7 @@ def test_bad_settings_are_refused(evaluate: Evaluate, changes: dict[str, Any], w
 def test_questions_of_the_probes_own_training_are_refused(
     evaluate: Evaluate, identity: LLMIdentity, tmp_path: Path
 ) -> None:
-    """Ids of the toy store that are those of the questions: Fiction calls its third one fiction-1-2."""
+    """Ids of the toy store that are those of the questions: SyntheticQA calls its third one fiction-1-2."""
     seen = make_store(tmp_path / "seen", samples=60, identity=identity, name="x", ids="fiction-1-{}")
     ckpt = fit(seen, tmp_path / "knows")
     assert "were training or validation samples" in evaluate("--store", seen, ckpt=ckpt)

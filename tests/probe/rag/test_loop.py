@@ -11,12 +11,19 @@ from torch import Tensor
 from extract.generation import Mask, MaskedLLM, whole
 from extract.llm import LLM
 from extract.tasks import MultiHopQA
-from extract.tasks.sources.synthetic import Fiction
+from extract.tasks.sources.synthetic import SyntheticQA
 from probe.rag import RIND, Question
 from probe.rag.loop import Run, Settings, run_together
 from probe.rag.question import ask
-from probe.rag.strategies import Moment, Windows
-from probe.rag.strategies.head_strategies import DynamicRandom, FixedRandom, HeadStrategy, Oracle, top, true_scores
+from probe.rag.strategies import RetrievalState, Windows
+from probe.rag.strategies.head_strategies import (
+    DynamicRandomHeadsStrategy,
+    FixedRandomHeadsStrategy,
+    HeadStrategy,
+    OracleHeadsStrategy,
+    top,
+    true_scores,
+)
 from tests.helpers import reference_rag
 
 
@@ -29,13 +36,13 @@ class Chosen(HeadStrategy):
         super().__init__(name, windows, rind)
         self.listed = listed
 
-    def heads(self, moment: Moment, count: int) -> list[int]:
-        del moment
+    def heads(self, state: RetrievalState, count: int) -> list[int]:
+        del state
         return self.listed[:count]
 
 
 def questions(llm: LLM, count: int, seed: int, budget: int) -> tuple[MultiHopQA, list[Question]]:
-    task = MultiHopQA(Fiction(count, seed=seed), budget=budget)
+    task = MultiHopQA(SyntheticQA(count, seed=seed), budget=budget)
     task.prepare(llm)
     without = task.without_context()
     return task, [ask(task, without, number) for number in range(count)]
@@ -74,8 +81,8 @@ def check(llm: LLM, runs: list[Run]) -> None:
         assert run.stuck == stuck
         assert len(run.rounds) == len(rounds)
         for mine, theirs in zip(run.rounds, rounds, strict=True):
-            assert (mine.judgement.hit is not None) == theirs["hit"]
-            assert [(w.text, pytest.approx(w.value, abs=1e-3)) for w in mine.judgement.words] == theirs["words"]
+            assert (mine.decision.hit is not None) == theirs["hit"]
+            assert [(w.text, pytest.approx(w.value, abs=1e-3)) for w in mine.decision.words] == theirs["words"]
             assert (mine.retrieved.windows if mine.retrieved else None) == theirs["windows"]
 
 
@@ -128,30 +135,33 @@ def test_the_oracle_takes_the_heads_of_highest_score(tiny_llm_folder: Path) -> N
     """Eq. 2, position by position."""
     llm = LLM(str(tiny_llm_folder))
     _, (question,) = questions(llm, 1, 3, budget=18)
-    strategy = Oracle(sink=3, local=5)
+    strategy = OracleHeadsStrategy(sink=3, local=5)
     strategy.prepare(Windows(heads=3), RIND())
     seen = MaskedLLM(llm).look(0, whole(question.sample.ids))
-    moment = Moment(question, seen, "", 0)
+    state = RetrievalState(question, seen, "", 0)
     scores = []
     for row in seen.rows.tolist():
         kept = range(3, len(row) - 5)
         scores.append(sum(row[i] for i in kept if i in question.evidence) / sum(row[i] for i in kept))
-    assert true_scores(moment, 3, 5).tolist() == pytest.approx(scores, rel=1e-4)
+    assert true_scores(state, 3, 5).tolist() == pytest.approx(scores, rel=1e-4)
     best = sorted(range(len(scores)), key=lambda head: -scores[head])[:3]
-    assert strategy.heads(moment, 3) == best
-    assert strategy.retrieve(moment).heads == best
+    assert strategy.heads(state, 3) == best
+    assert strategy.retrieve(state).heads == best
 
 
 def test_random_heads_are_fixed_by_their_seed_and_new_ones_by_the_moment(tiny_llm_folder: Path) -> None:
     llm = LLM(str(tiny_llm_folder))
     _, asked = questions(llm, 2, 3, budget=18)
     seen = MaskedLLM(llm).look(0, whole(asked[0].sample.ids))
-    moments = [Moment(question, seen, "", number) for question in asked for number in range(4)]
-    new, kept = ([tuple(one.heads(moment, 3)) for moment in moments] for one in (DynamicRandom(), FixedRandom()))
+    moments = [RetrievalState(question, seen, "", number) for question in asked for number in range(4)]
+    new, kept = (
+        [tuple(one.heads(state, 3)) for state in moments]
+        for one in (DynamicRandomHeadsStrategy(), FixedRandomHeadsStrategy())
+    )
     assert len(set(new)) > 4
     assert len(set(kept)) == 1
-    assert new == [tuple(DynamicRandom().heads(moment, 3)) for moment in moments]
-    assert kept[0] != tuple(FixedRandom(seed=1).heads(moments[0], 3))
+    assert new == [tuple(DynamicRandomHeadsStrategy().heads(state, 3)) for state in moments]
+    assert kept[0] != tuple(FixedRandomHeadsStrategy(seed=1).heads(moments[0], 3))
 
 
 def test_the_first_of_equal_scores_comes_first() -> None:

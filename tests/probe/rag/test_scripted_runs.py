@@ -16,9 +16,9 @@ from extract.tasks.answer_metrics import ANSWER_END, find_answer
 from probe.rag import RIND, Always, EveryN, Question, Trigger
 from probe.rag.loop import Look, Paid, Run, Settings
 from probe.rag.strategies import Strategy, Windows
-from probe.rag.strategies.baselines import Gold
+from probe.rag.strategies.baselines import GoldEvidence
 from probe.rag.strategies.bm25 import BM25
-from probe.rag.strategies.head_strategies import Oracle
+from probe.rag.strategies.head_strategies import OracleHeadsStrategy
 from probe.rag.trace import figures
 from tests.helpers import reference_rag
 
@@ -91,18 +91,20 @@ SWIMS = frozenset({" swims"})
 
 def test_what_stands_behind_a_full_stop_tells_that_it_is_one_and_is_dropped() -> None:
     short = dataclasses.replace(SETTINGS, draft_length=3)
-    run = Script([["It", " is", " 3"], [".", "5", " kg"], [".", *ANSWER[:2]], [".", " And"]]).play(Oracle(), short)
+    run = Script([["It", " is", " 3"], [".", "5", " kg"], [".", *ANSWER[:2]], [".", " And"]]).play(
+        OracleHeadsStrategy(), short
+    )
     assert run.text == "It is 3.5 kg. So the answer is Oslo."
     assert (run.stop, len(run.rounds), run.stuck) == ("answered", 4, 0)
-    assert [word.text for word in run.rounds[-1].judgement.words] == ["Oslo."]  # And was never judged
-    numbers = Script([["So the answer is", " 150", ".", "5", " acres", ".", "\n"]]).play(Oracle())
+    assert [word.text for word in run.rounds[-1].decision.words] == ["Oslo."]  # And was never evaluated
+    numbers = Script([["So the answer is", " 150", ".", "5", " acres", ".", "\n"]]).play(OracleHeadsStrategy())
     assert find_answer(numbers.text, MARKER) == "150.5 acres"
 
 
 def test_an_uncertain_sentence_is_cut_looked_up_and_written_again() -> None:
     draft: list[str | None] = ["It", " rains", ".", " Ada", " swims", ".", " She", " did"]
     script = Script([draft, [" Ada", " runs", " 3", ".", "5", " km", ".", " The"], ANSWER], SWIMS)
-    run = script.play(Oracle(sink=0, local=0))
+    run = script.play(OracleHeadsStrategy(sink=0, local=0))
     first = run.rounds[0]
     assert (first.kept, first.rewrite) == ("It rains.", " Ada runs 3.5 km.")
     assert first.retrieved is not None
@@ -114,13 +116,13 @@ def test_an_uncertain_sentence_is_cut_looked_up_and_written_again() -> None:
 def test_a_sentence_that_calls_for_ever_is_passed_over_and_counted_once() -> None:
     again: list[str | None] = ["Ada", " swims", " far", " and", " on", " and", " on", " so"]
     more: list[str | None] = [" on", " swims", None]
-    run = Script([again, again, again[:], again, again, more], SWIMS).play(Oracle())
+    run = Script([again, again, again[:], again, again, more], SWIMS).play(OracleHeadsStrategy())
     assert [one.retrieved is not None for one in run.rounds] == [True, True, False, False]
     assert (run.stuck, run.stop) == (1, "ended")
-    calm = Script([again, ["Ada", " runs", ".", " X"], [" Bo", None]], SWIMS).play(Oracle())
+    calm = Script([again, ["Ada", " runs", ".", " X"], [" Bo", None]], SWIMS).play(OracleHeadsStrategy())
     assert calm.stuck == 0
     once = dataclasses.replace(SETTINGS, retries=1)
-    used_up = Script([again, ["Ada", " runs", ".", " X"], [" Bo", None]], SWIMS).play(Oracle(), once)
+    used_up = Script([again, ["Ada", " runs", ".", " X"], [" Bo", None]], SWIMS).play(OracleHeadsStrategy(), once)
     assert used_up.stuck == 0  # it may not call again, and does not
 
 
@@ -136,13 +138,13 @@ def test_a_sentence_that_calls_for_ever_is_passed_over_and_counted_once() -> Non
     ],
 )
 def test_how_a_run_ends(generations: list[list[str | None]], stop: str, text: str) -> None:
-    run = Script(generations, SWIMS).play(Oracle())
+    run = Script(generations, SWIMS).play(OracleHeadsStrategy())
     assert (run.stop, run.text) == (stop, text)
 
 
 def test_an_answer_alone_may_begin_with_a_line_end() -> None:
     alone = dataclasses.replace(SETTINGS, marker="")
-    run = Script([["\n", "Paris", "\n"]]).play(Oracle(), alone)
+    run = Script([["\n", "Paris", "\n"]]).play(OracleHeadsStrategy(), alone)
     assert run.stop == "answered"
     assert find_answer(run.text) == "Paris"
     opened = dataclasses.replace(SETTINGS, marker="", opening="It is")
@@ -154,30 +156,30 @@ def test_plainer_triggers_and_gold_facts_when_they_fire() -> None:
     draft: list[str | None] = ["One", " here", ".", " Two", ".", None]
     one, two = ["One", " now", ".", " X"], [" Two", " now", ".", " X"]
     run = Script([draft, [*one], [*draft], [*one], [*draft[3:]], [*two], [" Two", None], [" Two", None]]).play(
-        Gold(when="fired"), trigger=Always()
+        GoldEvidence(when="fired"), trigger=Always()
     )
     found = [turn.retrieved.windows for turn in run.rounds if turn.retrieved]
     assert len(found) == 4
     assert found[0] == [(4, 6), (8, 9)]
     assert figures(run)["first_chance"] == 3 / 10
     assert figures(run)["recall"] == figures(run)["precision"] == 1
-    every = Script([draft, [*one], [*draft[3:]]]).play(Gold(when="fired"), trigger=EveryN(2))
+    every = Script([draft, [*one], [*draft[3:]]]).play(GoldEvidence(when="fired"), trigger=EveryN(2))
     assert [turn.retrieved is not None for turn in every.rounds] == [True, False]
-    always, fired = Gold(), Gold(when="fired", trigger=Always())
+    always, fired = GoldEvidence(), GoldEvidence(when="fired", trigger=Always())
     for gold in (always, fired):
         gold.prepare(Windows(), RIND())
     assert (always.describe()["when"], fired.describe()["when"]) == ("always", "fired")
 
 
 def test_no_evidence_gives_no_recall() -> None:
-    run = Script([["Ada", " swims", None], [None]], SWIMS).play(Oracle())
+    run = Script([["Ada", " swims", None], [None]], SWIMS).play(OracleHeadsStrategy())
     bare = dataclasses.replace(run.question.sample, evidence=[])
     run.question = dataclasses.replace(run.question, sample=bare)
     assert str(figures(run)["recall"]) == "nan"
     assert figures(run)["visible"] == 2
 
 
-@pytest.mark.parametrize("strategy", [BM25(tokens=0), Oracle(sink=-1), Oracle(local=-1)])
+@pytest.mark.parametrize("strategy", [BM25(tokens=0), OracleHeadsStrategy(sink=-1), OracleHeadsStrategy(local=-1)])
 def test_settings_without_sense_are_refused(strategy: Strategy) -> None:
     with pytest.raises(UserError, match=f"rag strategy '{strategy.name}'"):
         strategy.prepare(Windows(), RIND())

@@ -10,7 +10,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from extract.attention.received import paid_attention
+from extract.attention.received import received_attention
 from extract.errors import UserError
 from extract.prompts import Prompt, Span, sentences, words
 from probe.rag import RIND, Always, EveryN, Never, PosTags, StopWords, Trigger
@@ -66,7 +66,7 @@ PIECES = st.lists(
 def test_values_equal_a_slow_reference(pieces: list[str], random: Any, plain: bool) -> None:
     entropies, paid = ([random.random() * 3 for _ in pieces] for _ in range(2))
     rind = RIND(threshold=0.7, attention="plain" if plain else "sentence")
-    found = rind.judge(draft_of(pieces, entropies, paid), NONE)
+    found = rind.decide(draft_of(pieces, entropies, paid), NONE)
     expected = reference(pieces, entropies, paid, plain)
     assert {word.span: pytest.approx(word.value) for word in found.words} == expected
     hits = [span for span, value in expected.items() if value > 0.7]
@@ -81,30 +81,30 @@ def test_values_equal_a_slow_reference(pieces: list[str], random: Any, plain: bo
 def test_a_worked_example() -> None:
     # Two words of one sentence: shares .25 and .75 of the attention, × 2 words, × entropy.
     draft = draft_of(["Maria", " swim", "s."], [1.0, 2.0, 1.0], [0.1, 0.2, 0.1])
-    found = RIND(threshold=2.0).judge(draft, NONE)
+    found = RIND(threshold=2.0).decide(draft, NONE)
     assert [word.value for word in found.words] == pytest.approx([1.0 * 0.25 * 2, 1.5 * 0.75 * 2])
     assert found.hit == 1
-    assert [word.value for word in RIND(attention="plain").judge(draft, NONE).words] == pytest.approx([0.1, 0.45])
+    assert [word.value for word in RIND(attention="plain").decide(draft, NONE).words] == pytest.approx([0.1, 0.45])
 
 
 def test_a_sentence_whose_every_hit_the_filter_clears_does_not_fire() -> None:
     draft = draft_of([" The", " of.", " Westria."], [9.0, 9.0, 0.1], [1.0, 1.0, 1.0])
-    found = RIND(threshold=1.0).judge(draft, NONE)
+    found = RIND(threshold=1.0).decide(draft, NONE)
     assert found.hit is None
     assert [word.value for word in found.words[:2]] == [0, 0]
 
 
 def test_the_first_sentence_fires_even_where_a_later_word_is_worse() -> None:
     draft = draft_of(["Maria", " swims.", " Eastmill", " shines."], [2.0, 2.0, 9.0, 9.0], [1.0] * 4)
-    found = RIND(threshold=1.0).judge(draft, NONE)
+    found = RIND(threshold=1.0).decide(draft, NONE)
     assert (found.hit, found.sentence) == (0, 0)
-    later = RIND(threshold=1.0).judge(draft, frozenset({0}))
+    later = RIND(threshold=1.0).decide(draft, frozenset({0}))
     assert (later.hit, later.sentence) == (2, len("Maria swims."))
 
 
 def test_only_drafted_words_count_though_their_sentence_began_before() -> None:
     draft = draft_of(["Maria", " went", " to", " Westria."], [9.0, 9.0, 9.0, 3.0], [1.0] * 4, first=3)
-    found = RIND(threshold=1.0).judge(draft, NONE)
+    found = RIND(threshold=1.0).decide(draft, NONE)
     assert [word.text for word in found.words] == ["Westria."]
     assert (found.hit, found.sentence) == (0, 0)  # the cut reaches back into the answer
 
@@ -114,7 +114,7 @@ def test_plainer_rules() -> None:
     starts = [start for start, _ in sentences(draft.said.text)]
 
     def first(trigger: Trigger, spent: frozenset[int] = NONE) -> int | None:
-        found = trigger.judge(draft, spent)
+        found = trigger.decide(draft, spent)
         assert len(found.words) == 4
         return None if found.hit is None else found.sentence
 
@@ -150,7 +150,7 @@ def test_tags_come_from_the_pipeline_that_is_named(monkeypatch: pytest.MonkeyPat
 def test_attention_that_tokens_are_paid(own: bool) -> None:
     maps = torch.rand(2, 3, 5, 5).tril()
     lengths = [5, 3]
-    found = paid_attention(maps, torch.tensor(lengths), own)
+    found = received_attention(maps, torch.tensor(lengths), own)
     for draft, length in enumerate(lengths):
         for key in range(length):
             asks = range(key if own else key + 1, length)

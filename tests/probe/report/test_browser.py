@@ -167,8 +167,8 @@ def test_heads_and_looks_are_the_stores(tab: Tab, report: Path) -> None:
     stay, came, went = (int(x.sum()) for x in (now & before, now & ~before, before & ~now))
     jaccard = f"{stay / (stay + came + went):.2f}"
     assert page.text_content("#turnover-text") == f"now: {stay} stay, {came} come, {went} go, Jaccard {jaccard}"
-    assert steps.looks is not None
-    looked = sorted({int(steps.looks[at, layer, head]) for layer, head in steps.scoring(at)})
+    assert steps.argmax is not None
+    looked = sorted({int(steps.argmax[at, layer, head]) for layer, head in steps.scoring(at)})
     marked = page.evaluate("[...document.querySelectorAll('#prompt .t')].flatMap((t, i) => t.dataset.n ? [i] : [])")
     assert marked == looked
     first, end = steps.sample["evidence"][0]

@@ -132,7 +132,7 @@ def test_the_explorer_holds_what_the_store_holds(llm: LLM, tmp_path: Path) -> No
     assert NEEDLE in "".join(header["tokens"][: header["prompt"]])
     assert np.array_equal(arrays["scoring_copy_paste"], steps.copy_paste.ravel())
     assert np.array_equal(arrays["scoring_reasoning"], steps.reasoning.ravel() >= 0.5)
-    assert np.array_equal(arrays["looks"], steps.looks.ravel())  # type: ignore[union-attr]
+    assert np.array_equal(arrays["looks"], steps.argmax.ravel())  # type: ignore[union-attr]
     assert np.allclose(arrays["value_reasoning"] / 254, steps.reasoning.ravel(), atol=1 / 254)
 
 

@@ -18,7 +18,7 @@ CONFIG = {"llm": {"name": "x"}, "task": {"seed": 1, "lengths": {"low": 5, "high"
 
 
 def trial(sample: int, condition: str, accuracy: float, **fields: Any) -> dict[str, Any]:
-    extra = {"silenced": 2.0, "dynamic": 3.0, "compensated": 1, "compensated_static": 1, "steps": 4}
+    extra = {"ablated": 2.0, "dynamic": 3.0, "compensated": 1, "compensated_static": 1, "steps": 4}
     place = {"length": 100.0 + sample, "depth": 10.0 * sample}
     metrics = {"accuracy": accuracy, "rouge_l": accuracy / 2}
     return {"sample": sample, "condition": condition, "metrics": metrics, **place, **extra, **fields}
@@ -51,13 +51,13 @@ def test_foreign_folders_are_left_alone(tmp_path: Path) -> None:
 def test_heads_of_a_generation_are_counted() -> None:
     """Three heads, two steps: head 2 takes over at the second, head 1 at the first."""
     before, after = torch.tensor([[1, 0, 0], [1, 1, 0]]).bool(), torch.tensor([[1, 1, 0], [0, 1, 1]]).bool()
-    silenced, static = before & torch.tensor([True, False, True]), torch.tensor([True, True, False])
-    assert heads_of(Generation(torch.tensor([5, 6]), before, silenced, after), static) == {
-        **{"steps": 2, "dynamic": 1.5, "silenced": 1.0},
+    ablated, static = before & torch.tensor([True, False, True]), torch.tensor([True, True, False])
+    assert heads_of(Generation(torch.tensor([5, 6]), before, ablated, after), static) == {
+        **{"steps": 2, "dynamic": 1.5, "ablated": 1.0},
         **{"compensated": 1, "compensated_static": 1},
     }
     assert (
-        heads_of(Generation(torch.tensor([5]), before[1:], silenced[1:], after[1:]), static)["compensated_static"] == 0
+        heads_of(Generation(torch.tensor([5]), before[1:], ablated[1:], after[1:]), static)["compensated_static"] == 0
     )
 
 
