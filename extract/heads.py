@@ -1,0 +1,65 @@
+"""Attention heads by number: the grid of layers × heads, and the one top-k of the project."""
+
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
+
+
+@dataclass(frozen=True)
+class HeadGrid:
+    """Layer-major numbering of the query heads of a model: `flat = layer * heads + head`.
+
+    Attributes:
+        layers: Number of layers.
+        heads: Query heads of each layer.
+
+    >>> grid = HeadGrid(layers=30, heads=9)
+    >>> grid.flat(17, 3), grid.layer_and_head(156), grid.name(156), len(grid)
+    (156, (17, 3), '17-3', 270)
+
+    """
+
+    layers: int
+    heads: int
+
+    def __len__(self) -> int:
+        """Heads of the model."""
+        return self.layers * self.heads
+
+    def flat(self, layer: int, head: int) -> int:
+        """Number of a head."""
+        return layer * self.heads + head
+
+    def layer_and_head(self, flat: int) -> tuple[int, int]:
+        """Layer and index within it of the head of that number."""
+        return divmod(flat, self.heads)
+
+    def name(self, flat: int) -> str:
+        """`layer-head`, as published rankings write it."""
+        layer, head = self.layer_and_head(flat)
+        return f"{layer}-{head}"
+
+
+def top_k(scores: Float[Tensor, "*rows score"], k: int) -> Int[Tensor, "*rows top"]:
+    """Indices of the `k` highest scores of each row, highest first; ties by the lower index, NaN last.
+
+    All of them where there are fewer.
+
+    >>> top_k(torch.tensor([0.1, 0.7, float("nan"), 0.7]), 3)
+    tensor([1, 3, 0])
+
+    """
+    return scores.masked_fill(scores.isnan(), -torch.inf).argsort(dim=-1, descending=True, stable=True)[..., :k]
+
+
+def top_k_mask(scores: Float[Tensor, "*rows score"], k: int) -> Bool[Tensor, "*rows score"]:
+    """Whether each score is among the `k` highest of its row (see `top_k`).
+
+    >>> top_k_mask(torch.tensor([[0.1, 0.7, 0.5], [0.0, 0.0, 0.0]]), 2)
+    tensor([[False,  True,  True],
+            [ True,  True, False]])
+
+    """
+    return torch.zeros_like(scores, dtype=torch.bool).scatter_(-1, top_k(scores, k), True)

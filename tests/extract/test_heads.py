@@ -1,0 +1,32 @@
+"""Top-k and head numbers against plain loops."""
+
+import math
+
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from extract.heads import HeadGrid, top_k, top_k_mask
+
+SCORES = st.lists(st.sampled_from([0.0, 0.25, 0.5, 1.0, -math.inf, math.nan]), min_size=1, max_size=12)
+
+
+@given(SCORES, st.integers(0, 14))
+def test_top_k_equals_a_sort_of_pairs(scores: list[float], k: int) -> None:
+    ranked = sorted(range(len(scores)), key=lambda i: (-(-math.inf if math.isnan(scores[i]) else scores[i]), i))
+    rows = torch.tensor([scores, scores[::-1]])
+    assert top_k(rows, k)[0].tolist() == ranked[:k]
+    mask = top_k_mask(rows, k)
+    assert mask.sum(dim=1).tolist() == [min(k, len(scores))] * 2
+    assert set(mask[0].nonzero().flatten().tolist()) == set(ranked[:k])
+
+
+@given(st.integers(1, 40), st.integers(1, 40), st.data())
+def test_numbers_and_pairs_are_inverse(layers: int, heads: int, data: st.DataObject) -> None:
+    grid = HeadGrid(layers, heads)
+    flat = data.draw(st.integers(0, len(grid) - 1))
+    layer, head = grid.layer_and_head(flat)
+    assert 0 <= layer < layers
+    assert 0 <= head < heads
+    assert grid.flat(layer, head) == flat
+    assert grid.name(flat) == f"{layer}-{head}"
