@@ -19,7 +19,7 @@ from extract.generation.prefill import prefill
 from extract.llm import LLM
 from extract.tasks import Sample
 from extract.tasks.niah import NIAH
-from probe.experiments.ablation.conditions import Unmasked
+from probe.experiments.ablation.conditions import NoAblation
 from tests.extract.attention.test_families import agrees
 from tests.helpers import reference
 from tests.helpers.families import BORDER, FAMILIES, LONGROPE, Family, save
@@ -146,7 +146,7 @@ def test_long_rope_keeps_to_one_set_of_angles_for_each_sample(llm: LLM, tmp_path
         for step, rows in enumerate(truth["attention"]):
             agrees(decoded.argmax[row, step], rows, 1e-5)
         equal(decoded, row, decode(model, [sample], 1, 2), 0)
-    found = generate_ablated(model, samples, [Unmasked()], DynamicHeads())
+    found = generate_ablated(model, samples, [NoAblation()], DynamicHeads())
     for row, n in enumerate(decoded.lengths):
         assert found.of(row, 0).tokens.tolist() == decoded.tokens[row, :n].tolist()
     for n in (20, 60):  # both sets are back

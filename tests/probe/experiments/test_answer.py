@@ -8,7 +8,7 @@ from extract import UserError
 from extract.generation import DynamicHeads, generate_ablated
 from extract.llm import LLM
 from extract.prompts import render
-from probe.experiments.ablation.conditions import Static
+from probe.experiments.ablation.conditions import AblateStatic
 from tests.extract.generation.test_head_ablation import STATIC, prepared, short_sample
 
 
@@ -23,7 +23,7 @@ def test_without_ablation_it_is_the_models_own_generation(llm: LLM) -> None:
 
 def test_ablated_heads_are_the_ablations(llm: LLM) -> None:
     sample = short_sample(llm, 1, steps=4)
-    (static,) = prepared(Static())
+    (static,) = prepared(AblateStatic())
     wanted = generate_ablated(llm, [sample], [static], DynamicHeads()).of(0, 0)
     heads = [divmod(head, 9) for head in STATIC[:4]]
     found = probe.answer(llm, sample.ids, ablate=heads, evidence=sample.evidence, budget=4)
