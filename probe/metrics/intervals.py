@@ -15,7 +15,8 @@ def interval(values: list[float]) -> tuple[float, float]:
     return float(low), float(high)
 
 
-Values = Float[NDArray[np.float64], "prompt"]
+Array = NDArray[np.float64]
+Values = Float[Array, "prompt"]
 
 
 def wilson(successes: int, n: int) -> tuple[float, float]:
@@ -90,7 +91,9 @@ def mcnemar(more: int, less: int) -> float:
     return float(stats.binomtest(more, more + less).pvalue) if more + less else 1.0
 
 
-def jackknife(estimate: Float[Values, "*figure"], left_out: Float[Values, "group *figure"]) -> tuple[Values, Values]:
+def jackknife(
+    estimate: Float[Array, "*figure"], left_out: Float[Array, "group *figure"]
+) -> tuple[Float[Array, "*figure"], Float[Array, "*figure"]]:
     """95 % intervals: estimate ± t · se, with se² = (G - 1) / G · Σ (θ₋g - mean θ₋)² and G - 1 degrees of freedom.
 
     Args:
