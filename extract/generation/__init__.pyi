@@ -4,7 +4,6 @@ from .context_masking import Job as Job
 from .context_masking import MaskedLLM as MaskedLLM
 from .context_masking import Seen as Seen
 from .dynamic_heads import DynamicHeads as DynamicHeads
-from .dynamic_heads import first_heads as first_heads
 from .greedy import Decoded as Decoded
 from .greedy import decode as decode
 from .head_ablation import generate_ablated as generate_ablated

@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from extract.scores import kept_keys
+from extract.scores import ExcludedKeys, kept_keys
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -89,7 +89,7 @@ def pad(samples: Sequence[Sample], fill: int, device: torch.device) -> Batch:
     return Batch(tokens.to(device), real.to(device), evidence.to(device), forced.to(device), budgets.to(device), width)
 
 
-def reasoning_columns(batch: Batch, keys: int, sink: int, local: int) -> Float[Tensor, "batch key 2"]:
+def reasoning_columns(batch: Batch, keys: int, excluded: ExcludedKeys) -> Float[Tensor, "batch key 2"]:
     """What Eq. 2 sums attention over: kept evidence, and all kept keys."""
-    kept = kept_keys(batch.real[:, :keys], sink, local)
+    kept = kept_keys(batch.real[:, :keys], excluded)
     return torch.stack([kept & batch.evidence[:, :keys], kept], dim=2).float()

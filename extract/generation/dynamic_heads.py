@@ -1,15 +1,14 @@
 """Which heads are dynamic at a step, and which of them come first."""
 
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
-import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from extract.attention import Recorder
 from extract.generation.batching import Batch, reasoning_columns
-from extract.scores import copy_paste_score, reasoning_score
+from extract.scores import REASONING_THRESHOLD, ExcludedKeys, Target, copy_paste_score, is_dynamic, reasoning_score
 
 
 @dataclass(frozen=True)
@@ -24,10 +23,10 @@ class DynamicHeads:
 
     """
 
-    target: Literal["copy_paste", "reasoning"] = "copy_paste"
-    threshold: float = 0.5
-    sink: int = 4
-    local: int = 64
+    target: Target = "copy_paste"
+    threshold: float = REASONING_THRESHOLD
+    sink: int = ExcludedKeys.sink
+    local: int = ExcludedKeys.local
 
     def describe(self) -> dict[str, Any]:
         """The settings that matter for the target."""
@@ -39,7 +38,7 @@ class DynamicHeads:
         """What a forward over `keys` keys must sum attention over."""
         if self.target == "copy_paste":
             return batch.evidence[:, :keys, None].float()
-        return reasoning_columns(batch, keys, self.sink, self.local)
+        return reasoning_columns(batch, keys, ExcludedKeys(self.sink, self.local))
 
     def scored(
         self, recorder: Recorder, batch: Batch, keys: int, generated: Int[Tensor, "batch"]
@@ -48,15 +47,10 @@ class DynamicHeads:
         mass = recorder.mass.flatten(1, 2)
         if self.target == "copy_paste":
             argmax = recorder.argmax.flatten(1)
-            return copy_paste_score(argmax, batch.tokens[:, :keys], batch.evidence[:, :keys], generated), mass[..., 0]
-        assert recorder.columns is not None
-        score = reasoning_score(mass[..., 0], mass[..., 1], recorder.columns[..., 0].any(dim=1))
-        return score >= self.threshold, score.nan_to_num(nan=-1.0)
-
-
-def first_heads(
-    order: Float[Tensor, "row head"], allowed: Bool[Tensor, "row head"], count: int
-) -> Bool[Tensor, "row head"]:
-    """The `count` allowed heads of highest order, ties by number; all of them where there are fewer."""
-    ranked = order.masked_fill(~allowed, -torch.inf).argsort(dim=1, descending=True, stable=True)[:, :count]
-    return torch.zeros_like(allowed).scatter_(1, ranked, True) & allowed
+            score = copy_paste_score(argmax, batch.tokens[:, :keys], batch.evidence[:, :keys], generated)
+            order = mass[..., 0]
+        else:
+            assert recorder.columns is not None
+            score = reasoning_score(mass[..., 0], mass[..., 1], recorder.columns[..., 0].any(dim=1))
+            order = score.nan_to_num(nan=-1.0)
+        return is_dynamic(score, self.target, self.threshold), order

@@ -13,7 +13,7 @@ from extract.generation.batching import Batch, pad, reasoning_columns, warn_of_w
 from extract.generation.longrope import by_regime
 from extract.generation.prefill import advance, prefill
 from extract.llm import LLM
-from extract.scores import copy_paste_score, reasoning_score
+from extract.scores import ExcludedKeys, copy_paste_score, reasoning_score
 from extract.tasks import Sample
 
 if TYPE_CHECKING:
@@ -42,7 +42,11 @@ class Decoded:
 
 
 @torch.inference_mode()
-def decode(llm: LLM, samples: Sequence[Sample], sink: int = 4, local: int = 64) -> Decoded:
+def decode(
+    llm: LLM,
+    samples: Sequence[Sample],
+    excluded: ExcludedKeys = ExcludedKeys(),  # noqa: B008 (frozen)
+) -> Decoded:
     """Greedy generation of one batch, with the scores of all heads at each step.
 
     Each prompt up to its last token is prefilled on its own, by the model's own attention: without padding there is no
@@ -51,8 +55,7 @@ def decode(llm: LLM, samples: Sequence[Sample], sink: int = 4, local: int = 64) 
     Args:
         llm: The frozen model.
         samples: Prompts; each is generated to an end token or to its own budget, or along its forced tokens.
-        sink: First tokens that Eq. 2 leaves out.
-        local: Last tokens that Eq. 2 leaves out.
+        excluded: Keys that Eq. 2 leaves out.
 
     """
     model = llm.model
@@ -62,12 +65,12 @@ def decode(llm: LLM, samples: Sequence[Sample], sink: int = 4, local: int = 64) 
         batch = pad(some, llm.tokenizer.pad_token_id or 0, device=model.device)
         cache = prefill(model, batch, batch.tokens.shape[1], chunk=llm.prefill_chunk)
         with instrumented(model):
-            return _generate(llm, batch, cache, sink, local)
+            return _generate(llm, batch, cache, excluded)
 
     return by_regime(model, samples, run)
 
 
-def _generate(llm: LLM, batch: Batch, cache: "DynamicCache", sink: int, local: int) -> Decoded:
+def _generate(llm: LLM, batch: Batch, cache: "DynamicCache", excluded: ExcludedKeys) -> Decoded:
     tokens, width = batch.tokens, batch.width
     ends = torch.tensor(llm.end_tokens, device=tokens.device)
     lengths = batch.budgets.clone()
@@ -76,7 +79,7 @@ def _generate(llm: LLM, batch: Batch, cache: "DynamicCache", sink: int, local: i
     with recording(recorder, llm.model):
         for step in range(int(batch.budgets.max())):
             keys = width + step
-            recorder.columns = reasoning_columns(batch, keys, sink, local)
+            recorder.columns = reasoning_columns(batch, keys, excluded)
             forced = batch.forced[:, step]
             generated = torch.where(forced >= 0, forced, advance(llm.model, batch, cache, keys).argmax(dim=-1))
             rows.append(_row(recorder, batch, generated, keys))

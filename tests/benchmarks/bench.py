@@ -31,6 +31,7 @@ from extract.generation.batching import pad, reasoning_columns
 from extract.generation.greedy import _row
 from extract.generation.prefill import advance, prefill
 from extract.llm import LLM, LLMIdentity
+from extract.scores import ExcludedKeys
 from extract.tasks import Sample
 from extract.tasks.niah import NIAH
 from probe.experiments.ablation.conditions import AblateDynamic, AblateRandom, AblateStatic, Condition, Known
@@ -105,7 +106,7 @@ class Stepper:
 
     def recorded(self) -> None:
         """The step as `decode` runs it within `recording`: columns, recorded forward, both scores of every head."""
-        self.recorder.columns = reasoning_columns(self.batch, self.keys, 4, 64)
+        self.recorder.columns = reasoning_columns(self.batch, self.keys, ExcludedKeys())
         _row(self.recorder, self.batch, self.forward(), self.keys)
 
     def compare(self, repeats: int) -> tuple[float, float, float]:
@@ -209,7 +210,7 @@ def at_length(tokens: int) -> dict[str, float]:
         prefilled = time.perf_counter() - start
         with instrumented(llm.model), recording(recorder, llm.model):
             for keys in range(tokens, tokens + 16):
-                recorder.columns = reasoning_columns(batch, keys, 4, 64)
+                recorder.columns = reasoning_columns(batch, keys, ExcludedKeys())
                 seconds.append(timed(lambda keys=keys: advance(llm.model, batch, cache, keys)))  # type: ignore[misc]
         mib = peak() * 1024
     return {"tokens": tokens, "prefill": prefilled, "step": statistics.median(seconds), "mib": mib}

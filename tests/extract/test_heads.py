@@ -21,6 +21,14 @@ def test_top_k_equals_a_sort_of_pairs(scores: list[float], k: int) -> None:
     assert set(mask[0].nonzero().flatten().tolist()) == set(ranked[:k])
 
 
+@given(SCORES, st.integers(0, 14), st.data())
+def test_top_k_among_some_is_top_k_of_these_alone(scores: list[float], k: int, data: st.DataObject) -> None:
+    among = data.draw(st.lists(st.booleans(), min_size=len(scores), max_size=len(scores)))
+    some = [i for i, allowed in enumerate(among) if allowed]
+    chosen = top_k_mask(torch.tensor([scores]), k, among=torch.tensor([among]))[0].nonzero().flatten().tolist()
+    assert chosen == sorted(some[i] for i in top_k(torch.tensor(scores)[some], k).tolist())
+
+
 @given(st.integers(1, 40), st.integers(1, 40), st.data())
 def test_numbers_and_pairs_are_inverse(layers: int, heads: int, data: st.DataObject) -> None:
     grid = HeadGrid(layers, heads)

@@ -13,6 +13,7 @@ from transformers import DynamicCache
 from extract.attention import Recorder, instrumented, recording
 from extract.generation import Decoded, DynamicHeads, decode, generate_ablated
 from extract.llm import LLM
+from extract.scores import ExcludedKeys
 from extract.tasks import Sample
 from probe.experiments.ablation.conditions import AblateDynamic, AblateRandom, Condition, Known, NoAblation
 from probe.heads import Ranking
@@ -22,6 +23,7 @@ from tests.helpers.families import FAMILIES, SIZES, WINDOW, projected, save
 LENGTHS = (45, 31, 38)
 STEPS = 20
 SINK, LOCAL = 1, 2
+EXCLUDED = ExcludedKeys(SINK, LOCAL)
 LAYERS, HEADS = SIZES["num_hidden_layers"], SIZES["num_attention_heads"]
 
 
@@ -104,7 +106,7 @@ def follows(
 def test_decoding_equals_eager_attention_over_the_whole_sequence(family: Pair) -> None:
     """Padded, batched, cached, prefilled in chunks, beyond the window: within 1e-5, hidden states within 1e-4."""
     chosen = samples()
-    decoded = decode(family.llm, chosen, SINK, LOCAL)
+    decoded = decode(family.llm, chosen, EXCLUDED)
     for row, sample in enumerate(chosen):
         answer = decoded.tokens[row, : decoded.lengths[row]].tolist()
         truth = reference.replay(family.eager, sample.ids, answer)
@@ -122,7 +124,7 @@ def test_bfloat16_equals_bfloat16_eager(folders: dict[str, Path], name: str) -> 
     """
     pair = Pair(folders[name], "bfloat16")
     chosen = samples()
-    decoded = decode(pair.llm, chosen, SINK, LOCAL)
+    decoded = decode(pair.llm, chosen, EXCLUDED)
     for row, sample in enumerate(chosen):
         answer = decoded.tokens[row, : decoded.lengths[row]].tolist()
         follows(decoded, row, sample, reference.replay(pair.eager, sample.ids, answer), 0.1, 0.01)

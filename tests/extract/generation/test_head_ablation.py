@@ -99,7 +99,7 @@ def test_ten_prompts_under_every_condition_equal_full_forwards(llm: LLM, eager: 
 )
 def test_options_equal_full_forwards(llm: LLM, eager: LLM, operator: str, keep: str, eq2: object) -> None:
     samples, conditions = [short_sample(llm, 1, steps=3)], rules()
-    chosen = [c for c in conditions if type(c) in (AblateDynamic, Static) or c.name.startswith("random 40")]
+    chosen = [c for c in conditions if type(c) in (AblateDynamic, AblateStatic) or c.name.startswith("random 40")]
     heads = DynamicHeads("reasoning", *eq2) if eq2 else DynamicHeads()  # type: ignore[misc]
     found = generate_ablated(llm, samples, chosen, heads, operator, keep)  # type: ignore[arg-type]
     for row, sample in enumerate(samples):

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from extract.generation import Mask, MaskedLLM, whole
 from extract.llm import LLM
+from extract.scores import ExcludedKeys
 from extract.tasks import MultiHopQA
 from extract.tasks.sources.synthetic import SyntheticQA
 from probe.rag import RIND, Question
@@ -143,7 +144,7 @@ def test_the_oracle_takes_the_heads_of_highest_score(tiny_llm_folder: Path) -> N
     for row in seen.rows.tolist():
         kept = range(3, len(row) - 5)
         scores.append(sum(row[i] for i in kept if i in question.evidence) / sum(row[i] for i in kept))
-    assert true_scores(state, 3, 5).tolist() == pytest.approx(scores, rel=1e-4)
+    assert true_scores(state, ExcludedKeys(3, 5)).tolist() == pytest.approx(scores, rel=1e-4)
     best = sorted(range(len(scores)), key=lambda head: -scores[head])[:3]
     assert strategy.heads(state, 3) == best
     assert strategy.retrieve(state).heads == best
