@@ -23,6 +23,9 @@ class ExcludedKeys:
         sink: First tokens of the sequence that are left out (StreamingLLM's sink has 4).
         local: Last tokens that are left out, the query's own included.
 
+    >>> ExcludedKeys()
+    ExcludedKeys(sink=4, local=64)
+
     """
 
     sink: int = 4
