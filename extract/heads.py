@@ -1,10 +1,13 @@
 """Attention heads by number: the grid of layers × heads, and the one top-k of the project."""
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
+
+from extract.errors import UserError
 
 
 @dataclass(frozen=True)
@@ -40,6 +43,24 @@ class HeadGrid:
         """`layer-head`, as published rankings write it."""
         layer, head = self.layer_and_head(flat)
         return f"{layer}-{head}"
+
+    def mask(self, heads: Iterable[tuple[int, int]]) -> Bool[Tensor, "layer head"]:
+        """Some heads, each by its layer and its index within the layer, as a mask of the grid.
+
+        Raises:
+            UserError: there is no such head.
+
+        >>> HeadGrid(layers=2, heads=3).mask([(1, 0)])
+        tensor([[False, False, False],
+                [ True, False, False]])
+
+        """
+        chosen = torch.zeros(self.layers, self.heads, dtype=torch.bool)
+        for layer, head in heads:
+            if not (0 <= layer < self.layers and 0 <= head < self.heads):
+                raise UserError(f"there is no head {layer}-{head} among {self.layers} layers × {self.heads} heads")
+            chosen[layer, head] = True
+        return chosen
 
 
 def top_k(scores: Float[Tensor, "*rows score"], k: int) -> Int[Tensor, "*rows top"]:

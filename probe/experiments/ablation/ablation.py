@@ -7,7 +7,7 @@ from rich.table import Table
 
 from datamodules import Prompts, Split
 from extract.errors import UserError
-from extract.generation import DynamicHeads, Generation, generate_ablated
+from extract.generation import AblatedGeneration, DynamicHeads, generate_ablated
 from extract.llm import LLM
 from extract.pipeline import LLMStage
 from extract.scores import REASONING_THRESHOLD, ExcludedKeys, Target
@@ -155,7 +155,7 @@ class Ablation(LLMStage):
         ]
         self.trials.write(batch.number, trials)
 
-    def _trial(self, batch: PromptBatch, sample: Sample, condition: str, generation: Generation) -> Trial:
+    def _trial(self, batch: PromptBatch, sample: Sample, condition: str, generation: AblatedGeneration) -> Trial:
         tokens = generation.tokens.tolist()
         answer = str(self.llm.tokenizer.decode(tokens, skip_special_tokens=True)).strip()
         return {

@@ -29,7 +29,7 @@ class HeadStrategy(Strategy):
         assert self.windows is not None
         heads = self.heads(state, self.windows.heads)
         start, end = state.question.context
-        rows = state.seen.rows
+        rows = state.seen.attention
         scores = rows[torch.tensor(heads, device=rows.device), start:end].mean(dim=0)
         return Retrieved([(start + a, start + b) for a, b in self.windows.around(scores)], heads)
 
@@ -95,7 +95,7 @@ class DynamicRandomHeadsStrategy(HeadStrategy):
         return self._draw(state, count, f"{self.seed}:{state.question.sample.id}:{state.number}")
 
     def _draw(self, state: RetrievalState, count: int, seed: str) -> list[int]:
-        return random.Random(seed).sample(range(len(state.seen.rows)), count)
+        return random.Random(seed).sample(range(len(state.seen.attention)), count)
 
 
 class FixedRandomHeadsStrategy(DynamicRandomHeadsStrategy):
@@ -154,7 +154,7 @@ def top(scores: Float[Tensor, "head"], count: int) -> list[int]:
 
 def true_scores(state: RetrievalState, excluded: ExcludedKeys) -> Float[Tensor, "head"]:
     """Eq. 2 of each head at this query; −1 for a head without any kept attention."""
-    rows = state.seen.rows
+    rows = state.seen.attention
     keys = rows.shape[1]
     kept = kept_keys(torch.ones(1, keys, dtype=torch.bool, device=rows.device), excluded)[0]
     evidence = torch.zeros(keys, dtype=torch.bool, device=rows.device)

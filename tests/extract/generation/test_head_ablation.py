@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from extract.generation import DynamicHeads, decode, generate_ablated
-from extract.generation.ablated_output import Ablated
+from extract.generation.ablated_output import AblatedGenerations
 from extract.llm import LLM
 from extract.prompts import encode, locate
 from extract.tasks import Sample
@@ -71,7 +71,9 @@ def eager() -> LLM:
     return LLM(attention="eager")
 
 
-def same(found: Ablated, row: int, place: int, slow: list[tuple[int, list[int], set[int], list[int]]]) -> None:
+def same(
+    found: AblatedGenerations, row: int, place: int, slow: list[tuple[int, list[int], set[int], list[int]]]
+) -> None:
     steps = len(slow)
     assert int(found.lengths[row, place]) == steps
     assert found.tokens[row, place, :steps].tolist() == [token for token, *_ in slow]

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from extract.generation import Decoded, DynamicHeads, decode, generate_ablated
-from extract.generation import prefill as batches
+from extract.generation import prefill as prefill_module
 from extract.generation.batching import pad
 from extract.generation.prefill import prefill
 from extract.llm import LLM
@@ -92,7 +92,7 @@ def test_each_beginning_runs_once_and_keys_are_those_of_prompts_alone(
     """Whatever prompts there are and whatever their order, with chunks of any size."""
     samples = [Sample(row, str(row), ids, [], 1, "", "") for row, ids in enumerate(prompts)]
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(batches, "SHARED", 1)
+        patch.setattr(prefill_module, "SHORTEST_SHARED", 1)
         with counted(tiny.model) as lengths:
             together = pad(samples, 0, torch.device("cpu"))
             cache = prefill(tiny.model, together, together.width, chunk=chunk)
@@ -118,7 +118,7 @@ def test_prompts_that_begin_alike_under_windows(llm: LLM, tmp_path: Path, length
     ids = torch.randint(5, 400, (length,), generator=torch.Generator().manual_seed(1)).tolist()
     samples = [Sample(row, str(row), [*ids[:-1], row + 9], [(2, 5)], 3, "", "") for row in range(2)]
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(batches, "SHARED", 1)
+        patch.setattr(prefill_module, "SHORTEST_SHARED", 1)
         with counted(model.model) as lengths:
             together = decode(model, samples, ExcludedKeys(1, 1))
     assert sum(lengths) - 3 == (length - 1) * (2 if length > 16 else 1)
