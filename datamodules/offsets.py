@@ -1,7 +1,5 @@
 """Score rows with the scores of every further step beside them: one pass trains a probe for each offset."""
 
-from typing import Literal
-
 import numpy as np
 import torch
 from numpy.typing import NDArray
@@ -10,6 +8,7 @@ from datamodules.columns import Columns
 from datamodules.score_rows import Part, RowBatches, Rows, ScoreRows
 from datamodules.splits import Split
 from extract.errors import UserError
+from extract.scores import Target
 
 
 class OffsetBatches(RowBatches):
@@ -42,7 +41,7 @@ class OffsetRows(ScoreRows):
     def __init__(
         self,
         store: str = "stores/niah",
-        target: Literal["copy_paste", "reasoning"] = "copy_paste",
+        target: Target = "copy_paste",
         split: Split = Split(),  # noqa: B008 (frozen)
         test_store: str | None = None,
         batch_size: int = 128,

@@ -11,6 +11,7 @@ from torch import Tensor
 from datamodules.sequences import Pass, Sequences, WholeSamples
 from datamodules.splits import Split
 from extract.errors import UserError
+from extract.scores import Target
 
 NULLS: tuple[Literal["step", "shifted"], ...] = ("shifted", "step")
 
@@ -31,7 +32,7 @@ class ResampledSequences(Sequences):
     def __init__(
         self,
         store: str = "stores/niah",
-        target: Literal["copy_paste", "reasoning"] = "copy_paste",
+        target: Target = "copy_paste",
         split: Split = Split(),  # noqa: B008 (frozen)
         evaluation: Literal["held_out", "all"] = "held_out",
         test_store: str | None = None,

@@ -19,6 +19,7 @@ from datamodules.samplers import EpochShare
 from datamodules.splits import Split
 from extract.errors import UserError
 from extract.llm import LLMIdentity
+from extract.scores import Target
 from extract.store import ScoreStore
 
 
@@ -113,7 +114,7 @@ class ScoreRows(LightningDataModule):
     def __init__(
         self,
         store: str = "stores/niah",
-        target: Literal["copy_paste", "reasoning"] = "copy_paste",
+        target: Target = "copy_paste",
         split: Split = Split(),  # noqa: B008 (frozen)
         test_store: str | None = None,
         batch_size: int = 128,

@@ -13,6 +13,7 @@ from datamodules.samplers import Share
 from datamodules.score_rows import Rows, ScoreRows
 from datamodules.splits import Split
 from extract.errors import UserError
+from extract.scores import Target
 
 
 class WholeSamples(Dataset[Rows]):
@@ -100,7 +101,7 @@ class Sequences(ScoreRows):
     def __init__(
         self,
         store: str = "stores/niah",
-        target: Literal["copy_paste", "reasoning"] = "copy_paste",
+        target: Target = "copy_paste",
         split: Split = Split(),  # noqa: B008 (frozen)
         evaluation: Literal["held_out", "all"] = "held_out",
         test_store: str | None = None,

@@ -1,10 +1,13 @@
 """Attention heads by number: the grid of layers × heads, and the one top-k of the project."""
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
+
+from extract.errors import UserError
 
 
 @dataclass(frozen=True)
@@ -41,6 +44,24 @@ class HeadGrid:
         layer, head = self.layer_and_head(flat)
         return f"{layer}-{head}"
 
+    def mask(self, heads: Iterable[tuple[int, int]]) -> Bool[Tensor, "layer head"]:
+        """Some heads, each by its layer and its index within the layer, as a mask of the grid.
+
+        Raises:
+            UserError: there is no such head.
+
+        >>> HeadGrid(layers=2, heads=3).mask([(1, 0)])
+        tensor([[False, False, False],
+                [ True, False, False]])
+
+        """
+        chosen = torch.zeros(self.layers, self.heads, dtype=torch.bool)
+        for layer, head in heads:
+            if not (0 <= layer < self.layers and 0 <= head < self.heads):
+                raise UserError(f"there is no head {layer}-{head} among {self.layers} layers × {self.heads} heads")
+            chosen[layer, head] = True
+        return chosen
+
 
 def top_k(scores: Float[Tensor, "*rows score"], k: int) -> Int[Tensor, "*rows top"]:
     """Indices of the `k` highest scores of each row, highest first; ties by the lower index, NaN last.
@@ -54,12 +75,25 @@ def top_k(scores: Float[Tensor, "*rows score"], k: int) -> Int[Tensor, "*rows to
     return scores.masked_fill(scores.isnan(), -torch.inf).argsort(dim=-1, descending=True, stable=True)[..., :k]
 
 
-def top_k_mask(scores: Float[Tensor, "*rows score"], k: int) -> Bool[Tensor, "*rows score"]:
+def top_k_mask(
+    scores: Float[Tensor, "*rows score"], k: int, among: Bool[Tensor, "*rows score"] | None = None
+) -> Bool[Tensor, "*rows score"]:
     """Whether each score is among the `k` highest of its row (see `top_k`).
+
+    Args:
+        scores: Of any number of rows.
+        k: Scores to choose in each row; all of them where there are fewer.
+        among: Which scores can be chosen; None: all.
 
     >>> top_k_mask(torch.tensor([[0.1, 0.7, 0.5], [0.0, 0.0, 0.0]]), 2)
     tensor([[False,  True,  True],
             [ True,  True, False]])
+    >>> top_k_mask(torch.tensor([0.1, 0.7, 0.5]), 2, among=torch.tensor([True, False, True]))
+    tensor([ True, False,  True])
 
     """
-    return torch.zeros_like(scores, dtype=torch.bool).scatter_(-1, top_k(scores, k), True)
+    if among is None:
+        return torch.zeros_like(scores, dtype=torch.bool).scatter_(-1, top_k(scores, k), True)
+    ranked = top_k(scores, scores.shape[-1])
+    chosen = among.gather(-1, ranked)
+    return torch.zeros_like(among).scatter_(-1, ranked, chosen & (chosen.cumsum(dim=-1) <= k))

@@ -1,8 +1,35 @@
-"""Retrieval scores of attention heads, Eq. 1 and Eq. 2, as pure functions."""
+"""Retrieval scores of attention heads, Eq. 1 and Eq. 2, and which scores make a head dynamic: pure functions."""
+
+from dataclasses import dataclass
+from typing import Any, Literal, TypeVar
 
 import torch
 from jaxtyping import Bool, Float, Int
+from numpy.typing import NDArray
 from torch import Tensor
+
+Target = Literal["copy_paste", "reasoning"]
+"""A retrieval score: `copy_paste` (Eq. 1, 0 or 1) or `reasoning` (Eq. 2, from 0 to 1)."""
+REASONING_THRESHOLD = 0.5
+"""From this reasoning score on a head is dynamic: most of its effective attention. The paper leaves the value open."""
+Scores = TypeVar("Scores", Tensor, NDArray[Any])
+
+
+@dataclass(frozen=True)
+class ExcludedKeys:
+    """Keys that Eq. 2 leaves out of both sums: the attention sink and the local window. Both numbers are assumptions.
+
+    Attributes:
+        sink: First tokens of the sequence that are left out (StreamingLLM's sink has 4).
+        local: Last tokens that are left out, the query's own included.
+
+    >>> ExcludedKeys()
+    ExcludedKeys(sink=4, local=64)
+
+    """
+
+    sink: int = 4
+    local: int = 64
 
 
 def copy_paste_score(
@@ -11,13 +38,20 @@ def copy_paste_score(
     evidence: Bool[Tensor, "batch key"],
     generated: Int[Tensor, "batch"],
 ) -> Bool[Tensor, "batch *heads"]:
-    """Eq. 1: whether a head's most attended key lies in the evidence and holds the token that is generated.
+    """Copy-paste score (Eq. 1): `1[i* ∈ needle and token[i*] = y_t]` with `i* = argmax_i a[h, t, i]` over all keys.
+
+    Unlike Wu et al.'s retrieval score it is not divided by the length of the needle.
 
     Args:
-        argmax: Most attended key of each head, over all keys.
-        tokens: Token of each key.
+        argmax: Most attended key `i*` of each head; no key is left out, sinks included.
+        tokens: Token id of each key.
         evidence: Whether a key is a needle token.
-        generated: The token generated at this step.
+        generated: The token `y_t` generated at this step.
+
+    >>> argmax = torch.tensor([[1, 2, 0]])  # of three heads
+    >>> tokens, needle = torch.tensor([[7, 8, 9]]), torch.tensor([[False, True, True]])
+    >>> copy_paste_score(argmax, tokens, needle, generated=torch.tensor([8]))
+    tensor([[ True, False, False]])
 
     """
     flat = argmax.flatten(1)
@@ -25,15 +59,22 @@ def copy_paste_score(
     return hit.view_as(argmax)
 
 
-def kept_keys(real: Bool[Tensor, "batch key"], sink: int, local: int) -> Bool[Tensor, "batch key"]:
-    """Keys that Eq. 2 counts: no padding, none of the first `sink` tokens, none of the last `local` ones.
+def kept_keys(real: Bool[Tensor, "batch key"], excluded: ExcludedKeys) -> Bool[Tensor, "batch key"]:
+    """Keys over which Eq. 2 sums attention: neither padding, nor the sink, nor the local window.
 
-    The last key is the query's own and belongs to the local window.
+    Args:
+        real: Whether a key is a token rather than padding; the last key is the query's own.
+        excluded: Size of sink and local window, in tokens.
+
+    >>> real = torch.tensor([[False, True, True, True, True]])
+    >>> kept_keys(real, ExcludedKeys(sink=1, local=2))
+    tensor([[False, False,  True, False, False]])
+
     """
     order = real.cumsum(dim=1)  # 1 at a sample's first token, whatever the padding before it
-    keep = real & (order > sink)
-    if local:
-        keep[:, -local:] = False
+    keep = real & (order > excluded.sink)
+    if excluded.local:  # `[-0:]` would be every key
+        keep[:, -excluded.local :] = False
     return keep
 
 
@@ -42,11 +83,39 @@ def reasoning_score(
     kept_mass: Float[Tensor, "batch *heads"],
     evidence_kept: Bool[Tensor, "batch"],
 ) -> Float[Tensor, "batch *heads"]:
-    """Eq. 2: share of a head's attention on kept keys that goes to kept evidence, in [0, 1].
+    """Reasoning score (Eq. 2): `Σ a[h, t, i] over kept evidence / Σ a[h, t, i] over kept keys`, in [0, 1].
 
-    A head without any attention on kept keys gets NaN: it has no score, which is not a score of 0. So do all heads
-    where the whole evidence lies in the sink or the local window (`evidence_kept` is false).
+    The paper's numerator takes all evidence, so that its score can exceed 1; here sink and local window leave both
+    sums (see `kept_keys`). A head has no score (NaN, not 0) if it has no attention on kept keys, or if no evidence is
+    kept.
+
+    Args:
+        evidence_mass: Attention of each head on kept evidence.
+        kept_mass: Attention of each head on kept keys.
+        evidence_kept: Whether a sample has any kept evidence.
+
+    >>> evidence, kept = torch.tensor([[0.2, 0.0]]), torch.tensor([[0.5, 0.0]])
+    >>> reasoning_score(evidence, kept, evidence_kept=torch.tensor([True]))
+    tensor([[0.4000,    nan]])
+
     """
     scored = evidence_kept.view(-1, *[1] * (kept_mass.ndim - 1)) & (kept_mass > 0)
-    # Each mass is a sum of its own, so rounding can lift their ratio above 1 by an ulp.
+    # The two sums are rounded separately, so their ratio can exceed 1 by an ulp.
     return torch.where(scored, evidence_mass / kept_mass, torch.nan).clamp(max=1.0)
+
+
+def is_dynamic(scores: Scores, target: Target, threshold: float = REASONING_THRESHOLD) -> Scores:
+    """Whether each head is dynamic at its step: `score = 1` for Eq. 1, `score ≥ threshold` for Eq. 2.
+
+    Args:
+        scores: Retrieval scores of any shape, as a tensor or an array; a missing score (NaN) makes no head dynamic.
+        target: Which score they are.
+        threshold: Of reasoning scores; copy-paste scores are 0 or 1 and need none.
+
+    >>> is_dynamic(torch.tensor([0.2, 0.7, float("nan")]), "reasoning")
+    tensor([False,  True, False])
+    >>> is_dynamic(torch.tensor([0.0, 1.0]), "copy_paste", threshold=2.0)
+    tensor([False,  True])
+
+    """
+    return scores >= (threshold if target == "reasoning" else 0.5)

@@ -1,10 +1,13 @@
-from .interface import NAME as NAME
+from .interface import ATTENTION_IMPLEMENTATION as ATTENTION_IMPLEMENTATION
 from .interface import instrumented as instrumented
 from .interface import recording as recording
-from .interface import register as register
-from .kv_cache import ReservedLayer as ReservedLayer
-from .kv_cache import reserved_cache as reserved_cache
+from .interface import register_attention as register_attention
+from .kv_cache import PreallocatedLayer as PreallocatedLayer
+from .kv_cache import preallocated_cache as preallocated_cache
 from .received import attention_received as attention_received
+from .received import received_attention as received_attention
 from .recorder import Recorder as Recorder
+from .recording_plan import RecordingPlan as RecordingPlan
 from .shared_prefix import Branching as Branching
+from .shared_prefix import SharedPrefix as SharedPrefix
 from .shared_prefix_cache import branched_cache as branched_cache

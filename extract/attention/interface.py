@@ -1,4 +1,4 @@
-"""See and ablate attention heads of a stock transformers model, through its AttentionInterface."""
+"""Instrument a stock transformers model through its AttentionInterface: record and ablate attention heads."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -9,16 +9,18 @@ import torch
 from torch import Tensor
 
 from extract.attention.recorder import Recorder
+from extract.attention.recording_plan import RecordingPlan
 from extract.attention.softmax import Softmax
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
 
-NAME = "retrieval_heads"
-"""Under this name the attention function stands in transformers' registry."""
-QUERIES = 256
-"""Queries of a masked prefill that PyTorch's SDPA gets at once."""
+ATTENTION_IMPLEMENTATION = "retrieval_heads"
+"""Name of the attention function in transformers' registry."""
+QUERY_BLOCK = 256
+"""Queries of a masked prefill that PyTorch's SDPA gets in one call."""
+# A context variable rather than a keyword of the model's call: StableLM, for one, passes no keywords down.
 _active: ContextVar[Recorder | None] = ContextVar("recorder", default=None)
 
 
@@ -32,66 +34,66 @@ def _attention(
     dropout: float = 0.0,
     **options: Any,
 ) -> tuple[Tensor, None]:
-    """The attention function: transformers' SDPA where it is exact, our own otherwise, and the recorder's part."""
+    """The attention function: transformers' SDPA where that is exact, our own otherwise, and the recorder's part."""
     recorder = _active.get()
     softmax = Softmax.of(module, query.shape[-1], scaling, options)
     if recorder is not None and query.shape[2] == 1:
-        return recorder.apply_ablation(
-            module, recorder.attend(module, query, key, value, attention_mask, softmax)
-        ), None
+        output = recorder.attend(module, query, key, value, attention_mask, softmax)
+        return recorder.apply_ablation(module, output), None
     if softmax.plain:
         output = _sdpa(module, query, key, value, attention_mask, scaling=scaling, dropout=dropout, **options)
     else:
         output = softmax.attention(query, key, value, attention_mask)
     if recorder is None:
         return output, None
-    recorder.last_row(module, query, key, attention_mask, softmax)
+    recorder.record_last_row(module, query, key, attention_mask, softmax)
     return recorder.apply_ablation(module, output), None
 
 
 def _sdpa(
     module: torch.nn.Module, query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None, **options: Any
 ) -> Tensor:
-    """Transformers' SDPA. Where there is a mask, by blocks of queries, each without the keys behind its last query."""
+    """Transformers' SDPA. With a mask, by blocks of queries, each without the keys after its last query."""
     from transformers.integrations.sdpa_attention import repeat_kv, sdpa_attention_forward
 
     length, keys = query.shape[2], key.shape[2]
-    size, outputs = length if mask is None else QUERIES, []
-    if length > size:  # each block would repeat the keys of grouped heads for itself
+    # Without a mask PyTorch's causal kernel needs no n × n memory. With one, a block of queries bounds it.
+    size, outputs = length if mask is None else QUERY_BLOCK, []
+    if length > size:  # repeat the keys of grouped heads once, where each block would do it again
         groups = query.shape[1] // key.shape[1]
         key, value, module = repeat_kv(key, groups), repeat_kv(value, groups), _Ungrouped()
     for start in range(0, length, size):
         stop = min(start + size, length)
-        seen = keys - length + stop
-        part = None if mask is None else mask[:, :, start:stop, :seen]
+        visible = keys - length + stop
+        part = None if mask is None else mask[:, :, start:stop, :visible]
         output, _ = sdpa_attention_forward(
-            module, query[:, :, start:stop], key[:, :, :seen], value[:, :, :seen], part, **options
+            module, query[:, :, start:stop], key[:, :, :visible], value[:, :, :visible], part, **options
         )
         outputs.append(output)
     return outputs[0] if len(outputs) == 1 else torch.cat(outputs, dim=1)
 
 
 class _Ungrouped(torch.nn.Module):
-    """Stands for an attention module whose every query head has keys of its own."""
+    """Stands for an attention module in which every query head has its own keys."""
 
     is_causal = True
 
 
-def register() -> None:
-    """Put the attention function into transformers' registry, as `NAME`."""
+def register_attention() -> None:
+    """Register the attention function and its mask with transformers, as `ATTENTION_IMPLEMENTATION`."""
     from transformers import AttentionInterface, AttentionMaskInterface
     from transformers.masking_utils import sdpa_mask
 
-    AttentionInterface.register(NAME, _attention)
-    AttentionMaskInterface.register(NAME, sdpa_mask)
+    AttentionInterface.register(ATTENTION_IMPLEMENTATION, _attention)
+    AttentionMaskInterface.register(ATTENTION_IMPLEMENTATION, sdpa_mask)
 
 
 @contextmanager
 def instrumented(model: "PreTrainedModel") -> Iterator[None]:
-    """Route the model's attention through this module; its former implementation comes back at the end."""
-    register()
+    """Route the model's attention through this module's function; afterwards its former one is back."""
+    register_attention()
     former = model.config._attn_implementation
-    model.set_attn_implementation(NAME)
+    model.set_attn_implementation(ATTENTION_IMPLEMENTATION)
     try:
         yield
     finally:
@@ -99,19 +101,35 @@ def instrumented(model: "PreTrainedModel") -> Iterator[None]:
 
 
 @contextmanager
-def recording(recorder: Recorder, model: "PreTrainedModel") -> Iterator[Recorder]:
-    """Every forward of an instrumented `model` within is recorded, and its chosen heads are ablated."""
-    token = _active.set(recorder)
+def recording(
+    model: "PreTrainedModel",
+    plan: RecordingPlan = RecordingPlan(),  # noqa: B008 (frozen)
+) -> Iterator[Recorder]:
+    """Record every forward of an instrumented model within, and ablate the plan's heads in it.
+
+    Args:
+        model: Within `instrumented`.
+        plan: What to keep, and which heads to ablate.
+
+    Yields:
+        The recorder; it holds the latest forward's results, also after the end of the block.
+
+    Raises:
+        UserError: the plan ablates heads of another model.
+
+    """
+    recorder = Recorder(model, plan)
 
     def before(_: torch.nn.Module, __: tuple[Any, ...], inputs: dict[str, Any]) -> None:
         cache = inputs.get("past_key_values")
-        recorder.begin(0 if cache is None else cache.get_seq_length())
+        recorder.begin_forward(0 if cache is None else cache.get_seq_length())
 
-    def keep(_: torch.nn.Module, inputs: tuple[Tensor, ...]) -> None:
-        recorder.hidden = inputs[0][:, -1].to(recorder.device)
+    def before_head(_: torch.nn.Module, inputs: tuple[Tensor, ...]) -> None:
+        recorder.record_hidden(inputs[0])
 
     head = model.get_output_embeddings()
-    hooks = [model.register_forward_pre_hook(before, with_kwargs=True), head.register_forward_pre_hook(keep)]
+    hooks = [model.register_forward_pre_hook(before, with_kwargs=True), head.register_forward_pre_hook(before_head)]
+    token = _active.set(recorder)
     try:
         yield recorder
     finally:

@@ -1,4 +1,4 @@
-"""A KV cache that grows in place: a decode step writes one key instead of copying all of them."""
+"""A preallocated KV cache: a decode step writes one key in place instead of copying all of them."""
 
 from typing import TYPE_CHECKING, Any
 
@@ -11,16 +11,17 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
 
-class ReservedLayer(DynamicLayer):
-    """A layer with room for `capacity` tokens, allocated on the first update.
+class PreallocatedLayer(DynamicLayer):
+    """Keys and values of one layer in a buffer for `capacity` tokens, allocated at the first update.
 
     Args:
         capacity: Tokens in all.
-        window: Most keys that a query sees, its own included; None: all. Of a window's layer only the last keys are
-            kept, in a room of about twice the window.
+        window: Sliding window: most keys that a query sees, its own included; None: all. A sliding-window layer keeps
+            only its last keys, in a buffer of about twice the window.
 
     Attributes:
-        first: Position of the first key held.
+        first: Position in the sequence of the first key in the buffer.
+        keys, values: The filled part of the buffers. [batch, kvhead, key, size].
 
     """
 
@@ -30,48 +31,49 @@ class ReservedLayer(DynamicLayer):
         self.is_sliding = window is not None
 
     def lazy_initialization(self, key_states: Tensor, value_states: Tensor) -> None:
-        """Reserve the room; `keys` and `values` are views of its filled part."""
-        room = self._room_behind(0, key_states.shape[2])
+        """Allocate the buffers, with the batch, heads and sizes of the first keys and values."""
+        length = self._buffer_length(0, key_states.shape[2])
         super().lazy_initialization(key_states, value_states)
-        self._keys, self._values = _empty(key_states, room), _empty(value_states, room)
+        self._keys, self._values = empty_buffer(key_states, length), empty_buffer(value_states, length)
         self.keys, self.values = self._keys[:, :, :0], self._values[:, :, :0]
 
-    def _room_behind(self, held: int, new: int) -> int:
-        """Length of a room for `held` tokens, `new` ones, and those to come."""
+    def _buffer_length(self, held: int, new: int) -> int:
+        """Length of a buffer for the keys held, the new ones, and those to come."""
         if self.window is None:
             return self.capacity
         return held + max(new, min(2 * self.window, self.capacity - self.get_seq_length()))
 
     def update(self, key_states: Tensor, value_states: Tensor, *_: Any, **__: Any) -> tuple[Tensor, Tensor]:
-        """Write the new keys and values behind the filled part; returns all that a new query may see."""
+        """Append keys and values; returns all that a new query may see."""
         if not self.is_initialized:
             self.lazy_initialization(key_states, value_states)
         new = key_states.shape[2]
         start, visible = self._held, self._visible
         if self.window is not None and start + new > self._keys.shape[2]:
-            self._move(visible, new)
+            self._move_to_new_buffer(visible, new)
             start = visible
         self._keys[:, :, start : start + new] = key_states
         self._values[:, :, start : start + new] = value_states
-        self._fill(start + new)
+        self._set_filled(start + new)
+        # A window's buffer may hold keys that no new query sees: they come before the visible ones.
         return self.keys[:, :, start - visible :], self.values[:, :, start - visible :]  # type: ignore[index]
 
-    def _fill(self, length: int) -> None:
+    def _set_filled(self, length: int) -> None:
         self.keys, self.values = self._keys[:, :, :length], self._values[:, :, :length]
 
-    def _move(self, kept: int, new: int) -> None:
-        """Take the last `kept` keys into another room, with place for `new` ones."""
-        room = self._room_behind(kept, new)
-        former = self._held
+    def _move_to_new_buffer(self, kept: int, new: int) -> None:
+        """Move the last `kept` keys to the start of another buffer, with place for `new` ones."""
+        length, held = self._buffer_length(kept, new), self._held
         for name in ("_keys", "_values"):
             states = getattr(self, name)
-            setattr(self, name, _empty(states, room))
-            getattr(self, name)[:, :, :kept] = states[:, :, former - kept : former]
-        self.first += former - kept
+            # Another buffer, for the source and the target of the copy may overlap within one.
+            setattr(self, name, empty_buffer(states, length))
+            getattr(self, name)[:, :, :kept] = states[:, :, held - kept : held]
+        self.first += held - kept
 
     @property
     def _held(self) -> int:
-        """Number of keys in the room."""
+        """Number of keys in the buffer."""
         return 0 if self.keys is None else self.keys.shape[2]
 
     @property
@@ -80,7 +82,7 @@ class ReservedLayer(DynamicLayer):
         return self._held if self.window is None else min(self._held, self.window - 1)
 
     def get_seq_length(self) -> int:
-        """Tokens seen, those that a window has passed included."""
+        """Tokens processed, those included that have left the window."""
         return self.first + self._held
 
     def get_mask_sizes(self, query_length: int) -> tuple[int, int]:
@@ -88,27 +90,28 @@ class ReservedLayer(DynamicLayer):
         return self._visible + query_length, self.get_seq_length() - self._visible
 
     def crop(self, tokens_to_remove: int) -> None:
-        """Forget the last tokens.
+        """Remove the last tokens.
 
         Raises:
-            RuntimeError: keys would be missing that the window has passed.
+            RuntimeError: keys that have left the window would be visible again.
 
         """
         super().crop(tokens_to_remove)
         if self.window is not None and self.first and self._held < self.window - 1:
-            raise RuntimeError("a layer with a window cannot go back by so many tokens")
+            raise RuntimeError("a sliding-window layer cannot be cropped by so many tokens")
 
-    def part(self, row: int, start: int, stop: int) -> tuple[Tensor, Tensor]:
-        """Keys and values of a row between two positions, both held."""
+    def between(self, row: int, start: int, stop: int) -> tuple[Tensor, Tensor]:
+        """Keys and values of a row between two positions of the sequence, both in the buffer."""
         span = slice(start - self.first, stop - self.first)
         return self._keys[row : row + 1, :, span], self._values[row : row + 1, :, span]
 
-    def place(self, row: int, start: int, single: "ReservedLayer", batch: int) -> None:
-        """Copy the keys of a single sample into a row of this batch; what lies before them stays zero."""
+    def write_row(self, row: int, start: int, single: "PreallocatedLayer", batch: int) -> None:
+        """Copy the keys of a single sample into a row of a batch, from column `start` on; the padding stays zero."""
         assert single.keys is not None
         assert single.values is not None
         if not self.is_initialized:
             self.lazy_initialization(single.keys.expand(batch, -1, -1, -1), single.values.expand(batch, -1, -1, -1))
+        # All rows end at the same column, so a window drops the same first columns of each of them.
         end = start + single.get_seq_length()
         if self.window is not None:
             self.first = max(0, end - (self.window - 1))
@@ -116,26 +119,28 @@ class ReservedLayer(DynamicLayer):
         last = slice(end - self.first - count, end - self.first)
         self._keys[row, :, last] = single.keys[0, :, single._held - count :]
         self._values[row, :, last] = single.values[0, :, single._held - count :]
-        self._fill(end - self.first)
+        self._set_filled(end - self.first)
 
-    def take(self, rows: Tensor) -> None:
-        """Go on with some rows of the batch alone."""
+    def select_rows(self, rows: Tensor) -> None:
+        """Keep only some rows of the batch."""
         length = self._held
         self._keys, self._values = self._keys[rows.to(self._keys.device)], self._values[rows.to(self._values.device)]
-        self._fill(length)
+        self._set_filled(length)
 
 
-def _empty(like: Tensor, length: int) -> Tensor:
-    """Zeros for keys or values of `length` tokens."""
+def empty_buffer(like: Tensor, length: int) -> Tensor:
+    """Zeros for keys or values of `length` tokens, otherwise shaped as `like`."""
     batch, heads, _, size = like.shape
     return like.new_zeros((batch, heads, length, size))
 
 
-def reserved_cache(model: "PreTrainedModel", capacity: int) -> DynamicCache:
-    """A cache with room for `capacity` tokens in every layer. A window that holds all of them is none.
+def preallocated_cache(model: "PreTrainedModel", capacity: int) -> DynamicCache:
+    """A cache with buffers for `capacity` tokens in every layer.
+
+    A sliding window that holds all of them has no effect, so its layer is an ordinary one.
 
     Raises:
-        UserError: a layer keeps anything else than keys, such as the state of linear attention.
+        UserError: a layer keeps anything else than keys and values, such as the state of linear attention.
 
     """
     cache = DynamicCache(config=model.config)
@@ -147,6 +152,6 @@ def reserved_cache(model: "PreTrainedModel", capacity: int) -> DynamicCache:
                 "keys in every layer are supported"
             )
         window = getattr(layer, "sliding_window", None)
-        layers.append(ReservedLayer(capacity, None if window is None or window >= capacity else window))
+        layers.append(PreallocatedLayer(capacity, None if window is None or window >= capacity else window))
     cache.layers = list(layers)
     return cache

@@ -1,15 +1,15 @@
-"""What the attention function of `extract.attention.interface` records of each head, and which heads it ablates."""
+"""The recorder: attention of the last query, reduced head by head within the attention function; and ablation."""
 
 import functools
-from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
 import torch
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Float, Int
 from torch import Tensor
 
-from extract.attention.shared_prefix import Branching, Keys
-from extract.attention.softmax import Softmax, additive
+from extract.attention.recording_plan import RecordingPlan
+from extract.attention.shared_prefix import KeyValues
+from extract.attention.softmax import Softmax, additive_bias
 from extract.errors import UserError
 
 if TYPE_CHECKING:
@@ -17,105 +17,88 @@ if TYPE_CHECKING:
 
 
 class Recorder:
-    """What every head of the last query position looks at, reduced on the device inside the attention function.
+    """Attention of every head at the last query position, reduced on the device within the attention function.
 
-    One forward with a query of length 1 computes its softmax rows itself; a longer query goes to SDPA, and only its
-    last row is computed besides. After each forward `argmax` and `mass` hold that forward's results.
+    A forward of one token (a decode step) computes its softmax rows itself. A longer query (prefill) goes to PyTorch's
+    attention, and only its last row is computed besides, so nothing of size n × n is formed. The results are those of
+    the latest forward.
 
     Args:
-        model: The model to instrument (see `extract.attention.recording`).
+        model: The instrumented model (see `extract.attention.recording`).
+        plan: What to keep, and which heads to ablate.
 
     Attributes:
-        columns: Weights of keys, to sum attention over chosen keys; None records no masses. [batch, key, column].
-        ablate: Heads whose output is taken away before the output projection; None ablates none.
-            [batch, layer, head].
-        fill: What a ablated head's output becomes, by layer, [batch, head, vsize]; None makes it zero.
-        prompt: Keys and values of each layer that stand before those of the batch, [prompt, kvhead, key, size]: rows
-            that branch from one prompt share them. None: there are none.
-        branching: Which prompt each row goes on.
-        averaging: Sum up the outputs of each head over all positions, until `take_averages`.
-        keeping: Keep whole softmax rows, of the last query alone.
-        rows: These rows. [batch, layer, head, key].
-        argmax: Most attended key of each head. [batch, layer, head].
-        mass: Attention on the keys of each column, in float32. [batch, layer, head, column].
-        hidden: What the LM head reads at the last position: the final hidden state. [batch, hidden].
-        device: Of the model's inputs; everything recorded is put there.
+        argmax: Most attended key of each head, as a position in the padded sequence. [batch, layer, head].
+        mass: Attention summed over the keys of each of the plan's columns, in float32. [batch, layer, head, column].
+        rows: Softmax rows, if the plan keeps them, in float32. [batch, layer, head, key].
+        hidden: Final hidden state at the last position: what the LM head reads. [batch, hidden].
+
+    Raises:
+        UserError: the plan ablates heads of another model.
 
     """
 
-    def __init__(self, model: "PreTrainedModel") -> None:
+    def __init__(self, model: "PreTrainedModel", plan: RecordingPlan) -> None:
         config = model.config.get_text_config(decoder=True)
-        self.layers, self.heads = int(config.num_hidden_layers), int(config.num_attention_heads)
-        self.columns: Float[Tensor, "batch key column"] | None = None
-        self.ablate: Bool[Tensor, "batch layer head"] | None = None
-        self.fill: dict[int, Float[Tensor, "batch head vsize"]] | None = None
-        self.prompt: list[tuple[Tensor, Tensor]] | None = None
-        self.branching: Branching | None = None
-        self.averaging = False
-        self._sums: dict[int, Float[Tensor, "batch head vsize"]] = {}
-        self._summed: dict[int, int] = {}
-        self.keeping = False
+        self._layers, self._heads = int(config.num_hidden_layers), int(config.num_attention_heads)
+        self._class, self._device, self._plan = type(model).__name__, model.device, plan
+        self._check_ablated()
         self.hidden: Float[Tensor, "batch hidden"] = torch.empty(0)
-        self.device = model.device
-        self._kind = type(model).__name__
         self._argmax: dict[int, Int[Tensor, "batch head"]] = {}
         self._mass: dict[int, Float[Tensor, "batch head column"]] = {}
         self._rows: dict[int, Float[Tensor, "batch head key"]] = {}
+        self._sums: dict[int, Float[Tensor, "batch head vsize"]] = {}
+        self._summed: dict[int, int] = {}
         self._biases: dict[tuple[int, torch.device], tuple[Tensor, Tensor]] = {}
         self._past = 0
 
+    def _check_ablated(self) -> None:
+        if self._plan.ablate is None or self._plan.ablate.shape[1:] == (self._layers, self._heads):
+            return
+        layers, heads = self._plan.ablate.shape[1:]
+        raise UserError(
+            f"ablate names {layers} layers × {heads} heads, but {self._class} has {self._layers} × {self._heads}"
+        )
+
     @property
     def argmax(self) -> Int[Tensor, "batch layer head"]:
-        """Most attended key of each head at the last forward's last position."""
-        return self._stack(self._argmax)
+        """Most attended key of each head at the last position."""
+        return self._stacked(self._argmax)
 
     @property
     def mass(self) -> Float[Tensor, "batch layer head column"]:
-        """Attention on the keys of each column at the last forward's last position."""
-        return self._stack(self._mass)
+        """Attention of each head at the last position, summed over the keys of each column."""
+        return self._stacked(self._mass)
 
     @property
     def rows(self) -> Float[Tensor, "batch layer head key"]:
-        """Attention of each head on every key at the last forward's last position."""
-        return self._stack(self._rows)
+        """Attention of each head at the last position on every key."""
+        return self._stacked(self._rows)
 
-    def _stack(self, results: dict[int, Tensor]) -> Tensor:
-        """All layers side by side, on the device of the model's inputs."""
-        if len(self._argmax) != self.layers:
+    def _stacked(self, results: dict[int, Tensor]) -> Tensor:
+        """All layers in one tensor, on the device of the model's inputs (accelerate may spread layers over several)."""
+        if len(self._argmax) != self._layers:
             raise UserError(
-                f"{self._kind}: attention of {len(self._argmax)} of its {self.layers} layers went through "
-                "transformers' AttentionInterface, so its heads cannot be seen; use a model class that supports it"
+                f"{self._class}: attention of {len(self._argmax)} of its {self._layers} layers went through "
+                "transformers' AttentionInterface, so its heads cannot be recorded; use a model class that supports it"
             )
-        return torch.stack([results[layer].to(self.device) for layer in range(self.layers)], dim=1)
+        return torch.stack([results[layer].to(self._device) for layer in range(self._layers)], dim=1)
 
-    def heads_at(self, heads: Iterable[tuple[int, int]]) -> Bool[Tensor, "layer head"]:
-        """Heads by layer and index, for `ablate`.
+    def take_mean_outputs(self) -> dict[int, Float[Tensor, "batch head vsize"]]:
+        """Mean output of each head over all positions since the last call, by layer, if the plan asks for it."""
+        means = {layer: total / self._summed[layer] for layer, total in self._sums.items()}
+        self._sums, self._summed = {}, {}
+        return means
 
-        Raises:
-            UserError: the model has no such head.
-
-        """
-        chosen = torch.zeros(self.layers, self.heads, dtype=torch.bool)
-        for layer, head in heads:
-            if not (0 <= layer < self.layers and 0 <= head < self.heads):
-                raise UserError(
-                    f"{self._kind} has no head {layer}-{head}: it has {self.layers} layers × {self.heads} heads"
-                )
-            chosen[layer, head] = True
-        return chosen
-
-    def begin(self, past: int) -> None:
-        """Forget the last forward. Called before each one, with the number of tokens that its cache has seen."""
-        if self.ablate is not None and self.ablate.shape[1:] != (self.layers, self.heads):
-            layers, heads = self.ablate.shape[1:]
-            raise UserError(
-                f"ablate names {layers} layers × {heads} heads, but {self._kind} has {self.layers} × {self.heads}"
-            )
-        self._argmax.clear()
-        self._mass.clear()
-        self._rows.clear()
-        self._biases.clear()
+    def begin_forward(self, past: int) -> None:
+        """Forget the previous forward; `past` is the number of tokens that the cache has processed."""
+        for results in (self._argmax, self._mass, self._rows, self._biases):
+            results.clear()
         self._past = past
+
+    def record_hidden(self, states: Float[Tensor, "batch query hidden"]) -> None:
+        """Keep the last position of what the LM head reads."""
+        self.hidden = states[:, -1].to(self._device)
 
     def attend(
         self,
@@ -126,31 +109,33 @@ class Recorder:
         mask: Tensor | None,
         softmax: Softmax,
     ) -> Float[Tensor, "batch query head vsize"]:
-        """Attention of a one-token query: softmax rows are formed, reduced to argmax and masses, and used."""
+        """Attention of a query of one token: its softmax rows are formed, recorded, and used for the output."""
         batch, heads = query.shape[:2]
-        parts = [Keys(key, value)]
-        if self.prompt is not None:
-            parts.insert(0, Keys(*self._prompt_of(module, key), self.branching))
+        parts = [KeyValues(key, value)]
+        if self._plan.prefix is not None:
+            # The prompt's keys come first: argmax and columns count positions from the start of the prompt.
+            keys, values = self._prefix_of(module, key)
+            parts.insert(0, KeyValues(keys, values, self._plan.prefix.branching))
         weights = self._weights(query, parts, mask, softmax)
         self._reduce(module, weights.view(batch, heads, -1), query.shape[2])
         shares = weights.to(value.dtype).split([part.length for part in parts], dim=-1)
-        outputs = [part.values_of(share) for part, share in zip(parts, shares, strict=True)]
+        outputs = [part.weighted_values(share) for part, share in zip(parts, shares, strict=True)]
         return functools.reduce(torch.add, outputs).view(batch, 1, heads, value.shape[3])
 
-    def _prompt_of(self, module: torch.nn.Module, key: Tensor) -> tuple[Tensor, Tensor]:
-        """The prompt's keys and values as this layer's attention reads them; MLA's cache keeps them compressed."""
-        assert self.prompt is not None
-        keys, values = self.prompt[int(module.layer_idx)]  # type: ignore[arg-type]
-        if hasattr(module, "expand_kv"):
+    def _prefix_of(self, module: torch.nn.Module, key: Tensor) -> tuple[Tensor, Tensor]:
+        """The shared prompts' keys and values as this layer's attention reads them."""
+        assert self._plan.prefix is not None
+        keys, values = self._plan.prefix.layers[int(module.layer_idx)]  # type: ignore[arg-type]
+        if hasattr(module, "expand_kv"):  # multi-head latent attention caches them compressed
             keys, values = module.expand_kv(keys, values)  # type: ignore[operator]
         if (keys.shape[1], keys.shape[3]) != (key.shape[1], key.shape[3]):
             raise UserError(
-                f"{self._kind}: its cache keeps other keys than its attention reads, so conditions cannot share a "
+                f"{self._class}: its cache keeps other keys than its attention reads, so conditions cannot share a "
                 "prompt's; choose another model"
             )
         return keys, values
 
-    def last_row(
+    def record_last_row(
         self,
         module: torch.nn.Module,
         query: Float[Tensor, "batch head query size"],
@@ -158,64 +143,57 @@ class Recorder:
         mask: Tensor | None,
         softmax: Softmax,
     ) -> None:
-        """Record the last row of a longer query; its output is computed elsewhere."""
+        """Record the last row of a longer query, whose output is computed elsewhere."""
         last = None if mask is None else mask[:, :, -1:]
-        weights = self._weights(query[:, :, -1:], [Keys(key, key)], last, softmax)
+        weights = self._weights(query[:, :, -1:], [KeyValues(key, key)], last, softmax)
         self._reduce(module, weights.view(*query.shape[:2], -1), query.shape[2])
 
     def _weights(
-        self, query: Float[Tensor, "batch head 1 size"], parts: list[Keys], mask: Tensor | None, softmax: Softmax
+        self, query: Float[Tensor, "batch head 1 size"], parts: list[KeyValues], mask: Tensor | None, softmax: Softmax
     ) -> Float[Tensor, "bg share key"]:
-        """Softmax rows in float32. The mask becomes a bias once for all layers that have it."""
+        """Softmax rows of one query, in float32."""
         batch, heads, _, size = query.shape
         groups = parts[-1].keys.shape[1]
-        bias = None
-        if mask is not None:
-            place = id(mask), mask.device
-            if place not in self._biases:
-                self._biases[place] = (
-                    mask,
-                    additive(mask, query.dtype, groups),
-                )  # the mask is kept, so its id is its own
-            bias = self._biases[place][1]
+        bias = None if mask is None else self._bias_of(mask, query.dtype, groups)
         return softmax.rows(query.reshape(batch * groups, heads // groups, size), parts, bias)
 
+    def _bias_of(self, mask: Tensor, dtype: torch.dtype, groups: int) -> Float[Tensor, "bg 1 key"]:
+        """The mask as a bias, made once for all layers that get the same mask."""
+        name = id(mask), mask.device
+        if name not in self._biases:
+            # The mask is kept with its bias: were it freed, another mask could get its id.
+            self._biases[name] = mask, additive_bias(mask, dtype, groups)
+        return self._biases[name][1]
+
     def _reduce(self, module: torch.nn.Module, weights: Float[Tensor, "batch head key"], queries: int) -> None:
-        """Keep what is asked of the last query's weights, over all positions of the sequence.
-
-        A layer with a window holds its last keys alone; those before them have no weight.
-        """
+        """Reduce the last query's weights to what the plan asks for."""
         layer = int(module.layer_idx)  # type: ignore[arg-type]
-        before = self._past + queries - weights.shape[2]
-        if before < 0 or weights.shape[1] != self.heads:
+        # A sliding-window layer holds only the last keys: those before them get weight 0, so that an index is a
+        # position of the sequence in every layer.
+        missing = self._past + queries - weights.shape[2]
+        if missing < 0 or weights.shape[1] != self._heads:
             raise UserError(
-                f"{self._kind}: layer {layer} has {weights.shape[1]} heads and {weights.shape[2]} keys instead of "
-                f"{self.heads} and at most {self._past + queries}, so its heads cannot be told apart"
+                f"{self._class}: layer {layer} has {weights.shape[1]} heads and {weights.shape[2]} keys instead of "
+                f"{self._heads} and at most {self._past + queries}, so its heads cannot be distinguished"
             )
-        if before:
-            weights = torch.nn.functional.pad(weights, (before, 0))
+        if missing:
+            weights = torch.nn.functional.pad(weights, (missing, 0))
         self._argmax[layer] = weights.argmax(dim=-1)
-        if self.keeping:
+        if self._plan.full_rows:
             self._rows[layer] = weights
-        if self.columns is not None:
-            self._mass[layer] = torch.bmm(weights, self.columns.to(weights.device))
-
-    def take_averages(self) -> dict[int, Float[Tensor, "batch head vsize"]]:
-        """Mean output of each head over all positions since the last call, by layer."""
-        means = {layer: total / self._summed[layer] for layer, total in self._sums.items()}
-        self._sums, self._summed = {}, {}
-        return means
+        if self._plan.columns is not None:
+            self._mass[layer] = torch.bmm(weights, self._plan.columns.to(weights.device))
 
     def apply_ablation(self, module: torch.nn.Module, output: Float[Tensor, "batch query head vsize"]) -> Tensor:
-        """Replace the ablated heads' outputs, which the output projection reads next."""
+        """Replace the outputs of ablated heads, at every query of the forward, before the output projection."""
         layer = int(module.layer_idx)  # type: ignore[arg-type]
-        if self.averaging:
+        if self._plan.mean_outputs:
             total = output.sum(dim=1, dtype=torch.float32)
             self._sums[layer] = total + self._sums[layer] if layer in self._sums else total
             self._summed[layer] = self._summed.get(layer, 0) + output.shape[1]
-        if self.ablate is None:
+        if self._plan.ablate is None:
             return output
-        ablated = self.ablate[:, layer, None, :, None].to(output.device)
-        if self.fill is None:
+        ablated = self._plan.ablate[:, layer, None, :, None].to(output.device)
+        if self._plan.replacement is None:
             return output.masked_fill(ablated, 0)
-        return torch.where(ablated, self.fill[layer][:, None].to(output.dtype), output)
+        return torch.where(ablated, self._plan.replacement[layer][:, None].to(output.dtype), output)

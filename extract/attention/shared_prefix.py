@@ -1,4 +1,4 @@
-"""Keys that several rows of a batch share: one matrix product for all branches of a prompt."""
+"""Prompts that several rows of a batch continue: one matrix product serves all branches of a prompt."""
 
 from dataclasses import dataclass
 
@@ -9,33 +9,59 @@ from torch import Tensor
 
 @dataclass(frozen=True)
 class Branching:
-    """Which prompt each row of a batch goes on.
+    """Which prompt each row of a batch continues.
 
     Attributes:
-        places: For each row, prompt × `width` + its number among the rows of that prompt.
-        width: Most rows of one prompt.
+        slots: Place of each row in a grid of prompts × branches, flat: `prompt * width + branch`.
+        width: Number of branches of the prompt that has most.
 
     """
 
-    places: Int[Tensor, "batch"]
+    slots: Int[Tensor, "batch"]
     width: int
 
     @classmethod
     def of(cls, prompts: Int[Tensor, "batch"]) -> "Branching":
-        """From the prompt of each row, ascending."""
+        """From the number of each row's prompt, ascending.
+
+        >>> Branching.of(torch.tensor([0, 0, 1]))  # the fourth slot stays empty
+        Branching(slots=tensor([0, 1, 2]), width=2)
+
+        """
         counts = torch.bincount(prompts)
-        number = torch.arange(len(prompts), device=prompts.device) - (counts.cumsum(0) - counts)[prompts]
+        branch = torch.arange(len(prompts), device=prompts.device) - (counts.cumsum(0) - counts)[prompts]
         width = int(counts.max())
-        return cls(prompts * width + number, width)
+        return cls(prompts * width + branch, width)
+
+
+@dataclass(frozen=True, eq=False)
+class SharedPrefix:
+    """Keys and values of prompts, kept once, that the rows of a batch attend to before their own.
+
+    Attributes:
+        layers: Keys and values of each layer, [prompt, kvhead, key, size], as its cache holds them.
+        branching: Which of the prompts each row continues.
+
+    """
+
+    layers: list[tuple[Tensor, Tensor]]
+    branching: Branching
 
 
 @dataclass(frozen=True)
-class Keys:
-    """Keys and values of one layer, for rows that have one each, or for rows that branch from prompts.
+class KeyValues:
+    """Keys and values of one layer: of each row, or of prompts that rows share.
+
+    Rows of products are batch × KV head (`bg`); `share` are the query heads that share a KV head.
 
     Attributes:
-        keys, values: Of every row, or of every prompt.
-        branching: Of the rows, if they branch.
+        keys, values: Of every row; with `branching`, of every prompt.
+        branching: Which prompt each row reads; None: each row has its own keys.
+
+    >>> keys = torch.tensor([1.0, 2.0, 10.0, 20.0]).view(2, 1, 2, 1)  # of two prompts, two keys each
+    >>> shared = KeyValues(keys, keys, Branching.of(torch.tensor([0, 0, 1])))
+    >>> shared.query_products(torch.ones(3, 1, 1)).tolist()  # of three rows
+    [[[1.0, 2.0]], [[1.0, 2.0]], [[10.0, 20.0]]]
 
     """
 
@@ -48,29 +74,30 @@ class Keys:
         """Number of keys."""
         return self.keys.shape[2]
 
-    def logits_of(self, rows: Float[Tensor, "bg share size"]) -> Float[Tensor, "bg share key"]:
-        """Products of queries with their keys."""
-        return self._spread(torch.bmm(self._gather(rows), self.keys.flatten(0, 1).transpose(1, 2)), rows)
+    def query_products(self, queries: Float[Tensor, "bg share size"]) -> Float[Tensor, "bg share key"]:
+        """Dot products of queries with the keys that they see: q · kᵀ."""
+        return self._by_row(torch.bmm(self._by_prompt(queries), self.keys.flatten(0, 1).transpose(1, 2)), queries)
 
-    def values_of(self, weights: Float[Tensor, "bg share key"]) -> Float[Tensor, "bg share vsize"]:
-        """Sums of their values, weighted."""
-        return self._spread(torch.bmm(self._gather(weights), self.values.flatten(0, 1)), weights)
+    def weighted_values(self, weights: Float[Tensor, "bg share key"]) -> Float[Tensor, "bg share vsize"]:
+        """Sums of values, weighted by attention: a · v."""
+        return self._by_row(torch.bmm(self._by_prompt(weights), self.values.flatten(0, 1)), weights)
 
-    def _gather(self, rows: Tensor) -> Tensor:
-        """Rows of a prompt as one matrix: [prompt × kvhead, branch × share, …]; absent branches are zero."""
+    def _by_prompt(self, rows: Tensor) -> Tensor:
+        """Rows gathered by prompt, [prompt × kvhead, branch × share, …], so that one product serves all branches."""
         if self.branching is None:
             return rows
         prompts, groups = self.keys.shape[:2]
-        full = rows.new_zeros(prompts * self.branching.width, groups, *rows.shape[1:])
-        full[self.branching.places.to(rows.device)] = rows.unflatten(0, (-1, groups))
-        split: Tensor = full.unflatten(0, (prompts, -1)).transpose(1, 2)
+        # Prompts with fewer branches leave slots empty: their products are zero, and `_by_row` skips them.
+        grid = rows.new_zeros(prompts * self.branching.width, groups, *rows.shape[1:])
+        grid[self.branching.slots.to(rows.device)] = rows.unflatten(0, (-1, groups))
+        split: Tensor = grid.unflatten(0, (prompts, -1)).transpose(1, 2)
         return split.reshape(prompts * groups, -1, rows.shape[2])
 
-    def _spread(self, result: Tensor, rows: Tensor) -> Tensor:
-        """The inverse of `_gather`, for its product."""
+    def _by_row(self, product: Tensor, rows: Tensor) -> Tensor:
+        """A product of what `_by_prompt` gathered, in the order of the rows again."""
         if self.branching is None:
-            return result
+            return product
         prompts, groups = self.keys.shape[:2]
-        split = result.view(prompts, groups, self.branching.width, rows.shape[1], -1)
-        spread: Tensor = split.transpose(1, 2).flatten(0, 1)[self.branching.places.to(rows.device)]
+        split = product.view(prompts, groups, self.branching.width, rows.shape[1], -1)
+        spread: Tensor = split.transpose(1, 2).flatten(0, 1)[self.branching.slots.to(rows.device)]
         return spread.flatten(0, 1)

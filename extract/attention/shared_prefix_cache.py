@@ -1,4 +1,4 @@
-"""KV cache of several answers that continue one prompt: the prompt's keys are kept once."""
+"""KV cache of several answers to one prompt: the prompt's keys are kept once, each answer keeps its own."""
 
 from typing import Any
 
@@ -6,87 +6,104 @@ import torch
 from torch import Tensor
 from transformers.cache_utils import DynamicCache, DynamicLayer
 
-from extract.attention.kv_cache import ReservedLayer, _empty
+from extract.attention.kv_cache import PreallocatedLayer, empty_buffer
 
 
 class BranchedLayer(DynamicLayer):
-    """Answers of several branches of each prompt: their keys are kept apart, the prompt's are kept once.
+    """Keys and values of answers that branch from cached prompts.
 
-    `update` returns the branches' own keys alone; `Recorder.prompt` gives the prompt's to the attention function.
+    `update` returns only the answers' own keys; the attention function gets the prompts' from the plan's
+    `SharedPrefix`, which `prompt_keys` fills.
 
     Args:
         prompt: Keys of the prompts, one row each.
-        branches: Rows of answers in all.
+        branches: Number of answers in all.
         capacity: Most tokens of an answer.
-
-    Attributes:
-        rows: The branches that the next forward runs; one may stand there several times where nothing is kept.
-        again: The next forward runs the last token once more: its keys are used, not kept, and stand in `last`.
 
     """
 
-    def __init__(self, prompt: ReservedLayer, branches: int, capacity: int) -> None:
+    def __init__(self, prompt: PreallocatedLayer, branches: int, capacity: int) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
-        self.prompt, self.branches, self.capacity = prompt, branches, capacity
+        self._prompt, self._branches, self._capacity = prompt, branches, capacity
         self.is_sliding = prompt.is_sliding
-        self.rows, self.again, self.length = torch.arange(branches), False, 0
-        self.last: tuple[Tensor, Tensor] | None = None
+        self._rows, self._rerun, self._length = torch.arange(branches), False, 0
+        self._rerun_states: tuple[Tensor, Tensor] | None = None
+
+    def next_forward(self, rows: Tensor, rerun: bool) -> None:
+        """Prepare the next forward.
+
+        Args:
+            rows: The branches that it runs, one token each. In a rerun a branch may occur several times.
+            rerun: It runs the last token once more: its keys take the place of the last ones in this forward alone.
+                They are not kept, unless `replace_last` takes them over.
+
+        """
+        self._rows, self._rerun = rows, rerun
 
     def get_seq_length(self) -> int:
-        """Tokens of prompt and answers before the next forward's."""
-        return self.prompt.get_seq_length() + self.length - self.again
+        """Tokens of prompt and answer before the next forward's."""
+        return self._prompt.get_seq_length() + self._length - self._rerun
 
     def get_mask_sizes(self, query_length: int) -> tuple[int, int]:
         """Number of keys of prompt and answer, and the position of the first of them."""
-        first = self.prompt.first
+        first = self._prompt.first
         return self.get_seq_length() - first + query_length, first
 
     def lazy_initialization(self, key_states: Tensor, value_states: Tensor) -> None:
-        """Reserve the room."""
+        """Allocate the answers' buffers."""
         super().lazy_initialization(key_states, value_states)
         self._own = [
-            _empty(states[:1].expand(self.branches, -1, -1, -1), self.capacity) for states in (key_states, value_states)
+            empty_buffer(states[:1].expand(self._branches, -1, -1, -1), self._capacity)
+            for states in (key_states, value_states)
         ]
 
     def update(self, key_states: Tensor, value_states: Tensor, *_: Any, **__: Any) -> tuple[Tensor, Tensor]:
-        """Keys and values of the answers of `rows`, the new token's behind them."""
+        """Keys and values of the answers that run, the new token's last."""
         if not self.is_initialized:
             self.lazy_initialization(key_states, value_states)
-        new, rows = (key_states, value_states), self.rows.to(key_states.device)
-        if self.again:
-            self.last = new
-            before = (own[rows, :, : self.length - 1] for own in self._own)
+        new, rows = (key_states, value_states), self._rows.to(key_states.device)
+        if self._rerun:
+            # The clean pass has written this token already, so the answer ends one token earlier here.
+            self._rerun_states = new
+            before = (own[rows, :, : self._length - 1] for own in self._own)
             keys, values = (torch.cat(pair, dim=2) for pair in zip(before, new, strict=True))
             return keys, values
         for own, states in zip(self._own, new, strict=True):
-            own[:, :, self.length][rows] = states[:, :, 0]
-        self.length += 1
-        keys, values = (own[rows, :, : self.length] for own in self._own)
+            own[:, :, self._length][rows] = states[:, :, 0]
+        self._length += 1
+        keys, values = (own[rows, :, : self._length] for own in self._own)
         return keys, values
 
-    def copy(self, target: Tensor, source: Tensor) -> None:
-        """Give branches the answers of others."""
+    def copy_answers(self, target: Tensor, source: Tensor) -> None:
+        """Copy the keys of some answers so far to other branches."""
         for own in self._own:
-            own[target.to(own.device), :, : self.length] = own[source.to(own.device), :, : self.length]
+            own[target.to(own.device), :, : self._length] = own[source.to(own.device), :, : self._length]
 
-    def keep_last(self, rows: Tensor, which: Tensor) -> None:
-        """Write a repeated forward's keys over the last ones of `rows`, taken from its places `which`."""
-        assert self.last is not None
-        for own, states in zip(self._own, self.last, strict=True):
-            own[:, :, self.length - 1][rows.to(own.device)] = states[which.to(own.device), :, 0]
+    def replace_last(self, rows: Tensor, rerun_rows: Tensor) -> None:
+        """Replace the last keys of `rows` by those of a rerun, taken from its rows `rerun_rows`."""
+        assert self._rerun_states is not None
+        for own, states in zip(self._own, self._rerun_states, strict=True):
+            own[:, :, self._length - 1][rows.to(own.device)] = states[rerun_rows.to(own.device), :, 0]
 
     def prompt_keys(self) -> tuple[Tensor, Tensor]:
         """Keys and values of the prompts."""
-        assert self.prompt.keys is not None
-        assert self.prompt.values is not None
-        return self.prompt.keys, self.prompt.values
+        assert self._prompt.keys is not None
+        assert self._prompt.values is not None
+        return self._prompt.keys, self._prompt.values
 
 
 def branched_cache(prompts: DynamicCache, branches: int, capacity: int) -> tuple[DynamicCache, list[BranchedLayer]]:
-    """A cache for branches of cached prompts, with room for answers of `capacity` tokens; and its layers."""
+    """A cache for answers that branch from cached prompts; and its layers.
+
+    Args:
+        prompts: The prompts' cache.
+        branches: Number of answers in all.
+        capacity: Most tokens of an answer.
+
+    """
     layers = []
     for layer in prompts.layers:
-        assert isinstance(layer, ReservedLayer)
+        assert isinstance(layer, PreallocatedLayer)
         layers.append(BranchedLayer(layer, branches, capacity))
     cache = DynamicCache()
     cache.layers = list(layers)

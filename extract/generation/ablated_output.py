@@ -1,4 +1,4 @@
-"""What ablation decoding gives: tokens, and the heads of every step before and after ablation."""
+"""What ablation decoding returns: tokens, and the heads of every step before and after ablation."""
 
 from dataclasses import dataclass
 
@@ -7,14 +7,14 @@ from torch import Tensor
 
 
 @dataclass(frozen=True)
-class Generation:
+class AblatedGeneration:
     """One sample under one condition, step by step.
 
     Attributes:
         tokens: Generated tokens; the last may be an end token.
         before: Dynamic heads of the clean pass.
         ablated: Heads ablated in the second pass.
-        after: Heads that score in the second pass, by its own token.
+        after: Dynamic heads of the second pass, by its own token.
 
     """
 
@@ -24,17 +24,24 @@ class Generation:
     after: Bool[Tensor, "step head"]
 
     def compensated(self) -> Bool[Tensor, "step head"]:
-        """Heads that score after ablation and did not before, E(s, t)."""
+        """Compensated heads E(s, t): dynamic after ablation, and not before.
+
+        >>> import torch
+        >>> before, after = torch.tensor([[True, False, False]]), torch.tensor([[False, True, False]])
+        >>> AblatedGeneration(torch.tensor([7]), before, ablated=before, after=after).compensated()
+        tensor([[False,  True, False]])
+
+        """
         return self.after & ~self.before
 
 
 @dataclass(frozen=True)
-class Ablated:
-    """Generations of every sample under every condition; what lies behind `lengths` means nothing.
+class AblatedGenerations:
+    """Generations of every sample under every condition, on the host; entries beyond `lengths` are meaningless.
 
     Attributes:
-        lengths: Steps; the one that generates an end token is one.
-        tokens, before, ablated, after: As in `Generation`.
+        lengths: Steps; the one that generates an end token counts.
+        tokens, before, ablated, after: See `AblatedGeneration`.
 
     """
 
@@ -44,8 +51,8 @@ class Ablated:
     ablated: Bool[Tensor, "sample condition step head"]
     after: Bool[Tensor, "sample condition step head"]
 
-    def of(self, sample: int, condition: int) -> Generation:
-        """One of them, by its places."""
+    def of(self, sample: int, condition: int) -> AblatedGeneration:
+        """The generation of a sample under a condition, both by number."""
         steps = int(self.lengths[sample, condition])
         columns = (self.tokens, self.before, self.ablated, self.after)
-        return Generation(*(column[sample, condition, :steps] for column in columns))
+        return AblatedGeneration(*(column[sample, condition, :steps] for column in columns))

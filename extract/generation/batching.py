@@ -1,46 +1,36 @@
-"""Prompts side by side in one left-padded batch."""
+"""Left-padded batches of prompts with room for their answers."""
 
+import functools
 import warnings
 from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
 
 from extract.llm import narrowest_window
+from extract.scores import ExcludedKeys, kept_keys
 from extract.tasks import Sample
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
 
-import functools
-from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
-
-from jaxtyping import Bool, Float, Int
-from torch import Tensor
-
-from extract.scores import kept_keys
-
-if TYPE_CHECKING:
-    from transformers import PreTrainedModel
-
-
-def warn_of_windows(model: "PreTrainedModel", samples: Sequence[Sample]) -> None:
-    """Warn where a layer's window cannot hold a whole evidence span: its heads then see a part of it at most."""
-    window = narrowest_window(model)
-    longest = max((end - start for sample in samples for start, end in sample.evidence), default=0)
-    if window is not None and longest > window:
-        warnings.warn(
-            f"{type(model).__name__}: layers with a window of {window} tokens cannot see evidence of {longest} tokens "
-            "as a whole; scores of their heads count the part inside",
-            stacklevel=2,
-        )
-
-
 @dataclass(frozen=True)
 class Batch:
-    """Left-padded prompts with room for the answers; `forced` is -1 where the model chooses the token itself."""
+    """Prompts that end at the same column, followed by columns for their answers.
+
+    Attributes:
+        tokens: Token ids; an answer's are written as they are generated.
+        real: Whether a column is a token of the sample rather than padding; columns of the answer are.
+        evidence: Whether a column is a token of the needle or of a supporting fact.
+        forced: Tokens of the answer that are given (teacher forcing); -1 where the model chooses.
+        budgets: Most tokens of each answer.
+        width: Columns of padding and prompt.
+
+    """
 
     tokens: Int[Tensor, "batch capacity"]
     real: Bool[Tensor, "batch capacity"]
@@ -51,16 +41,16 @@ class Batch:
 
     @functools.cached_property
     def padding(self) -> Int[Tensor, "batch"]:
-        """Padded positions before each prompt."""
+        """Columns of padding before each prompt."""
         return (~self.real).sum(dim=1)
 
     @functools.cached_property
     def positions(self) -> Int[Tensor, "batch capacity"]:
-        """Position of each token in its own unpadded sequence."""
+        """Position of each token in its unpadded sequence; 0 for padding."""
         return (self.real.cumsum(dim=1) - 1).clamp(min=0)
 
     def branches(self, count: int) -> "Batch":
-        """Every prompt `count` times in a row, each with an answer of its own."""
+        """Every prompt `count` times in a row, so that it can have as many answers."""
         return self.take(torch.arange(len(self.tokens), device=self.tokens.device).repeat_interleave(count))
 
     def take(self, rows: Int[Tensor, "some"]) -> "Batch":
@@ -70,26 +60,52 @@ class Batch:
 
 
 def pad(samples: Sequence[Sample], fill: int, device: torch.device) -> Batch:
-    """Samples in one batch, their prompts ending at the same column."""
+    """Samples as a left-padded batch.
+
+    Args:
+        samples: The samples.
+        fill: Token id of padding and of answers to come.
+        device: Of the batch's tensors.
+
+    """
     width = max(len(sample.ids) for sample in samples)
     shape = (len(samples), width + max(sample.budget for sample in samples))
     tokens = torch.full(shape, fill, dtype=torch.long)
     real, evidence = torch.ones(shape, dtype=torch.bool), torch.zeros(shape, dtype=torch.bool)
+    forced = torch.full((len(samples), shape[1] - width), -1)
     for row, sample in enumerate(samples):
         first = width - len(sample.ids)
         tokens[row, first:width] = torch.tensor(sample.ids)
         real[row, :first] = False
         for start, end in sample.evidence:
             evidence[row, first + start : first + end] = True
-    budgets = torch.tensor([sample.budget for sample in samples])
-    forced = torch.full((len(samples), shape[1] - width), -1)
-    for row, sample in enumerate(samples):
         if sample.forced is not None:
             forced[row, : sample.budget] = torch.tensor(sample.forced)
+    budgets = torch.tensor([sample.budget for sample in samples])
+    # Built on the host row by row, and copied to the device once.
     return Batch(tokens.to(device), real.to(device), evidence.to(device), forced.to(device), budgets.to(device), width)
 
 
-def reasoning_columns(batch: Batch, keys: int, sink: int, local: int) -> Float[Tensor, "batch key 2"]:
-    """What Eq. 2 sums attention over: kept evidence, and all kept keys."""
-    kept = kept_keys(batch.real[:, :keys], sink, local)
+def reasoning_columns(batch: Batch, keys: int, excluded: ExcludedKeys) -> Float[Tensor, "batch key 2"]:
+    """The two sums of Eq. 2 as columns of keys: kept evidence, and all kept keys.
+
+    Args:
+        batch: The batch.
+        keys: Columns that the forward's query sees, its own included.
+        excluded: Keys that Eq. 2 leaves out.
+
+    """
+    kept = kept_keys(batch.real[:, :keys], excluded)
     return torch.stack([kept & batch.evidence[:, :keys], kept], dim=2).float()
+
+
+def warn_of_windows(model: "PreTrainedModel", samples: Sequence[Sample]) -> None:
+    """Warn where a layer's sliding window is shorter than an evidence span: its heads see a part of it at most."""
+    window = narrowest_window(model)
+    longest = max((end - start for sample in samples for start, end in sample.evidence), default=0)
+    if window is not None and longest > window:
+        warnings.warn(
+            f"{type(model).__name__}: layers with a window of {window} tokens cannot see evidence of {longest} tokens "
+            "as a whole; scores of their heads count the part inside",
+            stacklevel=2,
+        )

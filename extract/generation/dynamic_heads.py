@@ -1,62 +1,70 @@
-"""Which heads are dynamic at a step, and which of them come first."""
+"""The dynamic heads of a recorded forward, and the order in which they would be ablated."""
 
-from dataclasses import dataclass
-from typing import Any, Literal
+from dataclasses import asdict, dataclass
+from typing import Any
 
-import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from extract.attention import Recorder
 from extract.generation.batching import Batch, reasoning_columns
-from extract.scores import copy_paste_score, reasoning_score
+from extract.scores import REASONING_THRESHOLD, ExcludedKeys, Target, copy_paste_score, is_dynamic, reasoning_score
 
 
 @dataclass(frozen=True)
 class DynamicHeads:
-    """The heads that score at a step.
+    """What makes a head dynamic at a step (see `extract.scores.is_dynamic`).
 
     Attributes:
-        target: `copy_paste`: heads of Eq. 1, ordered by their attention on the needle, since their scores tie at 1.
-            `reasoning`: heads whose Eq. 2 is at least `threshold`, ordered by it.
-        threshold: For reasoning scores.
-        sink, local: First and last tokens that Eq. 2 leaves out.
+        target: `copy_paste`: a head with Eq. 1; such heads are ordered by their attention on the needle, since their
+            scores tie at 1. `reasoning`: a head whose Eq. 2 is at least `threshold`; such heads are ordered by it.
+        threshold: Of reasoning scores.
+        sink, local: First and last tokens that Eq. 2 leaves out (see `extract.scores.ExcludedKeys`).
+
+    >>> DynamicHeads().describe()
+    {'target': 'copy_paste'}
+    >>> DynamicHeads("reasoning").describe()
+    {'target': 'reasoning', 'threshold': 0.5, 'sink': 4, 'local': 64}
 
     """
 
-    target: Literal["copy_paste", "reasoning"] = "copy_paste"
-    threshold: float = 0.5
-    sink: int = 4
-    local: int = 64
+    target: Target = "copy_paste"
+    threshold: float = REASONING_THRESHOLD
+    sink: int = ExcludedKeys.sink
+    local: int = ExcludedKeys.local
 
     def describe(self) -> dict[str, Any]:
         """The settings that matter for the target."""
-        if self.target == "copy_paste":
-            return {"target": self.target}
-        return {"target": self.target, "threshold": self.threshold, "sink": self.sink, "local": self.local}
+        return {"target": self.target} if self.target == "copy_paste" else asdict(self)
 
     def columns(self, batch: Batch, keys: int) -> Float[Tensor, "batch key column"]:
-        """What a forward over `keys` keys must sum attention over."""
+        """Columns over which a forward of `keys` keys must sum attention (see `RecordingPlan.columns`)."""
         if self.target == "copy_paste":
             return batch.evidence[:, :keys, None].float()
-        return reasoning_columns(batch, keys, self.sink, self.local)
+        return reasoning_columns(batch, keys, ExcludedKeys(self.sink, self.local))
 
     def scored(
-        self, recorder: Recorder, batch: Batch, keys: int, generated: Int[Tensor, "batch"]
+        self,
+        recorder: Recorder,
+        columns: Float[Tensor, "batch key column"],
+        batch: Batch,
+        generated: Int[Tensor, "batch"],
     ) -> tuple[Bool[Tensor, "batch head"], Float[Tensor, "batch head"]]:
-        """The dynamic heads of the last forward, layer-major, and their order: higher first."""
-        mass = recorder.mass.flatten(1, 2)
+        """The dynamic heads of the last forward, layer-major, and their order: higher first.
+
+        Args:
+            recorder: Of that forward.
+            columns: Over which it summed attention.
+            batch: Its rows.
+            generated: The token that each row generated.
+
+        """
+        keys, mass = columns.shape[1], recorder.mass.flatten(1, 2)
         if self.target == "copy_paste":
             argmax = recorder.argmax.flatten(1)
-            return copy_paste_score(argmax, batch.tokens[:, :keys], batch.evidence[:, :keys], generated), mass[..., 0]
-        assert recorder.columns is not None
-        score = reasoning_score(mass[..., 0], mass[..., 1], recorder.columns[..., 0].any(dim=1))
-        return score >= self.threshold, score.nan_to_num(nan=-1.0)
-
-
-def first_heads(
-    order: Float[Tensor, "row head"], allowed: Bool[Tensor, "row head"], count: int
-) -> Bool[Tensor, "row head"]:
-    """The `count` allowed heads of highest order, ties by number; all of them where there are fewer."""
-    ranked = order.masked_fill(~allowed, -torch.inf).argsort(dim=1, descending=True, stable=True)[:, :count]
-    return torch.zeros_like(allowed).scatter_(1, ranked, True) & allowed
+            score = copy_paste_score(argmax, batch.tokens[:, :keys], batch.evidence[:, :keys], generated)
+            order = mass[..., 0]
+        else:
+            score = reasoning_score(mass[..., 0], mass[..., 1], columns[..., 0].any(dim=1))
+            order = score.nan_to_num(nan=-1.0)
+        return is_dynamic(score, self.target, self.threshold), order

@@ -1,4 +1,4 @@
-"""Greedy batched decoding that scores every head at every step."""
+"""Greedy decoding of a batch, with both retrieval scores of every head at every step."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -8,12 +8,12 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from extract.attention import Recorder, instrumented, recording
+from extract.attention import RecordingPlan, instrumented, recording
 from extract.generation.batching import Batch, pad, reasoning_columns, warn_of_windows
-from extract.generation.longrope import by_regime
-from extract.generation.prefill import advance, prefill
+from extract.generation.longrope import join_groups, rotary_factors, rotary_groups
+from extract.generation.prefill import decode_step, prefill
 from extract.llm import LLM
-from extract.scores import copy_paste_score, reasoning_score
+from extract.scores import ExcludedKeys, copy_paste_score, reasoning_score
 from extract.tasks import Sample
 
 if TYPE_CHECKING:
@@ -22,14 +22,14 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Decoded:
-    """A batch of generations. Row `t` of a sample belongs to the query that chose its token `t`.
+    """Greedy generations of a batch, on the host. Step `t` holds what the query that chose token `t` attended to.
 
     Attributes:
-        lengths: Rows of each sample; the step that generates an end token is one.
+        lengths: Steps of each sample; the one that generates an end token counts. Later entries are meaningless.
         tokens: Generated tokens.
-        hidden: Final hidden state, which the LM head reads.
+        hidden: Final hidden state of the query, which the LM head reads.
         copy_paste, reasoning: Eq. 1 and Eq. 2 of each head, layer-major.
-        argmax: Most attended prompt or answer position of each head, in the unpadded sequence.
+        argmax: Most attended position of each head, in the unpadded sequence of prompt and answer.
 
     """
 
@@ -42,58 +42,68 @@ class Decoded:
 
 
 @torch.inference_mode()
-def decode(llm: LLM, samples: Sequence[Sample], sink: int = 4, local: int = 64) -> Decoded:
+def decode(
+    llm: LLM,
+    samples: Sequence[Sample],
+    excluded: ExcludedKeys = ExcludedKeys(),  # noqa: B008 (frozen)
+) -> Decoded:
     """Greedy generation of one batch, with the scores of all heads at each step.
 
-    Each prompt up to its last token is prefilled on its own, by the model's own attention: without padding there is no
-    mask, so nothing of size n × n. From the last prompt token on all go together, and each step is recorded.
+    Each prompt but its last token is prefilled on its own, by the model's own attention. From the last prompt token on
+    all prompts go together, and each step is recorded.
 
     Args:
         llm: The frozen model.
         samples: Prompts; each is generated to an end token or to its own budget, or along its forced tokens.
-        sink: First tokens that Eq. 2 leaves out.
-        local: Last tokens that Eq. 2 leaves out.
+        excluded: Keys that Eq. 2 leaves out.
+
+    Raises:
+        UserError: the model's attention cannot be recorded.
 
     """
-    model = llm.model
-    warn_of_windows(model, samples)
+    warn_of_windows(llm.model, samples)
+    groups, parts = rotary_groups(llm.model, samples), []
+    for group in groups:
+        with rotary_factors(llm.model, group):
+            batch = pad(group.samples, llm.tokenizer.pad_token_id or 0, device=llm.model.device)
+            cache = prefill(llm.model, batch, batch.tokens.shape[1], llm.prefill_chunk)
+            with instrumented(llm.model):
+                parts.append(_generate(llm, batch, cache, excluded))
+    return join_groups(parts, groups)
 
-    def run(some: list[Sample]) -> Decoded:
-        batch = pad(some, llm.tokenizer.pad_token_id or 0, device=model.device)
-        cache = prefill(model, batch, batch.tokens.shape[1], chunk=llm.prefill_chunk)
-        with instrumented(model):
-            return _generate(llm, batch, cache, sink, local)
 
-    return by_regime(model, samples, run)
-
-
-def _generate(llm: LLM, batch: Batch, cache: "DynamicCache", sink: int, local: int) -> Decoded:
+def _generate(llm: LLM, batch: Batch, cache: "DynamicCache", excluded: ExcludedKeys) -> Decoded:
+    """All steps of a prefilled batch, until every row has ended."""
     tokens, width = batch.tokens, batch.width
     ends = torch.tensor(llm.end_tokens, device=tokens.device)
     lengths = batch.budgets.clone()
-    recorder = Recorder(llm.model)
     rows: list[tuple[Tensor, ...]] = []
-    with recording(recorder, llm.model):
-        for step in range(int(batch.budgets.max())):
-            keys = width + step
-            recorder.columns = reasoning_columns(batch, keys, sink, local)
-            forced = batch.forced[:, step]
-            generated = torch.where(forced >= 0, forced, advance(llm.model, batch, cache, keys).argmax(dim=-1))
-            rows.append(_row(recorder, batch, generated, keys))
-            if keys < tokens.shape[1]:
-                tokens[:, keys] = generated
-            ended = torch.isin(generated, ends) & (lengths > step)
-            lengths = torch.where(ended, step + 1, lengths)
-            if bool((lengths <= step + 1).all()):
-                break
+    for step in range(int(batch.budgets.max())):
+        keys = width + step
+        generated, *scores = scored_step(llm, batch, cache, keys, excluded)
+        rows.append((generated, *scores))
+        if keys < tokens.shape[1]:
+            tokens[:, keys] = generated
+        # Rows that have ended run along, for the batch is one tensor; their steps are beyond `lengths`.
+        ended = torch.isin(generated, ends) & (lengths > step)
+        lengths = torch.where(ended, step + 1, lengths)
+        if bool((lengths <= step + 1).all()):
+            break
     return _collect(rows, lengths)
 
 
-def _row(recorder: Recorder, batch: Batch, generated: Tensor, keys: int) -> tuple[Tensor, ...]:
+def scored_step(
+    llm: LLM, batch: Batch, cache: "DynamicCache", keys: int, excluded: ExcludedKeys
+) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
+    """One recorded decode step of an instrumented model: a row of `Decoded`, its fields in their order."""
+    columns = reasoning_columns(batch, keys, excluded)
+    with recording(llm.model, RecordingPlan(columns=columns)) as recorder:
+        chosen = decode_step(llm.model, batch, cache, keys).argmax(dim=-1)
+    forced = batch.forced[:, keys - batch.width]
+    generated = torch.where(forced >= 0, forced, chosen)
     argmax, mass = recorder.argmax.flatten(1), recorder.mass.flatten(1, 2)
     copied = copy_paste_score(argmax, batch.tokens[:, :keys], batch.evidence[:, :keys], generated)
-    assert recorder.columns is not None
-    reasoning = reasoning_score(mass[..., 0], mass[..., 1], recorder.columns[..., 0].any(dim=1))
+    reasoning = reasoning_score(mass[..., 0], mass[..., 1], columns[..., 0].any(dim=1))
     return generated, recorder.hidden.float(), copied, reasoning, argmax - batch.padding[:, None]
 
 

@@ -1,4 +1,4 @@
-"""Ablation decoding: each step looks at all heads, then chooses its token with some of them ablated (claim 2)."""
+"""Ablation decoding (claim 2): each step finds the dynamic heads, then chooses its token with some heads ablated."""
 
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Literal, Protocol, runtime_checkable
@@ -7,17 +7,29 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from extract.attention import Branching, Recorder, branched_cache, instrumented, recording
-from extract.generation.ablated_output import Ablated
+from extract.attention import (
+    Branching,
+    RecordingPlan,
+    SharedPrefix,
+    branched_cache,
+    instrumented,
+    preallocated_cache,
+    recording,
+)
+from extract.generation.ablated_output import AblatedGenerations
 from extract.generation.batching import Batch, pad, warn_of_windows
 from extract.generation.dynamic_heads import DynamicHeads
-from extract.generation.longrope import by_regime
-from extract.generation.prefill import advance, prefill
+from extract.generation.longrope import join_groups, rotary_factors, rotary_groups
+from extract.generation.prefill import decode_step, prefill, prefill_each
 from extract.llm import LLM
 from extract.tasks import Sample
 
 if TYPE_CHECKING:
     from transformers import DynamicCache
+
+
+Means = dict[int, Float[Tensor, "prompt head vsize"]]
+"""By layer, the mean output of every head over each prompt."""
 
 
 @runtime_checkable
@@ -36,81 +48,76 @@ def generate_ablated(
     heads: DynamicHeads,
     operator: Literal["zero", "mean"] = "zero",
     keep: Literal["clean", "masked"] = "clean",
-) -> Ablated:
-    """Greedy generation of every sample under every condition, in one batch behind one prefill of each prompt.
+) -> AblatedGenerations:
+    """Greedy generation of every sample under every condition, in one batch after one prefill of each prompt.
 
-    A step is two forwards of the same query. The clean one shows the dynamic heads, and its token is thrown away; in
-    the second the condition's heads are ablated at that query alone, and its token is the one generated.
+    A step has two forwards of the same query. The clean pass finds the dynamic heads, and its token is discarded. In
+    the second pass the condition's heads are ablated at this query alone, and its token is the one generated.
 
     Args:
         llm: The frozen model.
         samples: Prompts; each is generated to an end token or to its own budget.
-        conditions: What to ablate.
+        conditions: Which heads to ablate.
         heads: What makes a head dynamic.
-        operator: A ablated head's output before the output projection is `zero`, or its `mean` over the positions
-            of the sample's own prompt, the last one left out (the clean prefill).
-        keep: Whose keys and values of the query stay in the cache for later steps.
+        operator: What an ablated head's output before the output projection becomes: `zero`, or its `mean` over the
+            positions of the sample's own prompt without the last one (a clean prefill).
+        keep: The pass whose keys and values of the query stay in the cache for later steps: `clean` or `masked`
+            (with heads ablated).
+
+    Raises:
+        UserError: the model's attention cannot be recorded, or its cache cannot be shared by conditions.
 
     """
-    model, count = llm.model, len(conditions)
-    warn_of_windows(model, samples)
-
-    def run(some: list[Sample]) -> Ablated:
-        prompts = pad(some, llm.tokenizer.pad_token_id or 0, device=model.device)
-        recorder = Recorder(model)
-        if operator == "mean":
-            cache, means = _averaging_prefill(llm, prompts, recorder)
-        else:
-            cache, means = prefill(model, prompts, prompts.width - 1, chunk=llm.prefill_chunk), None
-        with instrumented(model), recording(recorder, model):
-            return _TwoPass(llm, prompts.branches(count), cache, means, conditions, heads, keep, recorder).run()
-
-    return by_regime(model, samples, run)
+    warn_of_windows(llm.model, samples)
+    groups, parts = rotary_groups(llm.model, samples), []
+    for group in groups:
+        with rotary_factors(llm.model, group):
+            prompts = pad(group.samples, llm.tokenizer.pad_token_id or 0, device=llm.model.device)
+            cache, means = _prefill(llm, prompts, operator)
+            with instrumented(llm.model):
+                parts.append(_TwoPassDecoding(llm, prompts, cache, means, conditions, heads, keep).run())
+    return join_groups(parts, groups)
 
 
-def _averaging_prefill(
-    llm: LLM, prompts: Batch, recorder: Recorder
-) -> tuple["DynamicCache", dict[int, Float[Tensor, "prompt head vsize"]]]:
-    """Prefill, and the mean output of every head over each prompt, by layer."""
-    means: list[dict[int, Tensor]] = []
-
-    def after() -> None:
-        means.append(recorder.take_averages())
-
-    recorder.averaging = True
-    with instrumented(llm.model), recording(recorder, llm.model):
-        cache = prefill(llm.model, prompts, prompts.width - 1, after, llm.prefill_chunk)
-    recorder.averaging = False
-    return cache, {layer: torch.cat([mean[layer] for mean in means]) for layer in range(recorder.layers)}
+def _prefill(llm: LLM, prompts: Batch, operator: Literal["zero", "mean"]) -> tuple["DynamicCache", Means | None]:
+    """KV cache of the prompts, and the heads' mean outputs if the operator needs them."""
+    if operator == "zero":
+        return prefill(llm.model, prompts, prompts.width - 1, llm.prefill_chunk), None
+    cache, means = preallocated_cache(llm.model, prompts.width - 1), list[Means]()
+    with instrumented(llm.model), recording(llm.model, RecordingPlan(mean_outputs=True)) as recorder:
+        # A prefix taken over from another prompt would be missing in this prompt's mean.
+        for _ in prefill_each(llm.model, prompts, cache, llm.prefill_chunk, reuse=False):
+            means.append(recorder.take_mean_outputs())
+    return cache, {layer: torch.cat([mean[layer] for mean in means]) for layer in means[0]}
 
 
-class _TwoPass:
+class _TwoPassDecoding:
     """The loop over steps. Rows are samples × conditions, a sample's conditions side by side.
 
-    Rows of a sample that have the same answer so far are one until it parts: `leader` names the first of them, and a
-    forward runs leaders alone. Under `keep: masked` the heads ablated so far must be the same, too.
+    Rows of a sample with the same answer so far share one computation until their answers diverge: `leader` is the
+    first of them, and a forward runs leaders alone. With `keep: masked` the heads ablated so far must be the same, too,
+    for they change the cached keys.
     """
 
     def __init__(
         self,
         llm: LLM,
-        batch: Batch,
-        prompts: "DynamicCache",
-        means: dict[int, Tensor] | None,
+        prompts: Batch,
+        prompt_cache: "DynamicCache",
+        means: Means | None,
         conditions: Sequence[Selection],
         heads: DynamicHeads,
         keep: Literal["clean", "masked"],
-        recorder: Recorder,
     ) -> None:
-        self.llm, self.batch, self.conditions, self.heads = llm, batch, conditions, heads
-        self.keep, self.recorder, self.means = keep, recorder, means
-        rows, capacity = batch.tokens.shape
-        self.cache, self.layers = branched_cache(prompts, rows, capacity - batch.width)
-        recorder.prompt = [layer.prompt_keys() for layer in self.layers]
-        self.sample = torch.arange(rows, device=batch.tokens.device) // len(conditions)
+        self.llm, self.conditions, self.heads, self.keep, self.means = llm, conditions, heads, keep, means
+        self.batch = prompts.branches(len(conditions))
+        rows, capacity = self.batch.tokens.shape
+        self.cache, self.layers = branched_cache(prompt_cache, rows, capacity - prompts.width)
+        self.prompt_keys = [layer.prompt_keys() for layer in self.layers]
+        self.sample = torch.arange(rows, device=self.batch.tokens.device) // len(conditions)
         self.leader = self.sample * len(conditions)
 
-    def run(self) -> Ablated:
+    def run(self) -> AblatedGenerations:
         """All steps, until every row has ended."""
         tokens, width = self.batch.tokens, self.batch.width
         ends = torch.tensor(self.llm.end_tokens, device=tokens.device)
@@ -128,69 +135,87 @@ class _TwoPass:
         return self._collect(lengths, steps)
 
     def _step(self, keys: int, going: Bool[Tensor, "batch"]) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        """Generated token; dynamic, ablated and afterwards scoring heads. Rows that have ended get anything."""
-        leaders, of_leader = self.leader[going].unique(return_inverse=True)
-        which = torch.zeros_like(self.leader).masked_scatter_(going, of_leader)
-        generated, before, order = (found[which] for found in self._forward(keys, leaders))
+        """Both passes: generated token; dynamic heads, ablated heads, dynamic heads after ablation.
+
+        `going` are the rows that have not ended; values of the others are meaningless.
+        """
+        # Clean pass: one row for each distinct answer so far; every row reads its leader's result.
+        leaders, leader_row = self.leader[going].unique(return_inverse=True)
+        row = torch.zeros_like(self.leader).masked_scatter_(going, leader_row)
+        generated, before, order = (result[row] for result in self._forward(keys, leaders))
+
         ablate = self._choose(before, order) & going[:, None]
-        some = ablate.any(dim=1)  # a row that ablates nothing has nothing to run twice for
-        after, chosen = before, torch.zeros_like(self.leader)
+        some = ablate.any(dim=1)  # where nothing is ablated the second pass would repeat the first
+        after, ablated_row = before, torch.zeros_like(self.leader)
         if bool(some.any()):
+            # Second pass: one row for each distinct pair of answer and ablated heads.
             pairs = torch.cat([self.leader[some, None], ablate[some].long()], dim=1)
-            different, place = pairs.unique(dim=0, return_inverse=True)
-            chosen.masked_scatter_(some, place)
-            token, scoring, _ = self._forward(keys, different[:, 0], ablate=different[:, 1:].bool())
-            generated = torch.where(some, token[chosen], generated)
-            after = torch.where(some[:, None], scoring[chosen], before)
-        self._part(going, generated, torch.where(some, chosen, -1))
+            distinct, pair_row = pairs.unique(dim=0, return_inverse=True)
+            ablated_row.masked_scatter_(some, pair_row)
+            token, dynamic, _ = self._forward(keys, distinct[:, 0], ablate=distinct[:, 1:].bool())
+            generated = torch.where(some, token[ablated_row], generated)
+            after = torch.where(some[:, None], dynamic[ablated_row], before)
+        self._diverge(going, generated, torch.where(some, ablated_row, -1))
         return generated, before, ablate, after
 
     def _forward(
         self, keys: int, rows: Int[Tensor, "some"], ablate: Bool[Tensor, "some head"] | None = None
     ) -> tuple[Tensor, Tensor, Tensor]:
-        """Token of some rows, scoring heads, and their order; a forward that ablates heads keeps no keys."""
-        part, recorder = self.batch.take(rows), self.recorder
-        recorder.columns = self.heads.columns(part, keys)
-        recorder.branching = Branching.of(self.sample[rows])
-        recorder.ablate = None if ablate is None else ablate.view(-1, recorder.layers, recorder.heads)
-        if self.means is not None:
-            sample = self.sample[rows]
-            recorder.fill = {layer: mean[sample.to(mean.device)] for layer, mean in self.means.items()}
+        """Token of some rows, dynamic heads, and their order; a forward that ablates heads changes no cached key."""
+        part, layers = self.batch.take(rows), self.llm.model.config.num_hidden_layers
+        columns = self.heads.columns(part, keys)
+        plan = RecordingPlan(
+            columns=columns,
+            ablate=None if ablate is None else ablate.unflatten(1, (layers, -1)),
+            replacement=None if ablate is None else self._replacement(rows),
+            prefix=SharedPrefix(self.prompt_keys, Branching.of(self.sample[rows])),
+        )
         for layer in self.layers:
-            layer.rows, layer.again = rows, ablate is not None
-        generated = advance(self.llm.model, part, self.cache, keys).argmax(dim=-1)
-        return generated, *self.heads.scored(recorder, part, keys, generated)
+            layer.next_forward(rows, rerun=ablate is not None)
+        with recording(self.llm.model, plan) as recorder:
+            generated = decode_step(self.llm.model, part, self.cache, keys).argmax(dim=-1)
+        return generated, *self.heads.scored(recorder, columns, part, generated)
+
+    def _replacement(self, rows: Int[Tensor, "some"]) -> Means | None:
+        """Outputs of ablated heads: the means over each row's own prompt, on the device of each layer."""
+        if self.means is None:
+            return None
+        sample = self.sample[rows]
+        return {layer: mean[sample.to(mean.device)] for layer, mean in self.means.items()}
 
     def _choose(self, dynamic: Tensor, order: Tensor) -> Bool[Tensor, "batch head"]:
-        """Each condition chooses for its own rows."""
+        """The heads to ablate; each condition chooses for its own rows."""
         count = len(self.conditions)
         chosen = [
-            condition.ablated(dynamic[place::count], order[place::count])
-            for place, condition in enumerate(self.conditions)
+            condition.ablated(dynamic[number::count], order[number::count])
+            for number, condition in enumerate(self.conditions)
         ]
         return torch.stack(chosen, dim=1).flatten(0, 1)
 
-    def _part(
-        self, going: Bool[Tensor, "batch"], generated: Int[Tensor, "batch"], masked: Int[Tensor, "batch"]
+    def _diverge(
+        self, going: Bool[Tensor, "batch"], generated: Int[Tensor, "batch"], ablated_row: Int[Tensor, "batch"]
     ) -> None:
-        """Rows whose answers part from now on get leaders and keys of their own.
+        """Give rows whose answers diverge at this step leaders and cached keys of their own.
 
-        `masked` is a row's place in the forward that ablated heads, -1 without one.
+        `ablated_row` is a row's place in the second pass, -1 without one.
         """
-        state = masked if self.keep == "masked" else torch.zeros_like(masked)
+        # Rows stay together if they had the same leader and now have the same token (and the same cached keys).
+        state = ablated_row if self.keep == "masked" else torch.zeros_like(ablated_row)
         rows = going.nonzero()[:, 0]
-        parts, part = torch.stack([self.leader, generated, state], dim=1)[rows].unique(dim=0, return_inverse=True)
-        first = torch.full((len(parts),), len(going), device=rows.device).scatter_reduce_(0, part, rows, "amin")
-        former = parts[:, 0]
-        self.leader = self.leader.masked_scatter(going, first[part])
-        new = first != former
+        groups, group = torch.stack([self.leader, generated, state], dim=1)[rows].unique(dim=0, return_inverse=True)
+        # The first row of a group leads it, so a leader's own group keeps its leader and needs no copy.
+        first = torch.full((len(groups),), len(going), device=rows.device).scatter_reduce_(0, group, rows, "amin")
+        former = groups[:, 0]
+        self.leader = self.leader.masked_scatter(going, first[group])
+        new, rerun = first != former, groups[:, 2] >= 0
+        copied, replaced = (first[new], former[new]), (first[rerun], groups[rerun, 2])
         for layer in self.layers:
-            layer.copy(first[new], former[new])
+            layer.copy_answers(*copied)
             if self.keep == "masked":
-                layer.keep_last(first[parts[:, 2] >= 0], parts[parts[:, 2] >= 0, 2])
+                layer.replace_last(*replaced)
 
-    def _collect(self, lengths: Tensor, steps: list[tuple[Tensor, ...]]) -> Ablated:
+    def _collect(self, lengths: Tensor, steps: list[tuple[Tensor, ...]]) -> AblatedGenerations:
         """By sample and condition, on the host."""
         columns = [torch.stack(column, dim=1).cpu() for column in zip(*steps, strict=True)]
         grouped = [column.unflatten(0, (-1, len(self.conditions))) for column in (lengths.cpu(), *columns)]
-        return Ablated(*grouped)
+        return AblatedGenerations(*grouped)

@@ -1,13 +1,13 @@
-"""Prompts side by side: left-padded, prefilled once each, and advanced one token at a time."""
+"""Prefill of left-padded prompts, each on its own, and decode steps of the whole batch."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from extract.attention import ReservedLayer, reserved_cache
+from extract.attention import PreallocatedLayer, preallocated_cache
 from extract.generation.batching import Batch
 from extract.llm import CHUNK
 
@@ -15,54 +15,64 @@ if TYPE_CHECKING:
     from transformers import DynamicCache, PreTrainedModel
 
 
-SHARED = 256
-"""Beginnings shorter than this are not worth a forward of their own."""
+SHORTEST_SHARED = 256
+"""Fewest tokens of a common prefix that is reused: a shorter one costs less than copying its keys."""
 
 
-def prefill(
-    model: "PreTrainedModel",
-    batch: Batch,
-    capacity: int,
-    after: Callable[[], None] | None = None,
-    chunk: int | None = CHUNK,
-) -> "DynamicCache":
-    """Keys of every prompt but its last token, right-aligned in one cache with room for `capacity` tokens.
-
-    Each prompt runs on its own: without padding there is no mask of size n × n. A prompt that begins as an earlier one
-    of the batch goes on from that one's keys, as the haystacks of a needle grid do.
+def prefill(model: "PreTrainedModel", batch: Batch, capacity: int, chunk: int | None = CHUNK) -> "DynamicCache":
+    """KV cache of every prompt but its last token, right-aligned, with room for `capacity` tokens.
 
     Args:
         model: The model.
         batch: The prompts.
-        capacity: Tokens of the cache.
-        after: Called behind each prompt, each of which then runs whole.
+        capacity: Tokens of the cache, padding included.
         chunk: Most tokens of one forward, so that memory beside the cache does not grow with the prompt; None: all.
 
     """
-    cache = reserved_cache(model, capacity)
-    only = len(batch.tokens) == 1  # a prompt without company runs in the batch's own cache
-    shared = [(0, 0)] * len(batch.tokens) if after or _windowed(cache) else _shared_beginnings(batch)
+    cache = preallocated_cache(model, capacity)
+    for _ in prefill_each(model, batch, cache, chunk):
+        pass
+    return cache
+
+
+def prefill_each(
+    model: "PreTrainedModel", batch: Batch, cache: "DynamicCache", chunk: int | None, reuse: bool = True
+) -> Iterator[int]:
+    """Prefill prompt by prompt into `cache`; yields a prompt's row when it is done.
+
+    Each prompt runs unpadded, in a cache of its own: without padding there is no mask of size n × n.
+
+    Args:
+        model: The model.
+        batch: The prompts.
+        cache: Of the batch, empty.
+        chunk: Most tokens of one forward; None: all.
+        reuse: Whether a prompt takes over the keys of the longest prefix that it shares with an earlier one, as the
+            haystacks of a needle grid do; else each prompt runs in full.
+
+    """
+    only = len(batch.tokens) == 1  # a batch of one prompt needs no copy
+    # A sliding-window layer no longer holds the keys of a prefix, so nothing can continue from there.
+    prefixes = _shared_prefixes(batch) if reuse and not any(cache.is_sliding) else [(0, 0)] * len(batch.tokens)
     for row, padding in enumerate(batch.padding.tolist()):
         prompt = batch.tokens[row : row + 1, padding : batch.width - 1]
         if not prompt.shape[1]:
             continue
-        alone = cache if only else reserved_cache(model, prompt.shape[1])
-        donor, length = shared[row]
+        single = cache if only else preallocated_cache(model, prompt.shape[1])
+        donor, length = prefixes[row]
         if length:
-            _take_over(alone, cache, donor, int(batch.padding[donor]), length)
-        _run(model, prompt, length, alone, chunk)
-        if after is not None:
-            after()
+            _copy_prefix(single, cache, donor, int(batch.padding[donor]), length)
+        _run(model, prompt, length, single, chunk)
+        yield row
         if not only:
-            for layer, single in _pairs(cache, alone):
-                layer.place(row, padding, single, len(batch.tokens))
-    return cache
+            for layer, source in _layer_pairs(cache, single):
+                layer.write_row(row, padding, source, len(batch.tokens))
 
 
 def _run(
     model: "PreTrainedModel", prompt: Int[Tensor, "1 token"], start: int, cache: "DynamicCache", chunk: int | None
 ) -> None:
-    """Add the keys of a prompt from `start` on."""
+    """Add the keys of a prompt from token `start` on."""
     length = prompt.shape[1]
     size = length if chunk is None else chunk
     for first in range(start, length, size):
@@ -72,54 +82,49 @@ def _run(
             position_ids=torch.arange(part.start, part.stop, device=prompt.device)[None],
             past_key_values=cache,
             use_cache=True,
-            logits_to_keep=1,
+            logits_to_keep=1,  # full logits of 8,000 tokens are 1.6 GB
         )
 
 
-def _pairs(*caches: "DynamicCache") -> Iterator[tuple[ReservedLayer, ...]]:
-    """Layers of several caches side by side."""
+def _layer_pairs(*caches: "DynamicCache") -> Iterator[tuple[PreallocatedLayer, ...]]:
+    """Corresponding layers of several caches."""
     for layers in zip(*(cache.layers for cache in caches), strict=True):
-        assert all(isinstance(layer, ReservedLayer) for layer in layers)
+        assert all(isinstance(layer, PreallocatedLayer) for layer in layers)
         yield layers
 
 
-def _windowed(cache: "DynamicCache") -> bool:
-    """Whether a layer forgets keys, so that a prompt cannot be entered in its middle."""
-    return any(cache.is_sliding)
+def _copy_prefix(single: "DynamicCache", cache: "DynamicCache", donor: int, padding: int, length: int) -> None:
+    """Take over the first `length` keys of row `donor`."""
+    for target, layer in _layer_pairs(single, cache):
+        target.update(*layer.between(donor, padding, padding + length))
 
 
-def _take_over(alone: "DynamicCache", cache: "DynamicCache", donor: int, padding: int, length: int) -> None:
-    """The first keys of an earlier prompt."""
-    for single, layer in _pairs(alone, cache):
-        single.update(*layer.part(donor, padding, padding + length))
+def _shared_prefixes(batch: Batch) -> list[tuple[int, int]]:
+    """For each prompt the earlier one with the longest common prefix, and that prefix's length; (0, 0): none.
 
-
-def _shared_beginnings(batch: Batch) -> list[tuple[int, int]]:
-    """For each prompt the earlier one that begins most alike, and how many tokens of it can be taken over.
-
-    The last prompt token is not counted, for it is not prefilled. In sum, each different beginning runs once, in
+    Last prompt tokens do not count, for they are not prefilled. Each distinct prefix is run once in the batch, in
     whatever order prompts come.
     """
     prompts = [row[first : batch.width - 1] for row, first in zip(batch.tokens, batch.padding.tolist(), strict=True)]
     best = []
     for row, prompt in enumerate(prompts):
-        alike = [_alike(prompt, earlier) for earlier in prompts[:row]]
-        length = max(alike, default=0)
-        best.append((alike.index(length), length) if length >= SHARED else (0, 0))
+        lengths = [_common_prefix(prompt, earlier) for earlier in prompts[:row]]
+        longest = max(lengths, default=0)
+        best.append((lengths.index(longest), longest) if longest >= SHORTEST_SHARED else (0, 0))
     return best
 
 
-def _alike(one: Int[Tensor, "a"], other: Int[Tensor, "b"]) -> int:
-    """Number of tokens at which two prompts begin alike."""
+def _common_prefix(one: Int[Tensor, "a"], other: Int[Tensor, "b"]) -> int:
+    """Number of first tokens that two prompts share."""
     length = min(len(one), len(other))
     differ = (one[:length] != other[:length]).nonzero()
     return int(differ[0]) if len(differ) else length
 
 
-def advance(
+def decode_step(
     model: "PreTrainedModel", batch: Batch, cache: "DynamicCache", keys: int
 ) -> Float[Tensor, "batch vocabulary"]:
-    """Run token `keys - 1` of every row behind what the cache holds; its logits."""
+    """One decode step: run token `keys - 1` of every row after what the cache holds; returns its logits."""
     logits: Tensor = model(
         input_ids=batch.tokens[:, keys - 1 : keys],
         attention_mask=batch.real[:, :keys],

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import torch
 from safetensors import SafetensorError
 
-from extract.attention import NAME, register
+from extract.attention import ATTENTION_IMPLEMENTATION, register_attention
 from extract.errors import UserError
 from extract.llm.gguf import EMBEDDED, converted, embedded_gguf
 from extract.llm.identity import LLMIdentity
@@ -135,12 +135,12 @@ class LLM:
 
             trust = {"trust_remote_code": self.trust_remote_code}
             check(skeleton(AutoModelForCausalLM, self._load(AutoConfig), **trust))
-            register()
+            register_attention()
             model = self._load(
                 AutoModelForCausalLM,
                 dtype=getattr(torch, self.dtype),
                 device_map=self.device_map,
-                attn_implementation=NAME if self.attention == "sdpa" else self.attention,
+                attn_implementation=ATTENTION_IMPLEMENTATION if self.attention == "sdpa" else self.attention,
                 use_safetensors=None if self.allow_pickle else True,
                 **({"quantization_config": self.quantization} if self.quantization else {}),
             )

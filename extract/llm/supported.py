@@ -4,7 +4,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from extract.attention import reserved_cache
+from extract.attention import preallocated_cache
 from extract.errors import UserError
 
 if TYPE_CHECKING:
@@ -63,7 +63,7 @@ def check(model: "PreTrainedModel") -> None:
         )
     if model.get_output_embeddings() is None:
         raise UserError(f"{kind}: it has no LM head, so nothing can be generated")
-    reserved_cache(model, 1)
+    preallocated_cache(model, 1)
 
 
 def _rope_types(model: "PreTrainedModel") -> set[str]:

@@ -1,11 +1,12 @@
 """The extraction stage as a LightningModule: `lightning predict` runs it."""
 
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any
 
 from extract.generation import Decoded, decode
 from extract.llm import LLM
 from extract.pipeline.llm_module import LLMStage
+from extract.scores import ExcludedKeys
 from extract.tasks import PromptBatch
 
 
@@ -28,13 +29,13 @@ class Extraction(LLMStage):
 
     """
 
-    def __init__(self, llm: LLM | None = None, sink: int = 4, local: int = 64) -> None:
+    def __init__(self, llm: LLM | None = None, sink: int = ExcludedKeys.sink, local: int = ExcludedKeys.local) -> None:
         super().__init__(llm)
-        self.sink, self.local = sink, local
+        self.excluded = ExcludedKeys(sink, local)
 
     def describe(self) -> dict[str, Any]:
         """The settings that determine scores, for the store's manifest."""
-        return {"sink": self.sink, "local": self.local}
+        return asdict(self.excluded)
 
     def on_predict_start(self) -> None:
         """Put the model where the Trainer works."""
@@ -44,7 +45,7 @@ class Extraction(LLMStage):
         """Rows of one batch."""
         if not batch.samples:
             return Extracted(None, [], [])
-        decoded = decode(self.llm, batch.samples, self.sink, self.local)
+        decoded = decode(self.llm, batch.samples, self.excluded)
         pairs = zip(decoded.tokens.tolist(), decoded.lengths, strict=True)
         answers = [str(self.llm.tokenizer.decode(row[:n], skip_special_tokens=True)).strip() for row, n in pairs]
         graded = zip(batch.samples, answers, strict=True)

@@ -10,8 +10,9 @@ from rich.table import Table
 
 from datamodules import Split
 from extract.errors import UserError
+from extract.scores import Target
 from probe.cli.lightning_cli import Parser
-from probe.heads import Ranking, Target, ranking_overlap, read_ranking, store_ranking, write_ranking
+from probe.heads import Ranking, ranking_overlap, read_ranking, store_ranking, write_ranking
 from probe.rag import read_traces, show
 
 

@@ -1,7 +1,7 @@
 """Static heads: the ranking of all heads by mean score over a store's training rows."""
 
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import torch
@@ -12,9 +12,8 @@ from torchmetrics import Metric
 from datamodules import Pass, ScoreRows, Sequences, Split
 from extract.errors import UserError
 from extract.llm import LLMIdentity
+from extract.scores import Target, is_dynamic
 from probe.heads.ranking import Ranking
-
-Target = Literal["copy_paste", "reasoning"]
 
 
 def store_ranking(store: str, target: Target, split: Split) -> Ranking:
@@ -61,9 +60,7 @@ class StoreHeads:
             )
 
 
-def read_store_heads(
-    store: str, target: Literal["copy_paste", "reasoning"], threshold: float, split: Split
-) -> StoreHeads:
+def read_store_heads(store: str, target: Target, threshold: float, split: Split) -> StoreHeads:
     """Read the training samples once."""
     data = Sequences(store, target, split)
     data.setup("test")
@@ -74,7 +71,7 @@ def read_store_heads(
         scores = samples[number].scores.double().numpy()
         scored = np.isfinite(scores)
         total, known = total + np.nansum(scores, axis=0), known + scored.sum(axis=0)
-        count = (scores >= (threshold if target == "reasoning" else 0.5)).sum(axis=1)[scored.any(axis=1)]
+        count = is_dynamic(scores, target, threshold).sum(axis=1)[scored.any(axis=1)]
         steps, empty, dynamic = steps + len(count), empty + int((count == 0).sum()), dynamic + int(count.sum())
     grid = (total / np.maximum(known, 1)).reshape(identity.layers, identity.heads)
     record = {"store": store, "fingerprint": data.store.fingerprint, "split": data.split_record()}

@@ -1,7 +1,7 @@
 """Claim 3 beyond linear maps: a probe for the heads of each later step, trained side by side."""
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 import torch
 from jaxtyping import Bool, Float
@@ -11,6 +11,7 @@ from torch.nn.utils import clip_grad_norm_
 
 from datamodules import OffsetRows, Rows
 from extract.errors import UserError
+from extract.scores import Target
 from probe.metrics import KeptRows, Ranked, Regression, best_threshold
 from probe.models.base import adam_on_plateau
 from probe.models.classifier import ProbeClassifier
@@ -50,7 +51,7 @@ class OffsetProbes(TrainedOnRows):
         in_features: int,
         num_heads: int,
         num_offsets: int = 10,
-        target: Literal["copy_paste", "reasoning"] = "copy_paste",
+        target: Target = "copy_paste",
         hidden: Sequence[int] = (8192, 4096, 4096),
         dropout: float = 0.1,
         lr: float = 3e-4,

@@ -16,7 +16,7 @@ from tqdm import tqdm
 
 from datamodules import ScoreRows
 from extract.errors import UserError
-from extract.generation import Mask, MaskedLLM
+from extract.generation import ContextMaskedLLM, MaskMode
 from extract.llm import LLM
 from extract.tasks import MultiHopQA
 from extract.utils import digest, on_rank_zero, write_bytes
@@ -42,7 +42,7 @@ class RagEvaluation(Callback):
         llm: The frozen model (linked from the top-level `llm:`).
         trigger: When to retrieve; by default RIND.
         windows: Settings of Algorithm 2.
-        mask: How hidden tokens are hidden (see `extract.generation.Mask`).
+        mask: How hidden tokens are hidden (see `extract.generation.MaskMode`).
         draft_length: Most tokens of a draft.
         retries: Retrievals that one sentence may call for.
         batch_size: Questions run together, each under all strategies; answers do not depend on it.
@@ -61,7 +61,7 @@ class RagEvaluation(Callback):
         llm: LLM | None = None,
         trigger: Trigger | None = None,
         windows: Windows = Windows(),  # noqa: B008 (frozen)
-        mask: Mask = "packed",
+        mask: MaskMode = "packed",
         draft_length: int = 64,
         retries: int = 2,
         batch_size: int = 4,
@@ -174,7 +174,7 @@ class RagEvaluation(Callback):
             "task": self.task.describe(),
             "prompts": {"chat": self.llm.chat, "first_prompt_sha256": self._first_prompt},
             "strategies": {strategy.name: strategy.describe() for strategy in self.strategies},
-            "mask": MaskedLLM(self.llm).exact(self.mask),
+            "mask": ContextMaskedLLM(self.llm).exact_mask(self.mask),
             "draft_length": self.draft_length,
             "retries": self.retries,
             "batch_size": self.batch_size,
@@ -183,9 +183,9 @@ class RagEvaluation(Callback):
     def _run(self, numbers: Sequence[int], strategies: Sequence[Strategy]) -> list[Trace]:
         """Traces of some questions under some strategies, run together."""
         task = self.task
-        masked = MaskedLLM(self.llm, keep=len(strategies) + 2)
+        masked = ContextMaskedLLM(self.llm, keep=len(strategies) + 2)
         settings = Settings.of(
-            task, masked.exact(self.mask), self.draft_length, self.retries, keeps=not masked.windowed
+            task, masked.exact_mask(self.mask), self.draft_length, self.retries, keeps=not masked.windowed
         )
         questions = [ask(task, self._without, number) for number in numbers]
         runs = [Run(question, one, settings, self.llm.tokenizer) for question in questions for one in strategies]

@@ -6,7 +6,16 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from extract.attention import attention_received
-from extract.generation import Generated, Job, Mask, MaskedLLM, Seen, View, view, whole
+from extract.generation import (
+    ContextMaskedLLM,
+    GenerationOutput,
+    GenerationRequest,
+    LastQueryState,
+    MaskMode,
+    PromptView,
+    full_view,
+    masked_view,
+)
 from extract.prompts import Span, complete_sentence, first_characters, read, spell
 from extract.tasks import MultiHopQA
 from probe.rag.question import Question
@@ -22,7 +31,7 @@ class Look:
     """Asks for the last query with everything visible."""
 
     question: int
-    view: View
+    view: PromptView
 
 
 @dataclass(frozen=True)
@@ -33,7 +42,7 @@ class Paid:
     own: bool
 
 
-Request = Job | Look | Paid
+Request = GenerationRequest | Look | Paid
 Steps = Generator[Request, Any, None]
 
 
@@ -43,7 +52,7 @@ class Settings:
 
     Attributes:
         mask: How hidden tokens are hidden.
-        keeps: Whether the keys of what was run are kept (see `MaskedLLM.store`): what is counted as run.
+        keeps: Whether the keys of what was run are kept (see `ContextMaskedLLM.store`): what is counted as run.
         draft_length: Most tokens of a draft, and of a sentence written again.
         length: Most tokens of an answer.
         retries: Retrievals that one sentence may call for; after these it stands as it is.
@@ -51,7 +60,7 @@ class Settings:
 
     """
 
-    mask: Mask
+    mask: MaskMode
     keeps: bool
     draft_length: int
     length: int
@@ -61,7 +70,7 @@ class Settings:
     answer_end: str
 
     @classmethod
-    def of(cls, task: MultiHopQA, mask: Mask, draft_length: int, retries: int, keeps: bool = True) -> "Settings":
+    def of(cls, task: MultiHopQA, mask: MaskMode, draft_length: int, retries: int, keeps: bool = True) -> "Settings":
         """With a task's length of answers, and its way to find them."""
         return cls(mask, keeps, draft_length, task.budget, retries, task.opening, task.marker, task.answer_end)
 
@@ -164,7 +173,7 @@ class Run:
         self.stop = ""
         self.masked = self.looked = self.weighed = 0
         self._stuck: set[int] = set()
-        self._ran: list[View] = []
+        self._ran: list[PromptView] = []
         self._calls: dict[int, int] = {}
 
     def steps(self) -> Steps:
@@ -194,18 +203,18 @@ class Run:
             elif len(self.answer) >= length:
                 self.stop = "length"
 
-    def _generate(self, visible: list[Span], sentence: bool) -> Generator[Request, Generated, Written]:
+    def _generate(self, visible: list[Span], sentence: bool) -> Generator[Request, GenerationOutput, Written]:
         """Greedy tokens behind the answer under a mask: a draft, or one sentence."""
         settings = self.settings
         if self.strategy.bare:
-            prompt = whole(self.question.bare)
+            prompt = full_view(self.question.bare)
         else:
-            prompt = view(self.question.sample.ids, self.question.context, visible, settings.mask)
-        said = prompt.then(self.answer)
+            prompt = masked_view(self.question.sample.ids, self.question.context, visible, settings.mask)
+        said = prompt.extended(self.answer)
         limit = max(1, min(settings.draft_length, settings.length - len(self.answer)))
         stop = Stop(settings, self.tokenizer, tuple(self.answer), sentence)
-        done = yield Job(self.question.sample.index, said, limit, stop)
-        run = said.then(done.tokens if done.ended else done.tokens[:-1])
+        done = yield GenerationRequest(self.question.sample.index, said, limit, stop)
+        run = said.extended(done.tokens if done.ended else done.tokens[:-1])
         self.masked += self._fresh(run)
         end, answer = stop.end(done.tokens), [*self.answer, *done.tokens]
         if end is None:
@@ -213,9 +222,9 @@ class Run:
         tokens = self._cut(answer, end)[len(self.answer) :]
         return Written(tokens, done.entropies[: len(tokens)], done.ended, settings.answered(self._text(answer)) == end)
 
-    def _fresh(self, run: View) -> int:
+    def _fresh(self, run: PromptView) -> int:
         """Tokens of a view that this run has not run before, and remember it."""
-        fresh = len(run) - max((former.shared(run) for former in self._ran), default=0)
+        fresh = len(run) - max((former.common_prefix(run) for former in self._ran), default=0)
         if self.settings.keeps:
             self._ran.append(run)
         return fresh
@@ -241,9 +250,9 @@ class Run:
         places = first_characters(spell(self.tokenizer, tokens))
         return [token for token, place in zip(tokens, places, strict=True) if place < end]
 
-    def _retrieve(self, text: str) -> Generator[Request, Seen, Retrieved]:
+    def _retrieve(self, text: str) -> Generator[Request, LastQueryState, Retrieved]:
         """Look with everything visible, and let the strategy choose."""
-        seen_view = whole(self.question.sample.ids).then(self.answer)
+        seen_view = full_view(self.question.sample.ids).extended(self.answer)
         seen = yield Look(self.question.sample.index, seen_view)
         self.looked += self._fresh(seen_view)
         number = sum(round_.retrieved is not None for round_ in self.rounds)
@@ -263,7 +272,7 @@ class Run:
         return self._text(self.answer)
 
 
-def run_together(masked: MaskedLLM, runs: Sequence[Run]) -> None:
+def run_together(masked: ContextMaskedLLM, runs: Sequence[Run]) -> None:
     """Run all to their ends: what several of them ask for goes to the model as one batch."""
     steps = [run.steps() for run in runs]
     asked: dict[int, Request] = {}
@@ -272,10 +281,10 @@ def run_together(masked: MaskedLLM, runs: Sequence[Run]) -> None:
     while asked:
         looks = {number: request for number, request in asked.items() if isinstance(request, Look)}
         paid = {number: request for number, request in asked.items() if isinstance(request, Paid)}
-        jobs = {number: request for number, request in asked.items() if isinstance(request, Job)}
+        jobs = {number: request for number, request in asked.items() if isinstance(request, GenerationRequest)}
         given: dict[int, Any] = {}
         if looks:
-            seen = {look: masked.look(look.question, look.view) for look in dict.fromkeys(looks.values())}
+            seen = {look: masked.read_full_context(look.question, look.view) for look in dict.fromkeys(looks.values())}
             given = {number: seen[look] for number, look in looks.items()}
         elif paid:
             own = next(iter(paid.values())).own

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import torch
@@ -15,18 +15,16 @@ from datamodules import Split
 from extract.errors import UserError
 from extract.llm import LLM
 from extract.prompts import token_texts
+from extract.scores import REASONING_THRESHOLD, Target, is_dynamic
 from extract.store import ScoreStore, Steps
 from probe.heads import store_ranking
 from probe.models import Probe, load
 from probe.report.blobs import pack, quantise
 
-Target = Literal["copy_paste", "reasoning"]
 NOWHERE = np.iinfo(np.uint16).max
 STATIC_TOP = 20
 PREDICTED_TOP = 5
 """Heads that a regressor's prediction marks at a step (Section 5)."""
-THRESHOLD = 0.5
-"""From here on Eq. 2 counts as scoring."""
 
 
 @dataclass(frozen=True)
@@ -58,7 +56,7 @@ def explore(store: ScoreStore, probes: Sequence[Probe], count: int) -> tuple[dic
         "layers": identity.layers,
         "heads": identity.heads,
         "target": target,
-        "threshold": THRESHOLD,
+        "threshold": REASONING_THRESHOLD,
         "static": _static(store, target),
         "predicts": {name: _criterion(probe) for name, probe in known.items()},
         "unseen": unseen,
@@ -126,7 +124,7 @@ def _pack(steps: Steps, tokenizer: Any, probes: dict[str, Probe]) -> Packed:
     reasoning = _flat(steps.reasoning)
     arrays = {
         "scoring_copy_paste": _flat(steps.copy_paste.astype(np.uint8)),
-        "scoring_reasoning": (reasoning >= THRESHOLD).astype(np.uint8),
+        "scoring_reasoning": is_dynamic(reasoning, "reasoning").astype(np.uint8),
         "value_reasoning": quantise(reasoning),
     }
     if steps.argmax is not None:

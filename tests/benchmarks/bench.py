@@ -25,12 +25,13 @@ from rich.console import Console
 from rich.table import Table
 
 from datamodules import ScoreRows
-from extract.attention import Recorder, instrumented, recording, reserved_cache
+from extract.attention import RecordingPlan, instrumented, preallocated_cache, recording
 from extract.generation import DynamicHeads, decode, generate_ablated
 from extract.generation.batching import pad, reasoning_columns
-from extract.generation.greedy import _row
-from extract.generation.prefill import advance, prefill
+from extract.generation.greedy import scored_step
+from extract.generation.prefill import decode_step, prefill
 from extract.llm import LLM, LLMIdentity
+from extract.scores import ExcludedKeys
 from extract.tasks import Sample
 from extract.tasks.niah import NIAH
 from probe.experiments.ablation.conditions import AblateDynamic, AblateRandom, AblateStatic, Condition, Known
@@ -86,41 +87,33 @@ class Stepper:
     """One decode step of a real batch, over and over, on the same cache of `keys` keys."""
 
     def __init__(self, llm: LLM, batch: int, keys: int) -> None:
-        self.model = llm.model
+        self.llm, self.model = llm, llm.model
         generator = torch.Generator().manual_seed(0)
         lengths = [keys - (5 if row % 2 else 0) for row in range(batch)]  # some padding, as in real batches
         ids = [torch.randint(10, 40_000, (n,), generator=generator).tolist() for n in lengths]
         samples = [Sample(row, str(row), tokens, [(100, 140)], 1, "", "") for row, tokens in enumerate(ids)]
         self.batch = pad(samples, 0, torch.device("cpu"))
         self.cache = prefill(self.model, self.batch, self.batch.tokens.shape[1])
-        self.recorder = Recorder(self.model)
         self.keys = keys
 
     def forward(self) -> torch.Tensor:
         """The model alone, and the greedy token."""
-        logits = advance(self.model, self.batch, self.cache, self.keys)
-        for layer in self.cache.layers:
-            layer.crop(-1)
-        return logits.argmax(-1)
+        token = decode_step(self.model, self.batch, self.cache, self.keys).argmax(-1)
+        self._crop()
+        return token
 
     def recorded(self) -> None:
-        """The step as `decode` runs it within `recording`: columns, recorded forward, both scores of every head."""
-        self.recorder.columns = reasoning_columns(self.batch, self.keys, 4, 64)
-        _row(self.recorder, self.batch, self.forward(), self.keys)
+        """The step as `decode` runs it: columns, recorded forward, both scores of every head."""
+        scored_step(self.llm, self.batch, self.cache, self.keys, ExcludedKeys())
+        self._crop()
+
+    def _crop(self) -> None:
+        for layer in self.cache.layers:
+            layer.crop(-1)
 
     def compare(self, repeats: int) -> tuple[float, float, float]:
-        """As `pair`, with `recording` entered once a turn and outside the clock, as `decode` enters it once a batch."""
-        times: dict[bool, list[float]] = {False: [], True: []}
-        for turn in range(repeats + 2):
-            for watched in (False, True) if turn % 2 else (True, False):
-                if watched:
-                    with recording(self.recorder, self.model):
-                        times[True].append(timed(self.recorded))
-                else:
-                    times[False].append(timed(self.forward))
-        plain, recorded = (times[kind][2:] for kind in (False, True))
-        ratio = statistics.median(b / a for a, b in zip(plain, recorded, strict=True))
-        return statistics.median(plain), statistics.median(recorded), ratio
+        """A plain and a recorded step (see `pair`)."""
+        return pair(self.forward, self.recorded, repeats)
 
 
 @torch.inference_mode()
@@ -166,7 +159,7 @@ def prefilling(llm: LLM) -> list[Result]:
 
     def ours() -> None:
         with instrumented(llm.model):
-            llm.model(input_ids=ids, past_key_values=reserved_cache(llm.model, 2048), logits_to_keep=1)
+            llm.model(input_ids=ids, past_key_values=preallocated_cache(llm.model, 2048), logits_to_keep=1)
 
     mine, theirs, ratio = pair(ours, maps, repeats=3)
     detail = f"{mine:.2f} s against {theirs:.2f} s"
@@ -201,16 +194,17 @@ def at_length(tokens: int) -> dict[str, float]:
     ids = torch.randint(10, 40_000, (tokens,), generator=torch.Generator().manual_seed(0)).tolist()
     batch = pad([Sample(0, "0", ids, [(100, 140)], 17, "", "")], 0, llm.model.device)
     llm.model(batch.tokens[:, :8])  # so that nothing is set up for the first time under the clock
-    recorder, seconds = Recorder(llm.model), []
+    seconds = []
     gc.collect()
     with peak_memory() as peak:
         start = time.perf_counter()
         cache = prefill(llm.model, batch, batch.tokens.shape[1], chunk=llm.prefill_chunk)
         prefilled = time.perf_counter() - start
-        with instrumented(llm.model), recording(recorder, llm.model):
+        with instrumented(llm.model):
             for keys in range(tokens, tokens + 16):
-                recorder.columns = reasoning_columns(batch, keys, 4, 64)
-                seconds.append(timed(lambda keys=keys: advance(llm.model, batch, cache, keys)))  # type: ignore[misc]
+                plan = RecordingPlan(columns=reasoning_columns(batch, keys, ExcludedKeys()))
+                with recording(llm.model, plan):
+                    seconds.append(timed(lambda keys=keys: decode_step(llm.model, batch, cache, keys)))  # type: ignore[misc]
         mib = peak() * 1024
     return {"tokens": tokens, "prefill": prefilled, "step": statistics.median(seconds), "mib": mib}
 

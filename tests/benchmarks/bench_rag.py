@@ -5,7 +5,7 @@ import time
 
 import torch
 
-from extract.generation import Mask, MaskedLLM
+from extract.generation import ContextMaskedLLM, MaskMode
 from extract.llm import LLM
 from extract.tasks import MultiHopQA
 from extract.tasks.sources.synthetic import SyntheticQA
@@ -15,14 +15,14 @@ from probe.rag.question import ask
 from probe.rag.strategies import Strategy, Windows
 from probe.rag.strategies.head_strategies import FixedRandomHeadsStrategy, OracleHeadsStrategy
 
-MASKS: tuple[Mask, ...] = ("packed", "in_place")
+MASKS: tuple[MaskMode, ...] = ("packed", "in_place")
 
 
-def evaluate(llm: LLM, task: MultiHopQA, question: Question, strategies: list[Strategy], mask: Mask) -> list[Run]:
+def evaluate(llm: LLM, task: MultiHopQA, question: Question, strategies: list[Strategy], mask: MaskMode) -> list[Run]:
     """One question under some strategies."""
     settings = Settings.of(task, mask, draft_length=32, retries=2)
     runs = [Run(question, strategy, settings, llm.tokenizer) for strategy in strategies]
-    run_together(MaskedLLM(llm), runs)
+    run_together(ContextMaskedLLM(llm), runs)
     return runs
 
 

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 import probe
-from extract.generation import Mask, MaskedLLM
+from extract.generation import ContextMaskedLLM, MaskMode
 from extract.llm import LLM
 from extract.tasks import MultiHopQA
 from extract.tasks.sources.synthetic import SyntheticQA
@@ -21,7 +21,7 @@ from probe.rag.strategies import Windows
 from probe.rag.strategies.head_strategies import DynamicHeadsStrategy, top
 from tests.helpers import reference_rag
 
-MASKS: tuple[Mask, ...] = ("packed", "in_place", "concat")
+MASKS: tuple[MaskMode, ...] = ("packed", "in_place", "concat")
 WINDOWS = Windows(k=4, gap=4, width=12)
 
 
@@ -46,7 +46,7 @@ def main(checkpoint: str, count: int) -> None:
         for mask in MASKS:
             done = Settings.of(task, mask, draft_length=12, retries=2)
             run = Run(question, strategy, done, llm.tokenizer)
-            run_together(MaskedLLM(llm), [run])
+            run_together(ContextMaskedLLM(llm), [run])
             if mask != "in_place":  # whose reference is that of packed
                 wanted = reference_rag.Settings(
                     k=WINDOWS.k, gap=WINDOWS.gap, width=WINDOWS.width, draft_length=12, length=task.budget

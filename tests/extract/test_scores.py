@@ -2,11 +2,12 @@
 
 import math
 
+import numpy as np
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from extract.scores import copy_paste_score, kept_keys, reasoning_score
+from extract.scores import ExcludedKeys, copy_paste_score, is_dynamic, kept_keys, reasoning_score
 from tests.helpers import reference
 
 
@@ -33,13 +34,22 @@ def test_scores_equal_the_loops_with_padding(case: tuple) -> None:  # type: igno
     # max() and argmax agree on the first of equal weights
     assert copied[0].tolist() == [bool(reference.eq1(row, ids, evidence, generated)) for row in rows]
 
-    kept = kept_keys(real, sink, local)[0]
+    kept = kept_keys(real, ExcludedKeys(sink, local))[0]
     some = (kept & marked[0]).any()[None]
     mine = reasoning_score((padded * (kept & marked[0])).sum(2), (padded * kept).sum(2), some)
     for score, row in zip(mine[0].tolist(), rows, strict=True):
         wanted = reference.eq2(row, evidence, sink, local)
         assert (math.isnan(score) and math.isnan(wanted)) or abs(score - wanted) < 1e-9
         assert math.isnan(score) or 0 <= score <= 1
+
+
+@given(st.lists(st.sampled_from([0.0, 0.25, 0.5, 0.75, 1.0, math.nan]), max_size=8), st.sampled_from([0.25, 0.5]))
+def test_heads_are_dynamic_from_their_threshold_on(scores: list[float], threshold: float) -> None:
+    for target, cut in (("reasoning", threshold), ("copy_paste", 1.0)):
+        known = [score for score in scores if target == "reasoning" or score in (0.0, 1.0)]
+        wanted = [score >= cut for score in known]  # false for NaN
+        assert is_dynamic(torch.tensor(known), target, threshold).tolist() == wanted
+        assert is_dynamic(np.array(known), target, threshold).tolist() == wanted
 
 
 def test_nothing_kept_is_no_score_rather_than_zero() -> None:

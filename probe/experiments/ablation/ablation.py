@@ -7,9 +7,10 @@ from rich.table import Table
 
 from datamodules import Prompts, Split
 from extract.errors import UserError
-from extract.generation import DynamicHeads, Generation, generate_ablated
+from extract.generation import AblatedGeneration, DynamicHeads, generate_ablated
 from extract.llm import LLM
 from extract.pipeline import LLMStage
+from extract.scores import REASONING_THRESHOLD, ExcludedKeys, Target
 from extract.tasks import PromptBatch, Sample
 from extract.utils import on_rank_zero
 from probe.experiments.ablation.conditions import AblateDynamic, Condition, Known, NoAblation
@@ -55,10 +56,10 @@ class Ablation(LLMStage):
         store: str = "stores/niah",
         conditions: list[Condition] | None = None,
         k: list[int] | None = None,
-        target: Literal["copy_paste", "reasoning"] = "copy_paste",
-        threshold: float = 0.5,
-        sink: int = 4,
-        local: int = 64,
+        target: Target = "copy_paste",
+        threshold: float = REASONING_THRESHOLD,
+        sink: int = ExcludedKeys.sink,
+        local: int = ExcludedKeys.local,
         operator: Literal["zero", "mean"] = "zero",
         keep: Literal["clean", "masked"] = "clean",
         split: Split = Split(),  # noqa: B008 (frozen)
@@ -154,7 +155,7 @@ class Ablation(LLMStage):
         ]
         self.trials.write(batch.number, trials)
 
-    def _trial(self, batch: PromptBatch, sample: Sample, condition: str, generation: Generation) -> Trial:
+    def _trial(self, batch: PromptBatch, sample: Sample, condition: str, generation: AblatedGeneration) -> Trial:
         tokens = generation.tokens.tolist()
         answer = str(self.llm.tokenizer.decode(tokens, skip_special_tokens=True)).strip()
         return {

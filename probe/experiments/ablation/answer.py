@@ -3,12 +3,12 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-import torch
 from jaxtyping import Bool, Int
 from torch import Tensor
 
 from extract.errors import UserError
 from extract.generation import DynamicHeads, generate_ablated
+from extract.heads import HeadGrid
 from extract.llm import LLM
 from extract.prompts import render
 from extract.tasks import Sample
@@ -65,16 +65,12 @@ def answer(
         UserError: a head that the model does not have, or a budget below 1.
 
     """
-    layers, heads = llm.identity.layers, llm.identity.heads
     if budget < 1:
         raise UserError(f"answer: a budget of at least 1 token, not {budget}")
-    ablated = torch.zeros(layers, heads, dtype=torch.bool)
-    for layer, head in ablate:
-        if not (0 <= layer < layers and 0 <= head < heads):
-            raise UserError(f"answer: there is no head {layer}-{head} among {layers} layers × {heads} heads")
-        ablated[layer, head] = True
+    grid = HeadGrid(llm.identity.layers, llm.identity.heads)
+    ablated = grid.mask(ablate)
     ids = render(llm.tokenizer, "", prompt).ids if isinstance(prompt, str) else list(prompt)
     sample = Sample(0, "", ids, list(evidence), budget, "", "")
     found = generate_ablated(llm, [sample], [_Chosen(ablated.flatten())], DynamicHeads()).of(0, 0)
     text = str(llm.tokenizer.decode(found.tokens.tolist(), skip_special_tokens=True)).strip()
-    return Answer(text, found.tokens, found.before.view(-1, layers, heads))
+    return Answer(text, found.tokens, found.before.view(-1, grid.layers, grid.heads))

@@ -9,7 +9,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from extract.errors import UserError
-from extract.generation import first_heads
+from extract.heads import top_k_mask
 from probe.heads import Ranking, read_ranking
 
 
@@ -80,7 +80,7 @@ class AblateDynamic(Condition):
 
     def ablated(self, dynamic: Tensor, order: Tensor) -> Tensor:
         """The dynamic heads, or the first of them."""
-        return dynamic if self.top is None else first_heads(order, dynamic, self.top)
+        return dynamic if self.top is None else top_k_mask(order, self.top, among=dynamic)
 
 
 class _FixedSize(Condition):
@@ -191,4 +191,4 @@ class AblateRandom(_FixedSize):
         """The first heads of the draw."""
         del order
         allowed = ~dynamic if self.exclude_dynamic else torch.ones_like(dynamic)
-        return first_heads(self._order.to(dynamic.device).expand(dynamic.shape), allowed, self._count)
+        return top_k_mask(self._order.to(dynamic.device).expand(dynamic.shape), self._count, among=allowed)

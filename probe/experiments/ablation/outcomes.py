@@ -10,7 +10,7 @@ from jaxtyping import Bool, Float
 from numpy.typing import NDArray
 from torch import Tensor
 
-from extract.generation import Generation
+from extract.generation import AblatedGeneration
 from probe.experiments.ablation.conditions import NoAblation
 from probe.metrics import mean_interval, paired
 from probe.results import Trial
@@ -89,7 +89,7 @@ class Outcomes:
         ]
 
 
-def heads_of(generation: Generation, static: Bool[Tensor, "head"]) -> dict[str, int | float]:
+def heads_of(generation: AblatedGeneration, static: Bool[Tensor, "head"]) -> dict[str, int | float]:
     """Heads of a generation in numbers.
 
     Steps; dynamic and ablated heads a step, on average; compensated heads of the step that has most, all of them and

@@ -12,6 +12,7 @@ from torch import Tensor
 from datamodules import Rows, Sequences
 from extract.errors import UserError
 from extract.llm import LLM
+from extract.scores import REASONING_THRESHOLD, is_dynamic
 from probe.experiments.dynamism.metrics import FIGURES, Turnover, TurnoverSums, shuffle_steps, top_heads
 from probe.experiments.dynamism.plots import most_varying, plot_frequencies, plot_steps
 from probe.heads import HeadMeans, Ranking, read_ranking
@@ -53,7 +54,7 @@ class Dynamism(LightningModule):
         num_heads: int,
         static_top: int = 20,
         static: str | None = None,
-        threshold: float = 0.5,
+        threshold: float = REASONING_THRESHOLD,
         top: int | None = None,
         sample: int | None = None,
         resamples: int = 1000,
@@ -102,7 +103,7 @@ class Dynamism(LightningModule):
             known = scores.nan_to_num(nan=-1.0)
             best = known.topk(min(self.top, self.num_heads), dim=1)
             return torch.zeros_like(known, dtype=torch.bool).scatter_(1, best.indices, best.values > 0)
-        return scores >= (0.5 if self._data.target == "copy_paste" else self.threshold)
+        return is_dynamic(scores, self._data.target, self.threshold)
 
     def test_step(self, batch: Rows, batch_idx: int, dataloader_idx: int = 0) -> None:
         """Training samples first, for the ranking; then the evaluation ones."""

@@ -4,7 +4,7 @@ from abc import ABC
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from extract.generation import Seen
+from extract.generation import LastQueryState
 from extract.prompts import Span
 from probe.models import ProbeRegressor
 from probe.rag import Question, Trigger
@@ -32,7 +32,7 @@ class RetrievalState:
     """
 
     question: Question
-    seen: Seen
+    seen: LastQueryState
     text: str
     number: int
 

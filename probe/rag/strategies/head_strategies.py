@@ -2,6 +2,7 @@
 
 import random
 from abc import abstractmethod
+from dataclasses import asdict
 from typing import Any
 
 import torch
@@ -9,7 +10,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from extract.errors import UserError
-from extract.scores import kept_keys, reasoning_score
+from extract.scores import ExcludedKeys, kept_keys, reasoning_score
 from probe.models import ProbeRegressor
 from probe.rag import Trigger
 from probe.rag.strategies.base import RetrievalState, Retrieved, Strategy
@@ -28,7 +29,7 @@ class HeadStrategy(Strategy):
         assert self.windows is not None
         heads = self.heads(state, self.windows.heads)
         start, end = state.question.context
-        rows = state.seen.rows
+        rows = state.seen.attention
         scores = rows[torch.tensor(heads, device=rows.device), start:end].mean(dim=0)
         return Retrieved([(start + a, start + b) for a, b in self.windows.around(scores)], heads)
 
@@ -94,7 +95,7 @@ class DynamicRandomHeadsStrategy(HeadStrategy):
         return self._draw(state, count, f"{self.seed}:{state.question.sample.id}:{state.number}")
 
     def _draw(self, state: RetrievalState, count: int, seed: str) -> list[int]:
-        return random.Random(seed).sample(range(len(state.seen.rows)), count)
+        return random.Random(seed).sample(range(len(state.seen.attention)), count)
 
 
 class FixedRandomHeadsStrategy(DynamicRandomHeadsStrategy):
@@ -123,25 +124,26 @@ class OracleHeadsStrategy(HeadStrategy):
         name: str | None = None,
         windows: Windows | None = None,
         trigger: Trigger | None = None,
-        sink: int = 4,
-        local: int = 64,
+        sink: int = ExcludedKeys.sink,
+        local: int = ExcludedKeys.local,
     ) -> None:
         super().__init__(name, windows, trigger)
-        self.sink, self.local = sink, local
+        self.excluded = ExcludedKeys(sink, local)
 
     def prepare(self, windows: Windows, trigger: Trigger) -> None:
         """Refuse less than none."""
         super().prepare(windows, trigger)
-        if min(self.sink, self.local) < 0:
-            raise UserError(f"rag strategy '{self.name}': sink and local of 0 or more, not {self.sink}, {self.local}")
+        sink, local = self.excluded.sink, self.excluded.local
+        if min(sink, local) < 0:
+            raise UserError(f"rag strategy '{self.name}': sink and local of 0 or more, not {sink}, {local}")
 
     def describe(self) -> dict[str, Any]:
         """With the tokens left out."""
-        return {**super().describe(), "sink": self.sink, "local": self.local}
+        return {**super().describe(), **asdict(self.excluded)}
 
     def heads(self, state: RetrievalState, count: int) -> list[int]:
         """Highest scores, by the supporting facts."""
-        return top(true_scores(state, self.sink, self.local), count)
+        return top(true_scores(state, self.excluded), count)
 
 
 def top(scores: Float[Tensor, "head"], count: int) -> list[int]:
@@ -150,11 +152,11 @@ def top(scores: Float[Tensor, "head"], count: int) -> list[int]:
     return found
 
 
-def true_scores(state: RetrievalState, sink: int, local: int) -> Float[Tensor, "head"]:
+def true_scores(state: RetrievalState, excluded: ExcludedKeys) -> Float[Tensor, "head"]:
     """Eq. 2 of each head at this query; −1 for a head without any kept attention."""
-    rows = state.seen.rows
+    rows = state.seen.attention
     keys = rows.shape[1]
-    kept = kept_keys(torch.ones(1, keys, dtype=torch.bool, device=rows.device), sink, local)[0]
+    kept = kept_keys(torch.ones(1, keys, dtype=torch.bool, device=rows.device), excluded)[0]
     evidence = torch.zeros(keys, dtype=torch.bool, device=rows.device)
     evidence[torch.tensor(sorted(state.question.evidence), dtype=torch.long, device=rows.device)] = True
     on_evidence, on_kept = ((rows * columns).sum(dim=1)[None] for columns in (kept & evidence, kept))

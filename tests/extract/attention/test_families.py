@@ -10,9 +10,10 @@ import torch
 from torch import Tensor
 from transformers import DynamicCache
 
-from extract.attention import Recorder, instrumented, recording
+from extract.attention import RecordingPlan, instrumented, recording
 from extract.generation import Decoded, DynamicHeads, decode, generate_ablated
 from extract.llm import LLM
+from extract.scores import ExcludedKeys
 from extract.tasks import Sample
 from probe.experiments.ablation.conditions import AblateDynamic, AblateRandom, Condition, Known, NoAblation
 from probe.heads import Ranking
@@ -22,6 +23,7 @@ from tests.helpers.families import FAMILIES, SIZES, WINDOW, projected, save
 LENGTHS = (45, 31, 38)
 STEPS = 20
 SINK, LOCAL = 1, 2
+EXCLUDED = ExcludedKeys(SINK, LOCAL)
 LAYERS, HEADS = SIZES["num_hidden_layers"], SIZES["num_attention_heads"]
 
 
@@ -104,7 +106,7 @@ def follows(
 def test_decoding_equals_eager_attention_over_the_whole_sequence(family: Pair) -> None:
     """Padded, batched, cached, prefilled in chunks, beyond the window: within 1e-5, hidden states within 1e-4."""
     chosen = samples()
-    decoded = decode(family.llm, chosen, SINK, LOCAL)
+    decoded = decode(family.llm, chosen, EXCLUDED)
     for row, sample in enumerate(chosen):
         answer = decoded.tokens[row, : decoded.lengths[row]].tolist()
         truth = reference.replay(family.eager, sample.ids, answer)
@@ -122,7 +124,7 @@ def test_bfloat16_equals_bfloat16_eager(folders: dict[str, Path], name: str) -> 
     """
     pair = Pair(folders[name], "bfloat16")
     chosen = samples()
-    decoded = decode(pair.llm, chosen, SINK, LOCAL)
+    decoded = decode(pair.llm, chosen, EXCLUDED)
     for row, sample in enumerate(chosen):
         answer = decoded.tokens[row, : decoded.lengths[row]].tolist()
         follows(decoded, row, sample, reference.replay(pair.eager, sample.ids, answer), 0.1, 0.01)
@@ -131,23 +133,23 @@ def test_bfloat16_equals_bfloat16_eager(folders: dict[str, Path], name: str) -> 
 @pytest.mark.parametrize("cache", ["none", "stock", "own"])
 def test_the_last_row_is_recorded_in_prefill_and_behind_any_cache(family: Pair, cache: str) -> None:
     """A stock cache of a window's layer holds its last keys alone; what is recorded are positions all the same."""
-    from extract.attention import reserved_cache
+    from extract.attention import preallocated_cache
 
     ids, mask, positions = padded()
     columns = torch.rand(*ids.shape, 3, generator=torch.Generator().manual_seed(2)) * mask[..., None]
     model, cut = family.model, 40
-    with instrumented(model), recording(Recorder(model), model) as recorder:
+    with instrumented(model):
         past, start = None, 0
         if cache != "none":
-            past = DynamicCache(config=model.config) if cache == "stock" else reserved_cache(model, ids.shape[1])
+            past = DynamicCache(config=model.config) if cache == "stock" else preallocated_cache(model, ids.shape[1])
             for part in (slice(0, 30), slice(30, cut)):
                 inputs = {"input_ids": ids[:, part], "position_ids": positions[:, part]}
                 model(**inputs, attention_mask=mask[:, : part.stop], past_key_values=past)
             start = cut
         for stop in (ids.shape[1],) if past is None else range(cut + 1, ids.shape[1] + 1):
-            recorder.columns = columns[:, :stop]
             inputs = {"input_ids": ids[:, start:stop], "position_ids": positions[:, start:stop]}
-            model(**inputs, attention_mask=mask[:, :stop], past_key_values=past)
+            with recording(model, RecordingPlan(columns=columns[:, :stop])) as recorder:
+                model(**inputs, attention_mask=mask[:, :stop], past_key_values=past)
             start = stop
             for row, prompt in enumerate(prompts()):
                 pad = ids.shape[1] - len(prompt)
@@ -167,7 +169,7 @@ def test_hidden_is_what_the_head_reads(family: Pair) -> None:
     family.last(prompt)
     hook.remove()
     torch.testing.assert_close(truth, read[0], atol=0, rtol=0)
-    with instrumented(family.model), recording(Recorder(family.model), family.model) as recorder:
+    with instrumented(family.model), recording(family.model) as recorder:
         family.model(torch.tensor([prompt]))
         torch.testing.assert_close(recorder.hidden, truth[:, -1], atol=1e-4, rtol=1e-4)
 
@@ -187,7 +189,7 @@ def replaced(ablate: Tensor, fill: Tensor | None, at: slice) -> Any:
 
 @pytest.mark.parametrize("operator", ["zero", "mean"])
 @pytest.mark.parametrize("phase", ["prefill", "decode"])
-def test_silencing_equals_changed_projection_columns(family: Pair, phase: str, operator: str) -> None:
+def test_ablation_equals_changed_projection_columns(family: Pair, phase: str, operator: str) -> None:
     """Each sample its own heads; the reference changes what the output projection of the eager model reads."""
     model = family.model
     ablate = torch.rand(len(LENGTHS), LAYERS, HEADS, generator=torch.Generator().manual_seed(2)) > 0.5
@@ -197,30 +199,29 @@ def test_silencing_equals_changed_projection_columns(family: Pair, phase: str, o
     sizes = [read[layer].shape[-1] // HEADS for layer in range(LAYERS)]
     means = [torch.randn(len(LENGTHS), HEADS, size, generator=torch.Generator().manual_seed(3)) for size in sizes]
     ids, mask, positions = padded()
-    with instrumented(model), recording(Recorder(model), model) as recorder:
+    replacement = dict(enumerate(means)) if operator == "mean" else None
+    with instrumented(model):
 
         def run(chosen: Tensor | None) -> Tensor:
-            recorder.ablate = None
-            recorder.fill = dict(enumerate(means)) if operator == "mean" else None
             cache, start = DynamicCache(config=model.config), 0
             if phase == "decode":
                 start = ids.shape[1] - 1
                 inputs = {"input_ids": ids[:, :start], "position_ids": positions[:, :start]}
                 model(**inputs, attention_mask=mask[:, :start], past_key_values=cache)
-            recorder.ablate = chosen
             inputs = {"input_ids": ids[:, start:], "position_ids": positions[:, start:]}
-            logits: Tensor = model(**inputs, attention_mask=mask, past_key_values=cache).logits
+            with recording(model, RecordingPlan(ablate=chosen, replacement=replacement)):
+                logits: Tensor = model(**inputs, attention_mask=mask, past_key_values=cache).logits
             return logits
 
-        plain, none, muted = run(None), run(torch.zeros_like(ablate)), run(ablate)
+        plain, none, ablated = run(None), run(torch.zeros_like(ablate)), run(ablate)
     assert torch.equal(plain, none)  # bit for bit
     for row, prompt in enumerate(prompts()):
         fill = torch.stack([mean[row] for mean in means]) if operator == "mean" else None
         at = slice(None) if phase == "prefill" else slice(-1, None)
         with projected(family.eager, replaced(ablate[row], fill, at)):
             truth = family.last(prompt).logits[0, at]
-        torch.testing.assert_close(muted[row, -len(truth) :], truth, atol=1e-4, rtol=1e-4)
-        assert (muted - plain)[row, -1].abs().max() > 1e-3
+        torch.testing.assert_close(ablated[row, -len(truth) :], truth, atol=1e-4, rtol=1e-4)
+        assert (ablated - plain)[row, -1].abs().max() > 1e-3
 
 
 def test_ablation_equals_full_forwards(family: Pair) -> None:

@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from extract.attention import NAME, Recorder, instrumented, recording
+from extract.attention import ATTENTION_IMPLEMENTATION, RecordingPlan, instrumented, recording
 from extract.errors import UserError
 from extract.llm import LLM
 
@@ -40,7 +40,7 @@ def test_last_row_equals_eager_in_prefill_and_decode(tiny: LLM, split: int | Non
     ids, mask, positions = batch()
     truth = eager_rows(tiny.name, ids, mask, positions)
     columns = torch.rand(*ids.shape, 3) * mask[..., None]
-    with instrumented(tiny.model), recording(Recorder(tiny.model), tiny.model) as recorder:
+    with instrumented(tiny.model):
         cache = None
         if split is not None:
             cut = ids.shape[1] - split
@@ -48,9 +48,10 @@ def test_last_row_equals_eager_in_prefill_and_decode(tiny: LLM, split: int | Non
                 input_ids=ids[:, :cut], attention_mask=mask[:, :cut], position_ids=positions[:, :cut], use_cache=True
             ).past_key_values
             ids, positions = ids[:, cut:], positions[:, cut:]
-        recorder.columns = columns
-        tiny.model(input_ids=ids, attention_mask=mask, position_ids=positions, past_key_values=cache)
+        with recording(tiny.model, RecordingPlan(columns=columns, full_rows=True)) as recorder:
+            tiny.model(input_ids=ids, attention_mask=mask, position_ids=positions, past_key_values=cache)
         assert torch.equal(recorder.argmax, truth.argmax(-1))
+        torch.testing.assert_close(recorder.rows, truth, atol=1e-6, rtol=0)
         torch.testing.assert_close(recorder.mass, torch.einsum("blhk,bkc->blhc", truth, columns), atol=1e-6, rtol=0)
 
 
@@ -75,41 +76,41 @@ def zeroed_columns(model: torch.nn.Module, ablate: Tensor) -> Iterator[None]:
 
 @pytest.mark.parametrize("length", [1, 6])
 @torch.inference_mode()
-def test_silencing_equals_zeroed_projection_columns(tiny: LLM, length: int) -> None:
+def test_ablation_equals_zeroed_projection_columns(tiny: LLM, length: int) -> None:
     ids, mask, positions = batch()
     ids, mask, positions = ids[:, -length:], mask[:, -length:], positions[:, -length:]
     model = tiny.model
     ablate = torch.rand(3, 3, 4, generator=torch.Generator().manual_seed(2)) > 0.5
-    with instrumented(model), recording(Recorder(model), model) as recorder:
-        plain = model(input_ids=ids, attention_mask=mask, position_ids=positions).logits
-        recorder.ablate = ablate
-        muted = model(input_ids=ids, attention_mask=mask, position_ids=positions).logits
-        recorder.ablate = torch.zeros_like(ablate)
-        none = model(input_ids=ids, attention_mask=mask, position_ids=positions).logits
-        recorder.ablate = None
-        with zeroed_columns(model, ablate):
-            slow = model(input_ids=ids, attention_mask=mask, position_ids=positions).logits
-    torch.testing.assert_close(muted[mask], slow[mask], atol=1e-5, rtol=0)
-    assert (muted - plain)[mask].abs().max() > 1e-3
+
+    def logits(chosen: Tensor | None) -> Tensor:
+        with instrumented(model), recording(model, RecordingPlan(ablate=chosen)):
+            found: Tensor = model(input_ids=ids, attention_mask=mask, position_ids=positions).logits
+        return found
+
+    plain, ablated, none = logits(None), logits(ablate), logits(torch.zeros_like(ablate))
+    with zeroed_columns(model, ablate):
+        slow = logits(None)
+    torch.testing.assert_close(ablated[mask], slow[mask], atol=1e-5, rtol=0)
+    assert (ablated - plain)[mask].abs().max() > 1e-3
     assert torch.equal(none, plain)  # bit for bit
 
 
 @torch.inference_mode()
 def test_hidden_is_what_the_head_reads(tiny: LLM) -> None:
     ids, mask, positions = batch()
-    with instrumented(tiny.model), recording(Recorder(tiny.model), tiny.model) as recorder:
+    with instrumented(tiny.model), recording(tiny.model) as recorder:
         out = tiny.model(
             input_ids=ids, attention_mask=mask, position_ids=positions, output_hidden_states=True, logits_to_keep=1
         )
-        torch.testing.assert_close(recorder.hidden, out.hidden_states[-1][:, -1], atol=0, rtol=0)
-        torch.testing.assert_close(tiny.model.lm_head(recorder.hidden), out.logits[:, -1])
+    torch.testing.assert_close(recorder.hidden, out.hidden_states[-1][:, -1], atol=0, rtol=0)
+    torch.testing.assert_close(tiny.model.lm_head(recorder.hidden), out.logits[:, -1])
 
 
 def test_it_undoes_itself_even_after_an_error(tiny: LLM) -> None:
     model = LLM(tiny.name, attention="eager").model
     hooks = len(model._forward_pre_hooks)
-    with pytest.raises(KeyError), instrumented(model), recording(Recorder(model), model):
-        assert model.config._attn_implementation == NAME
+    with pytest.raises(KeyError), instrumented(model), recording(model):
+        assert model.config._attn_implementation == ATTENTION_IMPLEMENTATION
         raise KeyError
     assert model.config._attn_implementation == "eager"
     assert len(model._forward_pre_hooks) == hooks
@@ -118,7 +119,7 @@ def test_it_undoes_itself_even_after_an_error(tiny: LLM) -> None:
 @torch.inference_mode()
 def test_attention_outside_the_interface_is_refused(tiny: LLM) -> None:
     model = LLM(tiny.name, attention="eager").model
-    with recording(Recorder(model), model) as recorder:  # not instrumented: eager attention answers
+    with recording(model) as recorder:  # not instrumented: eager attention answers
         model(input_ids=torch.tensor([[5, 6, 7]]))
         with pytest.raises(UserError, match=r"LlamaForCausalLM: attention of 0 of its 3 layers"):
             _ = recorder.argmax

@@ -5,11 +5,13 @@ import torch
 
 from extract.generation import Decoded, decode
 from extract.llm import LLM
+from extract.scores import ExcludedKeys
 from extract.tasks import Sample
 from extract.tasks.niah import NIAH
 from tests.helpers import reference
 
 SINK, LOCAL = 4, 64
+EXCLUDED = ExcludedKeys(SINK, LOCAL)
 
 
 @pytest.fixture(scope="module")
@@ -28,7 +30,7 @@ def row(decoded: Decoded, sample: int, step: int) -> dict[str, torch.Tensor]:
 def test_ten_prompts_equal_eager_attention_step_by_step(llm: LLM, samples: list[Sample]) -> None:
     """Argmax equal save ties within 1e-5, masses and scores within 1e-5, hidden states within 1e-4."""
     eager = LLM(attention="eager").model
-    decoded = decode(llm, samples, SINK, LOCAL)
+    decoded = decode(llm, samples, EXCLUDED)
     ties = 0
     for number, sample in enumerate(samples):
         answer = decoded.tokens[number, : decoded.lengths[number]].tolist()
@@ -63,9 +65,9 @@ def test_ten_prompts_equal_eager_attention_step_by_step(llm: LLM, samples: list[
 
 
 def test_a_batch_gives_the_rows_of_single_prompts(llm: LLM, samples: list[Sample]) -> None:
-    together = decode(llm, samples[:4], SINK, LOCAL)
+    together = decode(llm, samples[:4], EXCLUDED)
     for number, sample in enumerate(samples[:4]):
-        alone = decode(llm, [sample], SINK, LOCAL)
+        alone = decode(llm, [sample], EXCLUDED)
         n = alone.lengths[0]
         assert together.lengths[number] == n
         for step in range(n):
@@ -77,7 +79,7 @@ def test_a_batch_gives_the_rows_of_single_prompts(llm: LLM, samples: list[Sample
 
 
 def test_generation_ends_at_an_end_token_whose_step_is_a_row_or_at_the_budget(llm: LLM, samples: list[Sample]) -> None:
-    decoded = decode(llm, samples, SINK, LOCAL)
+    decoded = decode(llm, samples, EXCLUDED)
     for number, sample in enumerate(samples):
         n = decoded.lengths[number]
         tokens = decoded.tokens[number, :n].tolist()

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from extract.generation import DynamicHeads, decode, generate_ablated
-from extract.generation.ablated_output import Ablated
+from extract.generation.ablated_output import AblatedGenerations
 from extract.llm import LLM
 from extract.prompts import encode, locate
 from extract.tasks import Sample
@@ -71,7 +71,9 @@ def eager() -> LLM:
     return LLM(attention="eager")
 
 
-def same(found: Ablated, row: int, place: int, slow: list[tuple[int, list[int], set[int], list[int]]]) -> None:
+def same(
+    found: AblatedGenerations, row: int, place: int, slow: list[tuple[int, list[int], set[int], list[int]]]
+) -> None:
     steps = len(slow)
     assert int(found.lengths[row, place]) == steps
     assert found.tokens[row, place, :steps].tolist() == [token for token, *_ in slow]
@@ -99,7 +101,7 @@ def test_ten_prompts_under_every_condition_equal_full_forwards(llm: LLM, eager: 
 )
 def test_options_equal_full_forwards(llm: LLM, eager: LLM, operator: str, keep: str, eq2: object) -> None:
     samples, conditions = [short_sample(llm, 1, steps=3)], rules()
-    chosen = [c for c in conditions if type(c) in (AblateDynamic, Static) or c.name.startswith("random 40")]
+    chosen = [c for c in conditions if type(c) in (AblateDynamic, AblateStatic) or c.name.startswith("random 40")]
     heads = DynamicHeads("reasoning", *eq2) if eq2 else DynamicHeads()  # type: ignore[misc]
     found = generate_ablated(llm, samples, chosen, heads, operator, keep)  # type: ignore[arg-type]
     for row, sample in enumerate(samples):

@@ -13,10 +13,11 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from extract.generation import Decoded, DynamicHeads, decode, generate_ablated
-from extract.generation import prefill as batches
+from extract.generation import prefill as prefill_module
 from extract.generation.batching import pad
 from extract.generation.prefill import prefill
 from extract.llm import LLM
+from extract.scores import ExcludedKeys
 from extract.tasks import Sample
 from extract.tasks.niah import NIAH
 from probe.experiments.ablation.conditions import NoAblation
@@ -91,7 +92,7 @@ def test_each_beginning_runs_once_and_keys_are_those_of_prompts_alone(
     """Whatever prompts there are and whatever their order, with chunks of any size."""
     samples = [Sample(row, str(row), ids, [], 1, "", "") for row, ids in enumerate(prompts)]
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(batches, "SHARED", 1)
+        patch.setattr(prefill_module, "SHORTEST_SHARED", 1)
         with counted(tiny.model) as lengths:
             together = pad(samples, 0, torch.device("cpu"))
             cache = prefill(tiny.model, together, together.width, chunk=chunk)
@@ -117,12 +118,12 @@ def test_prompts_that_begin_alike_under_windows(llm: LLM, tmp_path: Path, length
     ids = torch.randint(5, 400, (length,), generator=torch.Generator().manual_seed(1)).tolist()
     samples = [Sample(row, str(row), [*ids[:-1], row + 9], [(2, 5)], 3, "", "") for row in range(2)]
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(batches, "SHARED", 1)
+        patch.setattr(prefill_module, "SHORTEST_SHARED", 1)
         with counted(model.model) as lengths:
-            together = decode(model, samples, 1, 1)
+            together = decode(model, samples, ExcludedKeys(1, 1))
     assert sum(lengths) - 3 == (length - 1) * (2 if length > 16 else 1)
     for row, sample in enumerate(samples):
-        equal(together, row, decode(model, [sample], 1, 1), 0)
+        equal(together, row, decode(model, [sample], ExcludedKeys(1, 1)), 0)
 
 
 @torch.inference_mode()
@@ -137,7 +138,7 @@ def test_long_rope_keeps_to_one_set_of_angles_for_each_sample(llm: LLM, tmp_path
     lengths, budgets = (20, 60, BORDER - 2, BORDER - 3), (12, 6, 6, 3)
     prompts = [torch.randint(5, 400, (n,), generator=generator).tolist() for n in lengths]
     samples = [Sample(row, str(row), ids, [(3, 8)], budgets[row], "", "") for row, ids in enumerate(prompts)]
-    decoded = decode(model, samples, 1, 2)
+    decoded = decode(model, samples, ExcludedKeys(1, 2))
     for row, sample in enumerate(samples):
         answer = decoded.tokens[row, : decoded.lengths[row]].tolist()
         truth = reference.replay(eager.model, sample.ids, answer)
@@ -145,7 +146,7 @@ def test_long_rope_keeps_to_one_set_of_angles_for_each_sample(llm: LLM, tmp_path
         torch.testing.assert_close(decoded.hidden[row, : len(answer)], truth["hidden"], atol=1e-4, rtol=1e-4)
         for step, rows in enumerate(truth["attention"]):
             agrees(decoded.argmax[row, step], rows, 1e-5)
-        equal(decoded, row, decode(model, [sample], 1, 2), 0)
+        equal(decoded, row, decode(model, [sample], ExcludedKeys(1, 2)), 0)
     found = generate_ablated(model, samples, [NoAblation()], DynamicHeads())
     for row, n in enumerate(decoded.lengths):
         assert found.of(row, 0).tokens.tolist() == decoded.tokens[row, :n].tolist()

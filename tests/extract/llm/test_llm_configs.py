@@ -13,7 +13,7 @@ from extract.llm import LLM
 from extract.prompts import render
 from extract.tasks import Sample
 from tests.conftest import ROOT
-from tests.extract.attention.test_families import agrees, samples
+from tests.extract.attention.test_families import EXCLUDED, agrees, samples
 from tests.helpers import reference
 from tests.helpers.model_shapes import SHAPES
 from tests.helpers.tokenizers import KINDS, fast
@@ -41,7 +41,7 @@ def test_a_tiny_model_of_the_same_class_and_shape(llm: LLM, name: str, tmp_path:
     tiny = LLM(**{**config_of(name), "name": str(tmp_path), "dtype": "float32"})
     eager = LLM(str(tmp_path), attention="eager").model
     chosen = samples(steps=4)
-    decoded = decode(tiny, chosen, 1, 2)
+    decoded = decode(tiny, chosen, EXCLUDED)
     assert tiny.identity.heads == SHAPES[name].options["num_attention_heads"]
     for row, sample in enumerate(chosen):
         answer = decoded.tokens[row, : decoded.lengths[row]].tolist()

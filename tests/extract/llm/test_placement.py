@@ -13,7 +13,7 @@ from extract.generation import decode
 from extract.llm import LLM
 from extract.pipeline import Extraction
 from tests.conftest import Run
-from tests.extract.attention.test_families import LOCAL, SINK, follows, samples
+from tests.extract.attention.test_families import EXCLUDED, follows, samples
 from tests.helpers import reference
 from tests.helpers.families import FAMILIES, Family, save
 
@@ -43,7 +43,7 @@ def folder(llm: LLM, tmp_path: Path) -> Path:
 
 def same(one: LLM, other: LLM, tolerance: float) -> None:
     """Rows of both: tokens and places equal, hidden states within the tolerance."""
-    a, b = decode(one, samples(4), SINK, LOCAL), decode(other, samples(4), SINK, LOCAL)
+    a, b = decode(one, samples(4), EXCLUDED), decode(other, samples(4), EXCLUDED)
     for name in ("tokens", "argmax", "copy_paste"):
         assert torch.equal(getattr(a, name), getattr(b, name)), name
     torch.testing.assert_close(a.hidden, b.hidden, atol=tolerance, rtol=tolerance)
@@ -92,7 +92,7 @@ def test_a_quantised_model_is_seen_as_it_is(llm: LLM, tmp_path: Path, bits: int)
     made, eager = LLM(folder, **options), LLM(folder, **options, attention="eager")
     made.to(torch.device("meta"))  # left alone
     assert f"load_in_{bits}bit: True" in made.identity.dtype
-    decoded = decode(made, samples(4), SINK, LOCAL)
+    decoded = decode(made, samples(4), EXCLUDED)
     for row, sample in enumerate(samples(4)):
         answer = decoded.tokens[row, : decoded.lengths[row]].tolist()
         follows(decoded, row, sample, reference.replay(eager.model, sample.ids, answer), 0.1, 0.01)

@@ -8,9 +8,9 @@ import pytest
 import torch
 import transformers
 
-from extract.attention import Recorder, instrumented, recording
+from extract.attention import RecordingPlan, instrumented, recording
 from extract.errors import UserError
-from extract.generation import Job, MaskedLLM, View
+from extract.generation import ContextMaskedLLM, GenerationRequest, PromptView
 from extract.generation.batching import warn_of_windows
 from extract.llm import LLM, narrowest_window
 from extract.tasks import Sample
@@ -71,31 +71,26 @@ def test_a_window_smaller_than_the_evidence_is_warned_of() -> None:
 
 def test_masked_prompts_stay_within_the_border_of_longrope(llm: LLM, tmp_path: Path) -> None:
     """Kept keys were turned by one set of angles, which a longer prompt would change."""
-    phi = MaskedLLM(LLM(str(save(Family("Phi3", LONGROPE), llm.tokenizer, tmp_path / "phi3"))))
-    view = View(tuple(range(5, 35)), tuple(range(30)), (True,) * 30, 30)
-    job = Job(0, view, 2, lambda _: False)
+    phi = ContextMaskedLLM(LLM(str(save(Family("Phi3", LONGROPE), llm.tokenizer, tmp_path / "phi3"))))
+    view = PromptView(tuple(range(5, 35)), tuple(range(30)), (True,) * 30, 30)
+    job = GenerationRequest(0, view, 2, lambda _: False)
     assert len(phi.generate([job])[0].tokens) <= 2
-    assert phi.look(0, view).rows.shape == (12, 30)
+    assert phi.read_full_context(0, view).attention.shape == (12, 30)
     with pytest.raises(
         UserError, match="Phi3ForCausalLM: a prompt of 33 tokens reaches beyond its original length, 32"
     ):
-        phi.generate([Job(0, view, 3, lambda _: False)])
-
-
-def test_heads_are_chosen_by_layer_and_index_or_refused() -> None:
-    recorder = Recorder(FAMILIES["llama-gqa"].build())
-    assert recorder.heads_at([(0, 1), (2, 3)]).nonzero().tolist() == [[0, 1], [2, 3]]
-    for outside in ((3, 0), (0, 4), (-1, 0)):
-        with pytest.raises(UserError, match=r"LlamaForCausalLM has no head .*: it has 3 layers × 4 heads"):
-            recorder.heads_at([(0, 0), outside])
+        phi.generate([GenerationRequest(0, view, 3, lambda _: False)])
 
 
 def test_ablation_of_another_shape_is_refused(llm: LLM, tmp_path: Path) -> None:
     model = LLM(str(save(FAMILIES["llama-gqa"], llm.tokenizer, tmp_path))).model
-    with instrumented(model), recording(Recorder(model), model) as recorder:
-        recorder.ablate = torch.zeros(1, 3, 5, dtype=torch.bool)
-        with pytest.raises(UserError, match="ablate names 3 layers × 5 heads, but LlamaForCausalLM has 3 × 4"):
-            model(torch.tensor([[5, 6, 7]]))
+    plan = RecordingPlan(ablate=torch.zeros(1, 3, 5, dtype=torch.bool))
+    with (
+        instrumented(model),
+        pytest.raises(UserError, match="ablate names 3 layers × 5 heads, but LlamaForCausalLM has 3 × 4"),
+        recording(model, plan),
+    ):
+        pass
 
 
 @pytest.mark.parametrize("name", ["position_bias", "indices"])
@@ -107,5 +102,5 @@ def test_attention_that_is_not_known_is_refused_by_name(llm: LLM, tmp_path: Path
 
 def test_a_mask_for_each_head_is_refused(llm: LLM, tmp_path: Path) -> None:
     model = LLM(str(save(FAMILIES["llama-gqa"], llm.tokenizer, tmp_path))).model
-    with instrumented(model), recording(Recorder(model), model), pytest.raises(UserError, match="a mask for each head"):
+    with instrumented(model), recording(model), pytest.raises(UserError, match="a mask for each head"):
         model(torch.tensor([[5]]), attention_mask=torch.ones(1, 4, 1, 1, dtype=torch.bool))

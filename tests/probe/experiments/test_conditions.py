@@ -8,7 +8,6 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from extract.errors import UserError
-from extract.generation import first_heads
 from probe.experiments.ablation.conditions import (
     AblateDynamic,
     AblateDynamicMinusStatic,
@@ -46,7 +45,7 @@ def steps(draw: st.DrawFn) -> tuple[Tensor, Tensor]:
 @given(steps(), st.integers(0, HEADS + 3))
 def test_the_first_k_heads_are_the_best_ones(step: tuple[Tensor, Tensor], k: int) -> None:
     dynamic, order = step
-    chosen = first_heads(order, dynamic, k)
+    chosen = ablated(AblateDynamic(top=k), dynamic, order)
     for row in range(len(dynamic)):
         ranked = sorted(dynamic[row].nonzero().flatten().tolist(), key=lambda head: (-float(order[row, head]), head))
         assert chosen[row].nonzero().flatten().tolist() == sorted(ranked[:k])

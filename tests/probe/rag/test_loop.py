@@ -8,8 +8,9 @@ import pytest
 import torch
 from torch import Tensor
 
-from extract.generation import Mask, MaskedLLM, whole
+from extract.generation import ContextMaskedLLM, MaskMode, full_view
 from extract.llm import LLM
+from extract.scores import ExcludedKeys
 from extract.tasks import MultiHopQA
 from extract.tasks.sources.synthetic import SyntheticQA
 from probe.rag import RIND, Question
@@ -99,14 +100,14 @@ def drawn(rng: random.Random, name: str) -> Chosen:
 def test_whole_runs_of_a_tiny_llm_equal_the_reference(tiny_llm_folder: Path) -> None:
     llm, rng = LLM(str(tiny_llm_folder)), random.Random(1)
     task, asked = questions(llm, 2, 3, budget=14)
-    runs: dict[Mask, list[Run]] = {"packed": [], "in_place": [], "concat": []}
+    runs: dict[MaskMode, list[Run]] = {"packed": [], "in_place": [], "concat": []}
     for number in range(10):
         strategy, draft_length, retries = drawn(rng, str(number)), rng.randint(3, 8), rng.randint(1, 2)
         for mask, listed in runs.items():
             own = Settings.of(task, mask, draft_length, retries)
             listed.append(Run(asked[number % 2], strategy, own, llm.tokenizer))
     for listed in runs.values():
-        run_together(MaskedLLM(llm, chunk=50), listed)
+        run_together(ContextMaskedLLM(llm, chunk=50), listed)
     check(llm, runs["packed"])
     check(llm, runs["concat"])
     assert [run.answer for run in runs["in_place"]] == [run.answer for run in runs["packed"]]
@@ -125,7 +126,7 @@ def test_a_whole_run_of_the_embedded_llm_equals_the_reference(llm: LLM) -> None:
         strategy = Chosen(mask, [165, 157, 169, 168, 209], windows, rind)
         strategy.prepare(windows, rind)
         runs.append(Run(asked[0], strategy, Settings.of(task, mask, 8, retries=2), llm.tokenizer))  # type: ignore[arg-type]
-        run_together(MaskedLLM(llm), runs[-1:])
+        run_together(ContextMaskedLLM(llm), runs[-1:])
     check(llm, runs[:1])
     assert runs[0].answer == runs[1].answer
     assert any(one.retrieved for one in runs[0].rounds)
@@ -137,13 +138,13 @@ def test_the_oracle_takes_the_heads_of_highest_score(tiny_llm_folder: Path) -> N
     _, (question,) = questions(llm, 1, 3, budget=18)
     strategy = OracleHeadsStrategy(sink=3, local=5)
     strategy.prepare(Windows(heads=3), RIND())
-    seen = MaskedLLM(llm).look(0, whole(question.sample.ids))
+    seen = ContextMaskedLLM(llm).read_full_context(0, full_view(question.sample.ids))
     state = RetrievalState(question, seen, "", 0)
     scores = []
-    for row in seen.rows.tolist():
+    for row in seen.attention.tolist():
         kept = range(3, len(row) - 5)
         scores.append(sum(row[i] for i in kept if i in question.evidence) / sum(row[i] for i in kept))
-    assert true_scores(state, 3, 5).tolist() == pytest.approx(scores, rel=1e-4)
+    assert true_scores(state, ExcludedKeys(3, 5)).tolist() == pytest.approx(scores, rel=1e-4)
     best = sorted(range(len(scores)), key=lambda head: -scores[head])[:3]
     assert strategy.heads(state, 3) == best
     assert strategy.retrieve(state).heads == best
@@ -152,7 +153,7 @@ def test_the_oracle_takes_the_heads_of_highest_score(tiny_llm_folder: Path) -> N
 def test_random_heads_are_fixed_by_their_seed_and_new_ones_by_the_moment(tiny_llm_folder: Path) -> None:
     llm = LLM(str(tiny_llm_folder))
     _, asked = questions(llm, 2, 3, budget=18)
-    seen = MaskedLLM(llm).look(0, whole(asked[0].sample.ids))
+    seen = ContextMaskedLLM(llm).read_full_context(0, full_view(asked[0].sample.ids))
     moments = [RetrievalState(question, seen, "", number) for question in asked for number in range(4)]
     new, kept = (
         [tuple(one.heads(state, 3)) for state in moments]

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from extract.errors import UserError
-from extract.generation import Generated, Job, Seen
+from extract.generation import GenerationOutput, GenerationRequest, LastQueryState
 from extract.tasks import Sample
 from extract.tasks.answer_metrics import ANSWER_END, find_answer
 from probe.rag import RIND, Always, EveryN, Question, Trigger
@@ -60,13 +60,13 @@ class Script:
         try:
             request = next(steps)
             while True:
-                if isinstance(request, Job):
+                if isinstance(request, GenerationRequest):
                     self.visible.append(len(request.view))
                     request = steps.send(self._generate(tokenizer, request, left.pop(0)))
                 elif isinstance(request, Look):
                     rows = torch.zeros(2, len(request.view))
                     rows[:, 4] = 1
-                    request = steps.send(Seen(torch.zeros(3), rows))
+                    request = steps.send(LastQueryState(torch.zeros(3), rows))
                 else:
                     assert isinstance(request, Paid)
                     request = steps.send(torch.ones(len(request.draft)))
@@ -74,7 +74,7 @@ class Script:
             assert not left
         return run
 
-    def _generate(self, tokenizer: Pieces, job: Job, pieces: list[str | None]) -> Generated:
+    def _generate(self, tokenizer: Pieces, job: GenerationRequest, pieces: list[str | None]) -> GenerationOutput:
         said = list[int]()
         for piece in pieces:
             assert len(said) < job.limit
@@ -82,7 +82,7 @@ class Script:
             said += tokenizer.ids(piece) if piece is not None else []
         assert pieces[-1] is None or len(said) == job.limit or job.stop(said)
         entropies = tuple(9.0 if piece in self.unsure else 0.1 for piece in pieces if piece is not None)
-        return Generated(tuple(said), entropies, pieces[-1] is None)
+        return GenerationOutput(tuple(said), entropies, pieces[-1] is None)
 
 
 ANSWER: list[str | None] = [" So the answer is", " Oslo", ".", " And"]

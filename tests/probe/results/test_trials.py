@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from extract.errors import UserError
-from extract.generation import Generation
+from extract.generation import AblatedGeneration
 from probe.experiments.ablation.heatmap_grid import Cells
 from probe.experiments.ablation.outcomes import Outcomes, heads_of
 from probe.experiments.ablation.plots import cell_means
@@ -52,12 +52,13 @@ def test_heads_of_a_generation_are_counted() -> None:
     """Three heads, two steps: head 2 takes over at the second, head 1 at the first."""
     before, after = torch.tensor([[1, 0, 0], [1, 1, 0]]).bool(), torch.tensor([[1, 1, 0], [0, 1, 1]]).bool()
     ablated, static = before & torch.tensor([True, False, True]), torch.tensor([True, True, False])
-    assert heads_of(Generation(torch.tensor([5, 6]), before, ablated, after), static) == {
+    assert heads_of(AblatedGeneration(torch.tensor([5, 6]), before, ablated, after), static) == {
         **{"steps": 2, "dynamic": 1.5, "ablated": 1.0},
         **{"compensated": 1, "compensated_static": 1},
     }
     assert (
-        heads_of(Generation(torch.tensor([5]), before[1:], ablated[1:], after[1:]), static)["compensated_static"] == 0
+        heads_of(AblatedGeneration(torch.tensor([5]), before[1:], ablated[1:], after[1:]), static)["compensated_static"]
+        == 0
     )
 
 
