@@ -9,7 +9,7 @@ from torch import Tensor
 
 from extract.attention import ReservedLayer, reserved_cache
 from extract.generation.batching import Batch
-from extract.llm import CHUNK
+from extract.llm import PREFILL_CHUNK
 
 if TYPE_CHECKING:
     from transformers import DynamicCache, PreTrainedModel
@@ -24,7 +24,7 @@ def prefill(
     batch: Batch,
     capacity: int,
     after: Callable[[], None] | None = None,
-    chunk: int | None = CHUNK,
+    chunk: int | None = PREFILL_CHUNK,
 ) -> "DynamicCache":
     """Keys of every prompt but its last token, right-aligned in one cache with room for `capacity` tokens.
 

@@ -1,4 +1,4 @@
-"""Which models can be instrumented exactly; the others are refused by name, before their weights are loaded."""
+"""Which models are supported: those whose heads can be recorded and ablated exactly; others are refused by name."""
 
 from typing import TYPE_CHECKING, Any
 
@@ -11,8 +11,8 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
 
-def skeleton(auto: Any, config: Any, **options: Any) -> "PreTrainedModel":
-    """The model of a config without weights, on no device; it costs no memory.
+def weightless_model(auto: Any, config: Any, **options: Any) -> "PreTrainedModel":
+    """Model of a config without weights, on the meta device, so that it costs no memory.
 
     Raises:
         UserError: the config belongs to no causal language model.
@@ -33,13 +33,13 @@ def skeleton(auto: Any, config: Any, **options: Any) -> "PreTrainedModel":
 
 
 def _names(config: Any) -> str:
-    """The class that a config was saved from, or its own."""
+    """Class that a config was saved from, or its own."""
     names = getattr(config, "architectures", None) or [type(config).__name__]
     return str(names[0])
 
 
-def check(model: "PreTrainedModel") -> None:
-    """Whether heads of this model can be seen and ablated exactly.
+def check_supported(model: "PreTrainedModel") -> None:
+    """Check that the heads of a model can be recorded and ablated exactly.
 
     Raises:
         UserError: they cannot; names the class and the reason.
@@ -50,8 +50,8 @@ def check(model: "PreTrainedModel") -> None:
         raise UserError(f"{kind}: a multimodal model; only models of text alone are supported")
     if not model._can_set_attn_implementation():
         raise UserError(
-            f"{kind}: its attention does not go through transformers' AttentionInterface, so its heads cannot be seen; "
-            "use a model class that supports it"
+            f"{kind}: its attention does not go through transformers' AttentionInterface, so its heads cannot be "
+            "recorded; use a model class that supports it"
         )
     layers = [module for module in model.modules() if hasattr(module, "layer_idx")]
     if any(getattr(module, "is_causal", True) is False for module in layers):
@@ -67,7 +67,7 @@ def check(model: "PreTrainedModel") -> None:
 
 
 def _rope_types(model: "PreTrainedModel") -> set[str]:
-    """The kinds of rotary embedding that a model has."""
+    """Types of rotary position embedding in a model."""
     found: set[str] = set()
     for module in model.modules():
         kinds = getattr(module, "rope_type", None)
@@ -76,7 +76,7 @@ def _rope_types(model: "PreTrainedModel") -> set[str]:
 
 
 def narrowest_window(model: "PreTrainedModel") -> int | None:
-    """The smallest sliding window among the layers, in tokens; None: every layer sees all keys."""
+    """Smallest sliding attention window among the layers, in tokens; None: every layer attends to all keys."""
     from transformers.cache_utils import DynamicCache
 
     windows = [getattr(layer, "sliding_window", None) for layer in DynamicCache(config=model.config).layers]
@@ -84,6 +84,6 @@ def narrowest_window(model: "PreTrainedModel") -> int | None:
 
 
 def is_windowed(model: "PreTrainedModel") -> bool:
-    """Whether a layer may see less than the whole of a prompt that the model takes."""
+    """Whether a layer's sliding window is smaller than the longest prompt that the model takes."""
     window = narrowest_window(model)
     return window is not None and window < int(model.config.max_position_embeddings)
