@@ -88,7 +88,7 @@ KINDS: dict[str, Callable[[], Tokenizer]] = {
 
 
 def fast(made: Tokenizer, template: str | None = None) -> PreTrainedTokenizerFast:
-    """As transformers hands it out: it puts a BOS before a text of its own accord."""
+    """As a fast tokenizer of transformers, which adds a BOS before a text."""
     made.add_special_tokens([AddedToken(token, special=True) for token in SPECIAL])
     bos = [(BOS, made.token_to_id(BOS))]
     begin = processors.TemplateProcessing(single=f"{BOS} $A", pair=f"{BOS} $A $B", special_tokens=bos)

@@ -10,7 +10,7 @@ from torch import Tensor
 from extract.errors import UserError
 from extract.generation import DynamicHeads, generate_ablated
 from extract.llm import LLM
-from extract.prompts import render
+from extract.prompts import render_chat_prompt
 from extract.tasks import Sample
 
 Head = tuple[int, int]
@@ -73,7 +73,7 @@ def answer(
         if not (0 <= layer < layers and 0 <= head < heads):
             raise UserError(f"answer: there is no head {layer}-{head} among {layers} layers × {heads} heads")
         ablated[layer, head] = True
-    ids = render(llm.tokenizer, "", prompt).ids if isinstance(prompt, str) else list(prompt)
+    ids = render_chat_prompt(llm.tokenizer, "", prompt).ids if isinstance(prompt, str) else list(prompt)
     sample = Sample(0, "", ids, list(evidence), budget, "", "")
     found = generate_ablated(llm, [sample], [_Chosen(ablated.flatten())], DynamicHeads()).of(0, 0)
     text = str(llm.tokenizer.decode(found.tokens.tolist(), skip_special_tokens=True)).strip()
