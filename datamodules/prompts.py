@@ -73,7 +73,7 @@ class Prompts(LightningDataModule):
         """Settings that determine the samples and their batches, for the store's manifest."""
         assert self.llm is not None
         first = self.task.sample(self.task.order()[0])
-        # The first prompt's tokens stand for what the settings do not name: template, tokenizer, a date in it.
+        # A hash of the first prompt's tokens covers what the settings do not name: chat template, tokenizer, a date.
         prompts = {"chat": self.llm.chat, "first_prompt_sha256": digest(first.ids)}
         return {"task": self.task.describe(), "prompts": prompts, "batch_size": self.batch_size}
 
@@ -86,7 +86,7 @@ class Prompts(LightningDataModule):
         return DataLoader(PromptBatches(self.task, left), batch_size=None, sampler=share)
 
     def _finished(self) -> frozenset[int]:
-        """Batches that need not run: those that everything which keeps results has finished."""
+        """Numbers of the batches that every keeper of results has finished."""
         assert self.trainer is not None
         parts: list[Any] = [self.trainer.lightning_module, *self.trainer.callbacks]  # type: ignore[attr-defined]
         finished = [part.finished_batches() for part in parts if isinstance(part, KeepsBatches)]

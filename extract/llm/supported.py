@@ -45,24 +45,24 @@ def check_supported(model: "PreTrainedModel") -> None:
         UserError: they cannot; names the class and the reason.
 
     """
-    kind, config = type(model).__name__, model.config
+    name, config = type(model).__name__, model.config
     if config.get_text_config(decoder=True) is not config:
-        raise UserError(f"{kind}: a multimodal model; only models of text alone are supported")
+        raise UserError(f"{name}: a multimodal model; only text models are supported")
     if not model._can_set_attn_implementation():
         raise UserError(
-            f"{kind}: its attention does not go through transformers' AttentionInterface, so its heads cannot be "
+            f"{name}: its attention does not go through transformers' AttentionInterface, so its heads cannot be "
             "recorded; use a model class that supports it"
         )
     layers = [module for module in model.modules() if hasattr(module, "layer_idx")]
     if any(getattr(module, "is_causal", True) is False for module in layers):
-        raise UserError(f"{kind}: its attention looks ahead (an encoder); only decoder-only models are supported")
+        raise UserError(f"{name}: its attention is not causal (an encoder); only decoder-only models are supported")
     if any("dynamic" in rope for rope in _rope_types(model)):
         raise UserError(
-            f"{kind}: its position embedding changes with the length of the sequence (dynamic RoPE), so cached keys "
+            f"{name}: its position embedding changes with the length of the sequence (dynamic RoPE), so cached keys "
             "would be wrong; use a static rope_type"
         )
     if model.get_output_embeddings() is None:
-        raise UserError(f"{kind}: it has no LM head, so nothing can be generated")
+        raise UserError(f"{name}: it has no LM head, so nothing can be generated")
     reserved_cache(model, 1)
 
 
@@ -70,8 +70,8 @@ def _rope_types(model: "PreTrainedModel") -> set[str]:
     """Types of rotary position embedding in a model."""
     found: set[str] = set()
     for module in model.modules():
-        kinds = getattr(module, "rope_type", None)
-        found.update(kinds.values() if isinstance(kinds, dict) else [kinds] if isinstance(kinds, str) else [])
+        types = getattr(module, "rope_type", None)
+        found.update(types.values() if isinstance(types, dict) else [types] if isinstance(types, str) else [])
     return found
 
 

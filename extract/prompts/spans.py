@@ -38,7 +38,7 @@ def tokenize_with_offsets(tokenizer: "PreTrainedTokenizerBase", text: str, speci
     Args:
         tokenizer: A fast tokenizer.
         text: The text.
-        special: Add the tokenizer's own BOS; an end token is never added, since the text goes on.
+        special: Add the tokenizer's own BOS; an end token is never added, since generation continues the text.
 
     """
     encoded = tokenizer(text, add_special_tokens=special, return_offsets_mapping=True, verbose=False)

@@ -35,5 +35,12 @@ class Steps:
         return len(self.tokens)
 
     def scoring(self, step: int) -> list[tuple[int, int]]:
-        """(layer, head) of the heads with copy-paste score 1 at a step (Eq. 1): its dynamic heads."""
+        """(layer, head) of the heads with copy-paste score 1 at a step (Eq. 1): its dynamic heads.
+
+        >>> heads = np.array([[[False, True], [True, False]]])  # one step, 2 layers × 2 heads
+        >>> tokens, hidden, reasoning = np.zeros(1, np.int32), np.zeros((1, 8)), np.zeros((1, 2, 2), np.float32)
+        >>> Steps({}, tokens, hidden, heads, reasoning, argmax=None).scoring(0)
+        [(0, 1), (1, 0)]
+
+        """
         return [(int(layer), int(head)) for layer, head in np.argwhere(self.copy_paste[step])]

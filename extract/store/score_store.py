@@ -28,7 +28,7 @@ class ScoreStore:
     Args:
         path: The folder.
         verify: Compare every shard with its hash first (about 1.6 GiB/s).
-        task: Name of the config that would make such a store, for the message that there is none.
+        task: Config that makes such a store (`configs/extract/….yaml`), for the message that there is none.
 
     Attributes:
         identity: The LLM's name, weights hash and shape.

@@ -67,7 +67,7 @@ class QuestionTexts:
         template: User message, with `{context}` and `{question}` once each; `{instruction}` may occur.
         context_template: The context in the user message, with `{context}` once; left out where no context is shown.
         examples: Few-shot examples, each with `context`, `question` and `answer`; null: one invented example, since
-            small models give an answer in the wanted form only after they have seen it; an empty list: none.
+            small models give an answer in the wanted form only after an example of it; an empty list: none.
 
     """
 

@@ -1,4 +1,4 @@
-"""Shapes of the shipped LLMs, as their configs on the hub have them, and what they need in memory."""
+"""Shapes of the shipped LLMs, as in their configs on the hub, and their memory."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -16,7 +16,7 @@ LLAMA3_ROPE = {
 
 @dataclass(frozen=True)
 class Shape:
-    """A model of transformers: the name of its class, its config, and what is made smaller for a tiny one."""
+    """A model of transformers: the name of its class, its config, and the settings of a tiny one."""
 
     kind: str
     options: dict[str, Any]

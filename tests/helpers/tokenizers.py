@@ -41,7 +41,7 @@ def byte_level_prefixed() -> Tokenizer:
 
 
 def sentencepiece() -> Tokenizer:
-    """As Llama-2's: a space before the text, spaces within tokens, bytes for what is in no token."""
+    """As Llama-2's: a space before the text, spaces within tokens, bytes for characters outside the vocabulary."""
     return _metaspace(models.BPE(unk_token="<unk>", byte_fallback=True, fuse_unk=True), whole=True)
 
 

@@ -1,4 +1,4 @@
-"""What a source of questions is."""
+"""Interface of a source of questions."""
 
 from abc import ABC, abstractmethod
 from typing import Any

@@ -70,7 +70,7 @@ def _evidence(raw: dict[str, Any], context: str, where: str) -> list[Span]:
             raise UserError(f"{where}: evidence {span} is no [start, end] of characters")
         start, end = span
         if not 0 <= start < end <= len(context):
-            raise UserError(f"{where}: evidence {span} does not lie in the context of {len(context)} characters")
+            raise UserError(f"{where}: evidence {span} is not within the context of {len(context)} characters")
         if not context[start:end].strip():
             raise UserError(f"{where}: evidence {span} holds nothing but space")
     return sorted((start, end) for start, end in spans)

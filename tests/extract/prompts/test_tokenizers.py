@@ -34,7 +34,7 @@ words = st.text(st.sampled_from("ab. 漢字🙂éČ\n" + EXTRA[:9]), max_size=12
 @given(words, st.sampled_from(["The magic word is 708c47c5-18c1.", "Grüße, 漢字🙂 é-0.", "字🙂"]), words)
 @settings(max_examples=60)
 def test_a_span_holds_the_needle_and_nothing_else(tokenizer: Any, before: str, needle: str, after: str) -> None:
-    """What stands before the span, in it and behind it decodes to the three parts, or the needle is refused."""
+    """The tokens before the span, in it and after it decode to the three parts, or the needle is refused."""
     text = f"{before}{needle}{after}"
     assume(text.count(needle) == 1)
     prompt = tokenize_with_offsets(tokenizer, text, special=False)

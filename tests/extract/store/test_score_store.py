@@ -1,4 +1,4 @@
-"""The score store: what was written is read, damage is found, interrupted runs go on."""
+"""The score store: what was written is read, damage is found, interrupted runs are resumed."""
 
 import json
 import os

@@ -164,8 +164,8 @@ def test_json_lines(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"evidence": [[0, 99]]}, r"line 1 \(1\): evidence \[0, 99\] does not lie in the context of 18 characters"),
-        ({"evidence": [[5, 5]]}, "does not lie in"),
+        ({"evidence": [[0, 99]]}, r"line 1 \(1\): evidence \[0, 99\] is not within the context of 18 characters"),
+        ({"evidence": [[5, 5]]}, "is not within"),
         ({"evidence": [[8, 10]]}, "nothing but space"),
         ({"evidence": [[True, 3]]}, "no .start, end. of characters"),
         ({"evidence": []}, "has no list 'evidence'"),
