@@ -1,4 +1,5 @@
 from .offsets import OffsetRows as OffsetRows
+from .prompts import KeepsBatches as KeepsBatches
 from .prompts import Prompts as Prompts
 from .resampling import ResampledSequences as ResampledSequences
 from .score_rows import RowBatches as RowBatches

@@ -1,6 +1,6 @@
 """Prompts for the frozen model: a task's samples in fixed batches."""
 
-from typing import Any
+from typing import Any, Protocol, runtime_checkable
 
 import torch
 from lightning import LightningDataModule
@@ -13,8 +13,16 @@ from extract.tasks import PromptBatch, Task
 from extract.utils import digest
 
 
+@runtime_checkable
+class KeepsBatches(Protocol):
+    """A LightningModule or callback that keeps results by batch, and so knows which ones an earlier run finished."""
+
+    def finished_batches(self) -> frozenset[int]:
+        """Numbers of the finished batches, known once its `setup` has run."""
+
+
 class PromptBatches(Dataset[PromptBatch]):
-    """The batches that are left to run; the index past the last gives an empty batch."""
+    """The batches that are left to run; the index after the last gives an empty batch."""
 
     def __init__(self, task: Task, batches: dict[int, list[int]]) -> None:
         self.task = task
@@ -25,13 +33,15 @@ class PromptBatches(Dataset[PromptBatch]):
         return len(self.batches)
 
     def __getitem__(self, index: int) -> PromptBatch:
-        """A batch by its place among those that are left."""
+        """A batch by its index among those that are left."""
         number, samples = self.batches[index] if index < len(self) else (-1, [])
         return PromptBatch(number, [self.task.sample(sample) for sample in samples], self.task)
 
 
 class Prompts(LightningDataModule):
     """Batches of a task's prompts, fixed by the task's order and the batch size alone.
+
+    Batches that the run's LightningModule or callbacks have finished before (see `KeepsBatches`) are skipped.
 
     Args:
         task: The task.
@@ -43,8 +53,6 @@ class Prompts(LightningDataModule):
     def __init__(self, task: Task, llm: LLM | None = None, batch_size: int = 16) -> None:
         super().__init__()
         self.task, self.llm, self.batch_size = task, llm, batch_size
-        self.skip: frozenset[int] = frozenset()
-        """Numbers of batches that an earlier run finished; whoever keeps the results sets it."""
 
     def setup(self, stage: str) -> None:
         """Prepare the task, so that bad settings are found before the model runs."""
@@ -62,20 +70,27 @@ class Prompts(LightningDataModule):
         return -(-len(self.task) // self.batch_size)
 
     def describe(self) -> dict[str, Any]:
-        """What determines the samples and their batches, for the store's manifest."""
+        """Settings that determine the samples and their batches, for the store's manifest."""
         assert self.llm is not None
         first = self.task.sample(self.task.order()[0])
-        # The first prompt's tokens stand for what the settings do not name: template, tokenizer, a date in it.
+        # A hash of the first prompt's tokens covers what the settings do not name: chat template, tokenizer, a date.
         prompts = {"chat": self.llm.chat, "first_prompt_sha256": digest(first.ids)}
         return {"task": self.task.describe(), "prompts": prompts, "batch_size": self.batch_size}
 
     def predict_dataloader(self) -> DataLoader[PromptBatch]:
-        """The batches not yet finished, shared out over processes."""
-        order, size = self.task.order(), self.batch_size
-        left = {n: order[n * size : (n + 1) * size] for n in range(self.batches) if n not in self.skip}
+        """The batches not yet finished, divided over the processes."""
         assert self.trainer is not None
+        order, size, finished = self.task.order(), self.batch_size, self._finished()
+        left = {n: order[n * size : (n + 1) * size] for n in range(self.batches) if n not in finished}
         share = Share(len(left), self.trainer.global_rank, self.trainer.world_size)
         return DataLoader(PromptBatches(self.task, left), batch_size=None, sampler=share)
+
+    def _finished(self) -> frozenset[int]:
+        """Numbers of the batches that every keeper of results has finished."""
+        assert self.trainer is not None
+        parts: list[Any] = [self.trainer.lightning_module, *self.trainer.callbacks]  # type: ignore[attr-defined]
+        finished = [part.finished_batches() for part in parts if isinstance(part, KeepsBatches)]
+        return frozenset.intersection(*finished) if finished else frozenset()
 
     def test_dataloader(self) -> DataLoader[PromptBatch]:
         """The same batches."""

@@ -1,5 +1,5 @@
-"""The one exception that reaches a user as a single line."""
+"""The exception that a user sees as one line."""
 
 
 class UserError(Exception):
-    """Bad input: the message says what is wrong, where, and what to do. `main` prints it without a traceback."""
+    """Bad input; the message says what is wrong, where, and what to do. The command prints it without a traceback."""

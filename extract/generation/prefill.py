@@ -9,7 +9,7 @@ from torch import Tensor
 
 from extract.attention import PreallocatedLayer, preallocated_cache
 from extract.generation.batching import Batch
-from extract.llm import CHUNK
+from extract.llm import PREFILL_CHUNK
 
 if TYPE_CHECKING:
     from transformers import DynamicCache, PreTrainedModel
@@ -19,7 +19,7 @@ SHORTEST_SHARED = 256
 """Fewest tokens of a common prefix that is reused: a shorter one costs less than copying its keys."""
 
 
-def prefill(model: "PreTrainedModel", batch: Batch, capacity: int, chunk: int | None = CHUNK) -> "DynamicCache":
+def prefill(model: "PreTrainedModel", batch: Batch, capacity: int, chunk: int | None = PREFILL_CHUNK) -> "DynamicCache":
     """KV cache of every prompt but its last token, right-aligned, with room for `capacity` tokens.
 
     Args:

@@ -1,4 +1,4 @@
-"""The frozen language model: what can be loaded, from where, and its identity."""
+"""The frozen language model: where it is, how it is loaded, which families are supported, its identity."""
 
 import lazy_loader
 

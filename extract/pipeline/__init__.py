@@ -1,4 +1,4 @@
-"""The extraction stage in Lightning: module, store-writing callback."""
+"""Extraction in Lightning: the module that scores heads, the callback that writes the store."""
 
 import lazy_loader
 

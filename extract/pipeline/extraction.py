@@ -1,4 +1,4 @@
-"""The extraction stage as a LightningModule: `lightning predict` runs it."""
+"""Extraction as a LightningModule: `lightning predict` runs it."""
 
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -12,7 +12,7 @@ from extract.tasks import PromptBatch
 
 @dataclass(frozen=True)
 class Extracted:
-    """What one batch gives: generations with scores (None for an empty batch), answers as text, their metrics."""
+    """Outcome of one batch: generations with scores (None for an empty batch), answers as text, their metrics."""
 
     decoded: Decoded | None
     answers: list[str]
@@ -20,7 +20,7 @@ class Extracted:
 
 
 class Extraction(LLMStage):
-    """Generate greedily and score every head at every step; a `ScoreWriter` callback keeps the rows.
+    """Generate greedily and score every head at every step; the `ScoreWriter` callback stores the rows.
 
     Args:
         llm: The frozen model (linked from the top-level `llm:`).
@@ -42,7 +42,7 @@ class Extraction(LLMStage):
         self.place_llm()
 
     def predict_step(self, batch: PromptBatch) -> Extracted:
-        """Rows of one batch."""
+        """Decode and evaluate one batch."""
         if not batch.samples:
             return Extracted(None, [], [])
         decoded = decode(self.llm, batch.samples, self.excluded)

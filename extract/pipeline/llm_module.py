@@ -1,4 +1,4 @@
-"""What every stage that runs the frozen model has in common."""
+"""Base class of the LightningModules that run the frozen model."""
 
 from lightning import LightningModule
 
@@ -7,7 +7,7 @@ from extract.llm import LLM
 
 
 class LLMStage(LightningModule):
-    """A LightningModule that runs the frozen model without owning it.
+    """LightningModule that runs the frozen model without registering it as a child.
 
     Args:
         llm: The frozen model; None where the config has none.

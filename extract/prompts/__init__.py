@@ -1,4 +1,4 @@
-"""Between text and tokens: token spans, chat templates, sentences, detokenisation."""
+"""From text to tokens and back: chat prompts, token spans, words and sentences, detokenization."""
 
 import lazy_loader
 

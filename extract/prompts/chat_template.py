@@ -1,37 +1,45 @@
-"""Prompts by chat template."""
+"""Chat prompts: system and user messages put into the model's chat template, and tokenized."""
 
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from extract.prompts.spans import Prompt, encode
+from extract.prompts.spans import TokenizedText, tokenize_with_offsets
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
 
-def render(
+def render_chat_prompt(
     tokenizer: "PreTrainedTokenizerBase",
     system: str,
     user: str,
     options: Mapping[str, Any] | None = None,
     opening: str = "",
     examples: Sequence[tuple[str, str]] = (),
-) -> Prompt:
-    """The prompt of one system and one user message, ready for the assistant's first token.
+) -> TokenizedText:
+    """Prompt of one system and one user message, ready for the assistant's first token.
 
     A chat template brings its own BOS, so none is added to it. A template without a system role (it raises, or leaves
     the text out) gets the system text at the head of the first user turn. Without a template the prompt is plain text.
-    `options` are the template's own, such as `enable_thinking`; `opening` is put into the assistant's mouth; `examples`
-    are earlier turns of user and assistant.
+
+    Args:
+        tokenizer: The model's tokenizer, with its chat template.
+        system: System message.
+        user: User message.
+        options: Options of the template, such as `enable_thinking`.
+        opening: First words of the assistant's answer.
+        examples: Earlier turns, (user, assistant) each: few-shot examples.
+
     """
     if not tokenizer.chat_template:
         turns = "".join(f"{asked}\n\nAnswer: {answered}\n\n" for asked, answered in examples)
         text = f"{system}\n\n{turns}{user}\n\nAnswer: {opening}".rstrip(" ")
-        return encode(tokenizer, text, special=True)
-    return encode(tokenizer, _chat(tokenizer, system, user, options or {}, examples) + opening, special=False)
+        return tokenize_with_offsets(tokenizer, text, special=True)
+    text = _apply_chat_template(tokenizer, system, user, options or {}, examples) + opening
+    return tokenize_with_offsets(tokenizer, text, special=False)
 
 
-def _chat(
+def _apply_chat_template(
     tokenizer: "PreTrainedTokenizerBase",
     system: str,
     user: str,
@@ -48,7 +56,7 @@ def _chat(
     turns = [{"role": "system", "content": system}, *turns]
     try:
         text = str(tokenizer.apply_chat_template(turns, tokenize=False, add_generation_prompt=True, **options))
-        if system.strip() in text:
+        if system.strip() in text:  # some templates drop a system message without an error
             return text
     except TemplateError:
         pass

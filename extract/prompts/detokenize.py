@@ -1,75 +1,87 @@
-"""Generated tokens as text, and the characters that each token stands for."""
+"""Text of tokens: decoded as a whole, and divided into the characters that each token adds."""
 
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from extract.prompts.spans import Prompt, Span
-
-if TYPE_CHECKING:
-    from transformers import PreTrainedTokenizerBase
-
-
-from typing import TYPE_CHECKING, Any
+from extract.prompts.spans import Span, TokenizedText
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
 
 PARTIAL = "\ufffd"
-"""What a decoder writes for a character whose bytes are not all there yet."""
+"""What a decoder writes for bytes that make up no character, such as those of a character still incomplete."""
 
 
-def spell(tokenizer: "PreTrainedTokenizerBase", ids: Sequence[int]) -> Prompt:
-    """The text of generated tokens, and each token's half-open character interval.
+def decode_text(tokenizer: "PreTrainedTokenizerBase", ids: Sequence[int], special: bool = False) -> str:
+    """Text of token ids; special tokens are left out unless `special` keeps them."""
+    return str(tokenizer.decode(list(ids), skip_special_tokens=not special, clean_up_tokenization_spaces=False))
 
-    Decoded prefix by prefix, which holds for any tokenizer; encoding the text again might give other tokens. A token
-    that ends within a character gets an empty interval at that character; the one that completes it has it.
+
+def decode_with_offsets(
+    tokenizer: "PreTrainedTokenizerBase", ids: Sequence[int], special: bool = False
+) -> TokenizedText:
+    """Text of token ids, and each token's half-open character interval; the intervals are adjacent.
+
+    A token's characters are those by which the decoded prefix grows with it, which holds for any tokenizer; encoding
+    the text again might give other tokens. A token that ends within a character gets an empty interval before that
+    character, and the token that completes the character gets it.
+
+    Args:
+        tokenizer: The tokenizer.
+        ids: Tokens.
+        special: Keep special tokens as text; otherwise their intervals are empty.
+
     """
     offsets, end = list[Span](), 0
+    start, origin, known = 0, 0, ""  # decoding begins at token `start`, character `origin`, with the text `known`
+    settled = 0  # the tokens before this one end with a complete character
     for count in range(1, len(ids) + 1):
-        text = read(tokenizer, ids[:count])
-        stop = len(text if count == len(ids) else text.rstrip(PARTIAL))
-        offsets.append((end, max(end, stop)))
-        end = max(end, stop)
-    return Prompt(read(tokenizer, ids), list(ids), offsets)
-
-
-def read(tokenizer: "PreTrainedTokenizerBase", ids: Sequence[int]) -> str:
-    """The text of generated tokens, special ones left out."""
-    return str(tokenizer.decode(list(ids), skip_special_tokens=True, clean_up_tokenization_spaces=False))
-
-
-def printable(text: str, keep: str = "") -> str:
-    """Text of data for a screen or a picture: control characters, but those to keep, become a mark."""
-    return "".join(letter if letter.isprintable() or letter in keep else PARTIAL for letter in text)
-
-
-def first_characters(spelled: Prompt) -> list[int]:
-    """Where each token's first character stands, space before it left out; of a token of space alone, its start."""
-    found = []
-    for start, end in spelled.offsets:
-        piece = spelled.text[start:end]
-        found.append(start + (len(piece) - len(piece.lstrip()) if piece.strip() else 0))
-    return found
-
-
-CONTEXT = 4
-"""Tokens before a token that its text may depend on: bytes of one character, or a space that the first word drops."""
+        text = decode_text(tokenizer, ids[start:count], special)
+        complete = count == len(ids) or not text.endswith(PARTIAL)
+        if complete and not text.startswith(known):  # bytes that make up no character changed the text before them
+            start, origin, known = 0, 0, ""
+            text = decode_text(tokenizer, ids[:count], special)
+        stop = max(end, origin + len(text if count == len(ids) else text.rstrip(PARTIAL)))
+        offsets.append((end, stop))
+        if complete and stop > end:
+            # A decoder may drop the space before its first word: one settled piece is decoded with what is new.
+            if piece := decode_text(tokenizer, ids[settled:count], special):
+                start, origin, known = settled, stop - len(piece), piece
+            settled = count
+        end = stop
+    return TokenizedText(decode_text(tokenizer, ids, special), list(ids), offsets)
 
 
 def token_texts(tokenizer: "PreTrainedTokenizerBase", ids: Sequence[int]) -> list[str]:
-    """The text that each token adds; joined they are the text of all, without bytes that make up no character.
+    """Text that each token adds, special tokens included; joined, the text of all tokens.
 
-    A token that ends within a character adds nothing, and the one that completes it adds the character.
+    A token that ends within a character adds nothing, and the token that completes the character adds it. Bytes that
+    make up no character are left out at the end.
     """
-    if not len(ids):
-        return []  # batch_decode takes an empty list for one empty text
-    windows = [list(ids[max(0, end - 1 - CONTEXT) : end]) for end in range(1, len(ids) + 1)]
-    options: dict[str, Any] = {"clean_up_tokenization_spaces": False}
-    with_it = tokenizer.batch_decode(windows, **options)
-    before = tokenizer.batch_decode([window[:-1] for window in windows], **options)
+    pieces = decode_with_offsets(tokenizer, ids, special=True).pieces()
+    return [*pieces[:-1], *(piece.rstrip(PARTIAL) for piece in pieces[-1:])]
+
+
+def printable(text: str, keep: str = "") -> str:
+    r"""Text of data for a terminal or a plot: control characters are replaced, except those in `keep`.
+
+    >>> printable("a\x1b[31mb\n", keep="\n")
+    'a�[31mb\n'
+
+    """
+    return "".join(letter if letter.isprintable() or letter in keep else PARTIAL for letter in text)
+
+
+def first_characters(decoded: TokenizedText) -> list[int]:
+    """Position of each token's first character, whitespace before it left out; of whitespace alone, its start.
+
+    >>> first_characters(TokenizedText("Hi  there ", ids=[7, 42, 1], offsets=[(0, 2), (2, 9), (9, 10)]))
+    [0, 4, 9]
+
+    """
     found = []
-    for whole, part in zip(with_it, before, strict=True):
-        known = part.rstrip("�")
-        found.append(whole.rstrip("�")[len(known) :] if whole.startswith(known) else whole)
+    for start, end in decoded.offsets:
+        piece = decoded.text[start:end]
+        found.append(start + (len(piece) - len(piece.lstrip()) if piece.strip() else 0))
     return found

@@ -1,4 +1,4 @@
-"""From texts to tokens: chat templates, and token spans found by character offsets."""
+"""Tokenized text: token ids with the characters that each covers, and token spans found by character offsets."""
 
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -14,36 +14,57 @@ Span = tuple[int, int]
 
 
 @dataclass(frozen=True)
-class Prompt:
-    """A rendered prompt: its text, its token ids, and each token's half-open character interval."""
+class TokenizedText:
+    """A text, its token ids, and each token's half-open character interval.
+
+    >>> text = TokenizedText("Hi there", ids=[7, 42], offsets=[(0, 2), (2, 8)])
+    >>> text.pieces()
+    ['Hi', ' there']
+
+    """
 
     text: str
     ids: list[int]
     offsets: list[Span]
 
+    def pieces(self) -> list[str]:
+        """The characters of each token."""
+        return [self.text[start:end] for start, end in self.offsets]
 
-def encode(tokenizer: "PreTrainedTokenizerBase", text: str, special: bool) -> Prompt:
-    """Tokenize `text` with offsets; `special` adds the tokenizer's own BOS, but no end token: the text goes on."""
+
+def tokenize_with_offsets(tokenizer: "PreTrainedTokenizerBase", text: str, special: bool) -> TokenizedText:
+    """Tokenize `text` with character offsets.
+
+    Args:
+        tokenizer: A fast tokenizer.
+        text: The text.
+        special: Add the tokenizer's own BOS; an end token is never added, since generation continues the text.
+
+    """
     encoded = tokenizer(text, add_special_tokens=special, return_offsets_mapping=True, verbose=False)
     ids, offsets = list(encoded["input_ids"]), [(int(a), int(b)) for a, b in encoded["offset_mapping"]]
     if special and ids[-1:] == [tokenizer.eos_token_id] and offsets[-1][0] == offsets[-1][1]:
         ids, offsets = ids[:-1], offsets[:-1]
-    return Prompt(text, ids, offsets)
+    return TokenizedText(text, ids, offsets)
 
 
-def locate(prompt: Prompt, text: str) -> Span:
-    """Token span of `text`, which must stand in the prompt exactly once.
+def find_token_span(prompt: TokenizedText, text: str) -> Span:
+    """Token span of `text`, which must occur in the prompt exactly once.
 
-    A token belongs to the span if it shares a character with it. Space around the text may share its tokens;
+    A token belongs to the span if it shares a character with it. Whitespace around the text may share its tokens;
     another character may not, since the span would then hold what is not part of the text.
 
     Raises:
-        UserError: the text is missing, stands there more than once, or shares a token with its surroundings.
+        UserError: the text is missing, occurs more than once, or shares a token with its surroundings.
+
+    >>> prompt = TokenizedText("Key: 7f3.", ids=[5, 9, 8, 2], offsets=[(0, 4), (4, 6), (6, 8), (8, 9)])
+    >>> find_token_span(prompt, "7f3")
+    (1, 3)
 
     """
     count = prompt.text.count(text)
     if count != 1:
-        raise UserError(f"'{text}' stands {count} times in its prompt instead of once: its tokens are ambiguous")
+        raise UserError(f"'{text}' occurs {count} times in its prompt instead of once: its tokens are ambiguous")
     start = prompt.text.index(text)
     end = start + len(text)
     first, stop = tokens_between(prompt, start, end)
@@ -55,11 +76,14 @@ def locate(prompt: Prompt, text: str) -> Span:
     return first, stop
 
 
-def tokens_between(prompt: Prompt, start: int, end: int) -> Span:
+def tokens_between(prompt: TokenizedText, start: int, end: int) -> Span:
     """Token span of the characters from `start` to `end`: every token that shares one of them.
 
     Raises:
         UserError: no token does.
+
+    >>> tokens_between(TokenizedText("Hi there", ids=[7, 42], offsets=[(0, 2), (2, 8)]), 3, 8)
+    (1, 2)
 
     """
     inside = [i for i, (a, b) in enumerate(prompt.offsets) if a < end and b > start]

@@ -1,10 +1,11 @@
 from .arrow_shards import check_shard as check_shard
-from .arrow_shards import matrix as matrix
+from .arrow_shards import column_matrix as column_matrix
 from .arrow_shards import read_shard as read_shard
-from .arrow_shards import vectors as vectors
+from .arrow_shards import vector_column as vector_column
 from .arrow_shards import write_shard as write_shard
 from .dataset_card import store_card as store_card
 from .manifest import FORMAT as FORMAT
+from .manifest import TABLES as TABLES
 from .manifest import finished_batches as finished_batches
 from .manifest import part_file as part_file
 from .manifest import read_manifest as read_manifest

@@ -1,4 +1,4 @@
-"""Arrow files that are whole or absent: written aside, synced, renamed, and known by their hash."""
+"""Arrow shards of a store: written atomically, read through memory maps, checked by their hash."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -12,7 +12,12 @@ from extract.utils import sha256, write_bytes
 
 
 def write_shard(path: Path, table: pa.Table) -> dict[str, Any]:
-    """Write a table as one Arrow stream with one chunk; returns its entry in the manifest."""
+    """Write a table as one Arrow stream with one chunk.
+
+    Returns:
+        Its entry in the manifest: file, rows, bytes, sha256.
+
+    """
     sink = pa.BufferOutputStream()
     with pa.ipc.new_stream(sink, table.schema) as writer:
         writer.write_table(table.combine_chunks(), max_chunksize=max(1, len(table)))
@@ -25,7 +30,7 @@ def _state(path: Path) -> dict[str, Any]:
 
 
 def check_shard(store: Path, entry: Mapping[str, Any]) -> str | None:
-    """What is wrong with a shard, if anything: Arrow itself reads a flipped byte or a lost tail without a word."""
+    """Damage of a shard in words, or None: Arrow itself reads a flipped byte or a lost tail without an error."""
     path = store / entry["file"]
     if not path.is_file():
         return f"{path} is missing"
@@ -41,14 +46,25 @@ def read_shard(path: Path) -> pa.Table:
     return pa.ipc.open_stream(pa.memory_map(str(path))).read_all()
 
 
-def vectors(values: NDArray[Any]) -> pa.Array:
-    """A 2-D array as an Arrow column of fixed-size lists."""
+def vector_column(values: NDArray[Any]) -> pa.Array:
+    """Arrow column of fixed-size lists, one a row of a 2-D array.
+
+    >>> vector_column(np.eye(2, dtype=np.int8)).to_pylist()
+    [[1, 0], [0, 1]]
+
+    """
     flat = pa.array(np.ascontiguousarray(values).reshape(-1))
     return pa.FixedSizeListArray.from_arrays(flat, values.shape[1])
 
 
-def matrix(column: pa.ChunkedArray) -> NDArray[Any]:
-    """The inverse of `vectors`, without copying: the rows stay in the memory map."""
+def column_matrix(column: pa.ChunkedArray) -> NDArray[Any]:
+    """2-D array of a column of fixed-size lists, without a copy: its rows stay in the memory map.
+
+    >>> column_matrix(pa.chunked_array([vector_column(np.eye(2, dtype=np.int8))]))
+    array([[1, 0],
+           [0, 1]], dtype=int8)
+
+    """
     if column.num_chunks == 0:
         return np.empty((0, column.type.list_size))
     width = column.type.list_size

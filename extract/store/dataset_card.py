@@ -1,42 +1,44 @@
-"""The dataset card of a score store: what the Hugging Face hub shows, and lets `datasets` open the shards."""
+"""Dataset card of a score store: README.md for the Hugging Face hub, with the config that `datasets` opens."""
 
 from typing import Any
 
-TABLES = {
-    "samples": "one row a prompt: its tokens, evidence spans, question, gold answer, answer and metrics",
-    "steps": "one row a generated token: final hidden state; Eq. 1, Eq. 2 and the most attended position of each head",
+CONTENTS = {
+    "samples": "one row a prompt: its tokens, evidence spans, question, gold answer, generated answer and metrics",
+    "steps": "one row a generated token: final hidden state; Eq. 1, Eq. 2 and most attended position of each head",
 }
 
 
 def store_card(manifest: dict[str, Any]) -> str:
-    """README.md of a complete store.
+    """Dataset card (README.md) of a finished store.
 
     Args:
-        manifest: The store's.
+        manifest: The store's manifest.
 
     """
     from huggingface_hub import DatasetCardData
 
     llm, task = manifest["llm"], manifest["task"]
-    files = [{"config_name": name, "data_files": f"{name}/*.arrow"} for name in TABLES]
+    files = [{"config_name": name, "data_files": f"{name}/*.arrow"} for name in CONTENTS]
     data = DatasetCardData(
         pretty_name=f"Retrieval scores of {llm['name']} on {task['class']}",
         tags=["attention", "retrieval-heads", "interpretability", "dynamic-retrieval-heads"],
         configs=files,
     )
     versions = ", ".join(f"{name} {version}" for name, version in manifest["versions"].items())
-    tables = "\n".join(f"| `{name}` | {manifest[name]:,} | {what} |" for name, what in TABLES.items())
+    tables = "\n".join(f"| `{name}` | {manifest[name]:,} | {what} |" for name, what in CONTENTS.items())
     return f"""---
 {data.to_yaml()}
 ---
 
 # Retrieval scores of {llm["name"]} on {task["class"]}
 
-For every generated token the model's final hidden state, and how each of its {llm["layers"]} × {llm["heads"]} attention
-heads scores: whether it copies from the evidence (Eq. 1 of *Retrieval Heads are Dynamic*, arXiv 2602.11162), and how
-much of its attention goes there (Eq. 2). Heads are numbered layer-major: `layer * {llm["heads"]} + index`.
+For every generated token: the model's final hidden state, and two scores of each of its
+{llm["layers"]} × {llm["heads"]} attention heads from *Retrieval Heads are Dynamic* (arXiv 2602.11162). The copy-paste
+score (Eq. 1) is 1 if the head's most attended token is in the evidence and equals the generated token, else 0; the
+reasoning score (Eq. 2) is the share of the head's attention on the evidence. Heads are numbered layer-major:
+`layer * {llm["heads"]} + index`.
 
-| table | rows | what |
+| table | rows | contents |
 |---|---|---|
 {tables}
 

@@ -1,4 +1,4 @@
-"""The manifest of a score store: what made it, its shards, and their hashes."""
+"""Manifest of a score store: the settings that made it, its shards, and their hashes."""
 
 import json
 from pathlib import Path
@@ -9,11 +9,13 @@ from extract.store.arrow_shards import check_shard
 from extract.utils import digest, write_bytes
 
 FORMAT = 2
+"""Version of the store's layout on disk."""
 TABLES = ("samples", "steps")
+"""Tables of a store, each a folder of shards."""
 
 
 def read_manifest(path: Path) -> dict[str, Any]:
-    """The manifest of a store folder, checked against its own hash.
+    """Read the manifest of a store folder and check it against its own hash.
 
     Raises:
         UserError: it is no JSON, of another format, or was edited.
@@ -40,19 +42,19 @@ def write_manifest(path: Path, manifest: dict[str, Any]) -> None:
 
 
 def part_file(path: Path, batch: int) -> Path:
-    """The record that a batch is whole, written after both of its shards."""
+    """File that marks a batch as finished, written after both of its shards."""
     return path / "parts" / f"{batch:06d}.json"
 
 
 def finished_batches(path: Path) -> dict[int, dict[str, Any]]:
-    """Manifest entries of the batches that an interrupted run finished; damaged ones are left out."""
+    """Manifest entries of the batches that an interrupted run finished, by batch number; damaged ones are left out."""
     finished = {}
     for file in sorted((path / "parts").glob("*.json")):
         try:
             part = json.loads(file.read_text())
-            whole = not any(check_shard(path, part[table]) for table in TABLES)
+            intact = not any(check_shard(path, part[table]) for table in TABLES)
         except (ValueError, KeyError, TypeError):
             continue
-        if whole:
+        if intact:
             finished[int(part["batch"])] = part
     return finished

@@ -1,4 +1,4 @@
-"""One sample of a score store, step by step, and tokens as pieces of text."""
+"""One sample of a score store, step by step."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -10,15 +10,16 @@ from numpy.typing import NDArray
 
 @dataclass(frozen=True)
 class Steps:
-    """A generation as the store keeps it. Row `t` belongs to the query that chose token `t`.
+    """Scores and hidden states of one generation, a row for each step. Row `t` is of the query that chose token `t`.
 
     Attributes:
         sample: The sample's row of the `samples` table: prompt tokens, evidence spans, answer, metrics.
         tokens: Generated tokens.
-        hidden: Final hidden state, which the LM head reads and a probe predicts from.
-        copy_paste: Eq. 1 of each head.
-        reasoning: Eq. 2 of each head; NaN for none.
-        looks: Most attended position of each head, counted in prompt and answer; None where the store keeps none.
+        hidden: Final hidden state: the LM head's input, from which a probe predicts.
+        copy_paste: Copy-paste score of each head (Eq. 1).
+        reasoning: Reasoning score of each head (Eq. 2), in [0, 1]; NaN where it is undefined.
+        argmax: Most attended key position of each head, counted over prompt and answer; None where the store keeps
+            none.
 
     """
 
@@ -34,5 +35,12 @@ class Steps:
         return len(self.tokens)
 
     def scoring(self, step: int) -> list[tuple[int, int]]:
-        """(layer, head) of the heads that copy at a step (Eq. 1)."""
+        """(layer, head) of the heads with copy-paste score 1 at a step (Eq. 1): its dynamic heads.
+
+        >>> heads = np.array([[[False, True], [True, False]]])  # one step, 2 layers × 2 heads
+        >>> tokens, hidden, reasoning = np.zeros(1, np.int32), np.zeros((1, 8)), np.zeros((1, 2, 2), np.float32)
+        >>> Steps({}, tokens, hidden, heads, reasoning, argmax=None).scoring(0)
+        [(0, 1), (1, 0)]
+
+        """
         return [(int(layer), int(head)) for layer, head in np.argwhere(self.copy_paste[step])]

@@ -1,4 +1,4 @@
-"""The score store: a folder of Arrow shards and a manifest that says what made them."""
+"""The score store: a folder of Arrow shards and a manifest of the settings that made them."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from extract.errors import UserError
 from extract.llm import LLMIdentity
-from extract.store.arrow_shards import check_shard, matrix, read_shard
+from extract.store.arrow_shards import check_shard, column_matrix, read_shard
 from extract.store.manifest import TABLES, read_manifest
 from extract.store.sample_steps import Steps
 
@@ -18,16 +18,24 @@ if TYPE_CHECKING:
 
 
 class ScoreStore:
-    """A complete score store, read through memory maps.
+    """Retrieval scores and hidden states of a finished extraction, read through memory maps.
 
-    `steps` rows: sample, step, token, hidden[hidden_size], copy_paste[heads] (Eq. 1), reasoning[heads] (Eq. 2),
-    argmax[heads] (most attended position, if kept). `samples` rows: sample, prompt tokens, evidence spans, task
-    fields, answer, metrics. Heads are layer-major: `layer * heads_per_layer + index`.
+    Table `steps`, one row a generated token: sample, step, token, hidden[hidden_size], copy_paste[heads] (Eq. 1),
+    reasoning[heads] (Eq. 2), argmax[heads] (most attended position, if kept). Table `samples`, one row a prompt:
+    sample, prompt tokens, evidence spans, task fields, answer, metrics. Heads are numbered layer-major:
+    `layer * heads_per_layer + index`.
 
     Args:
         path: The folder.
         verify: Compare every shard with its hash first (about 1.6 GiB/s).
-        task: Name of the config that would make such a store, for the message that there is none.
+        task: Config that makes such a store (`configs/extract/….yaml`), for the message that there is none.
+
+    Attributes:
+        identity: The LLM's name, weights hash and shape.
+        heads: Number of heads of all layers.
+        hidden_size: Width of the final hidden state.
+        fingerprint: Hash of all shards.
+        manifest: Every setting, versions, and the shards' hashes.
 
     Raises:
         UserError: no store there, an unfinished one, or one that was damaged or edited.
@@ -59,18 +67,18 @@ class ScoreStore:
                     raise UserError(f"score store is damaged: {wrong}; delete {self.path} and extract again")
 
     def tables(self, name: str) -> list[pa.Table]:
-        """The memory-mapped shards of `samples` or `steps`, in batch order."""
+        """Shards of `samples` or `steps`, memory-mapped, in batch order."""
         if name not in self._tables:
             files = (self.path / shard[name]["file"] for shard in self.manifest["shards"])
             self._tables[name] = [read_shard(file) for file in files]
         return self._tables[name]
 
     def vectors(self, column: str) -> list[NDArray[Any]]:
-        """A fixed-size-list column of `steps`: one zero-copy [rows, size] array for each shard."""
-        return [matrix(table[column]) for table in self.tables("steps")]
+        """A vector column of `steps`, such as `hidden`: one array [rows, size] for each shard, without a copy."""
+        return [column_matrix(table[column]) for table in self.tables("steps")]
 
     def scalars(self, column: str) -> NDArray[np.int64]:
-        """A number column of `steps`, all shards joined."""
+        """A number column of `steps`, such as `token`: an array [rows] of all shards."""
         return np.concatenate([table[column].to_numpy() for table in self.tables("steps")])
 
     def samples(self) -> pa.Table:
@@ -78,7 +86,7 @@ class ScoreStore:
         return pa.concat_tables(self.tables("samples"))
 
     def steps(self, sample: int) -> Steps:
-        """All steps of the sample of that number.
+        """Tokens, hidden states and scores of one sample, by its number.
 
         Raises:
             UserError: the store holds no such sample.
@@ -91,24 +99,27 @@ class ScoreStore:
             if not len(held):
                 continue
             shape = (len(rows), identity.layers, identity.heads)
-            part = steps.slice(int(rows[0]) if len(rows) else 0, len(rows))  # a sample's rows lie together
-            looks = matrix(part["argmax"]).reshape(shape) if "argmax" in part.column_names else None
+            part = steps.slice(int(rows[0]) if len(rows) else 0, len(rows))  # a sample's rows are adjacent
+            kept = "argmax" in part.column_names
             return Steps(
                 sample=samples.slice(int(held[0]), 1).to_pylist()[0],
                 tokens=part["token"].to_numpy(),
-                hidden=matrix(part["hidden"]),
-                copy_paste=matrix(part["copy_paste"]).reshape(shape) > 0,
-                reasoning=matrix(part["reasoning"]).reshape(shape),
-                argmax=looks,
+                hidden=column_matrix(part["hidden"]),
+                copy_paste=column_matrix(part["copy_paste"]).reshape(shape) > 0,
+                reasoning=column_matrix(part["reasoning"]).reshape(shape),
+                argmax=column_matrix(part["argmax"]).reshape(shape) if kept else None,
             )
         raise UserError(f"score store {self.path} holds no sample {sample}")
 
     def push_to_hub(self, repo: str, private: bool = False) -> str:
-        """Upload the store with its card as a dataset of the Hugging Face hub; its address there.
+        """Upload the store with its card as a dataset of the Hugging Face hub.
 
         Args:
-            repo: Name there, such as `user/scores`.
-            private: Whether a new repository is.
+            repo: Repository, such as `user/scores`.
+            private: Whether a new repository is private.
+
+        Returns:
+            The address of the upload.
 
         """
         from huggingface_hub import HfApi

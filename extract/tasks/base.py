@@ -1,4 +1,4 @@
-"""What a task is: numbered samples with a prompt, evidence spans and a grader."""
+"""Interface of a task: numbered samples with a prompt, the token spans of its evidence, and metrics of an answer."""
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass, field
@@ -12,16 +12,16 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Sample:
-    """One prompt, ready for the model.
+    """One tokenized prompt with its evidence and gold answer.
 
     Attributes:
         index: Number within the task; with the task's seed it determines everything else.
-        id: Names the sample's random part or its record in every store that holds it: two stores that share an id
-            share a sample, and a probe trained on one may not be evaluated on it in the other.
+        id: Identifies the sample's random part, or its record, across stores: two stores that share an id share a
+            sample, and a probe trained on it in one is not evaluated on it in the other.
         ids: Prompt tokens.
         evidence: Half-open token spans of the needle or of the supporting facts.
         budget: Most tokens to generate.
-        question, gold: What is asked and what a right answer holds.
+        question, gold: The question and the gold answer.
         forced: Tokens to score along instead of generated ones (teacher forcing); `budget` is their number.
         fields: Further columns of the store's `samples` table: numbers and strings, the same keys in every sample.
 
@@ -39,11 +39,20 @@ class Sample:
 
 
 class Task(ABC):
-    """A set of samples fixed by its settings and seed alone: batch size, processes and resuming change nothing."""
+    """A fixed set of samples and the metrics of their answers: subclass it to extract scores on another task.
+
+    A sample depends on the task's settings, its seed and the sample's number alone, so that batch size, number of
+    processes and resuming change nothing.
+    """
 
     @abstractmethod
     def prepare(self, llm: "LLM") -> None:
-        """Load what samples need (texts, tokenizer). Bad settings raise a UserError here."""
+        """Load what samples need (texts, tokenizer); called once, before anything else.
+
+        Raises:
+            UserError: the settings are wrong.
+
+        """
 
     @abstractmethod
     def __len__(self) -> int:
@@ -55,25 +64,25 @@ class Task(ABC):
 
     @abstractmethod
     def grade(self, sample: Sample, answer: str) -> dict[str, float]:
-        """Metrics of a generated answer."""
+        """Metrics of a generated answer, by name; the same names for every sample."""
 
     @abstractmethod
     def describe(self) -> dict[str, Any]:
         """Every setting that determines the samples, for the store's manifest."""
 
     def order(self) -> list[int]:
-        """Sample numbers in the order to run them; neighbours share a batch, so similar lengths belong together."""
+        """Sample numbers in the order to run them: neighbours share a batch, so that similar lengths come together."""
         return list(range(len(self)))
 
 
 @dataclass(frozen=True)
 class PromptBatch:
-    """Samples that run together. The batch's number names its shards, whichever process runs it.
+    """Samples that are decoded together.
 
     Attributes:
-        number: Position in the run's fixed list of batches.
+        number: Position in the run's fixed list of batches; it names the batch's files, whichever process runs it.
         samples: Empty for a process without any work.
-        task: Grades the answers.
+        task: Evaluates the answers.
 
     """
 

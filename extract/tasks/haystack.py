@@ -1,14 +1,19 @@
-"""Distracting text for needle tasks: a file, a folder, a hub dataset, or the prose of Python's own reference."""
+"""Haystacks: distracting text from a file, a folder, the hub or Python's reference, and excerpts of exact length."""
 
+import bisect
 import re
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from extract.errors import UserError
-from extract.prompts import SENTENCE_END
+from extract.prompts import SENTENCE_END, tokenize_with_offsets
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
 
 
 def load_haystack(source: str) -> str:
-    """The haystack text.
+    """Load the text of a haystack; runs of whitespace become one space.
 
     Args:
         source: `pydoc` (the language reference shipped with every CPython), a text file, a folder of `.txt`
@@ -16,6 +21,10 @@ def load_haystack(source: str) -> str:
 
     Raises:
         UserError: the source is missing or holds no sentence.
+
+    >>> text = load_haystack("pydoc")
+    >>> len(text) > 50_000, len(text.splitlines())
+    (True, 1)
 
     """
     if source == "pydoc":
@@ -26,7 +35,7 @@ def load_haystack(source: str) -> str:
         text = _files(Path(source).expanduser())
     text = " ".join(text.split())
     if not SENTENCE_END.search(text):
-        raise UserError(f"haystack '{source}': it holds no sentence; give a text of a few paragraphs at least")
+        raise UserError(f"haystack '{source}': it holds no sentence; give a text of at least a few paragraphs")
     return text
 
 
@@ -66,3 +75,58 @@ def _pydoc() -> str:
     paragraphs = (p for topic in sorted(topics) for p in re.split(r"\n\s*\n", topics[topic]))
     prose = (p for p in paragraphs if re.match(r"[A-Z]\w*[ ,]", p) and SENTENCE_END.search(p.rstrip()[-2:]))
     return "\n\n".join(dict.fromkeys(p for p in prose if "::=" not in p and "***" not in p))
+
+
+class Haystack:
+    """A text tokenized once, of which excerpts of exact length are cut.
+
+    Args:
+        text: The text.
+        tokenizer: The model's.
+
+    """
+
+    def __init__(self, text: str, tokenizer: "PreTrainedTokenizerBase") -> None:
+        self.text, self._tokenizer = text, tokenizer
+        self._token_ends = self._ends(text)
+        ends = [0, *(match.end() for match in SENTENCE_END.finditer(text))]
+        self._sentence_starts = [end + (text[end : end + 1] == " ") for end in ends[:-1]]
+
+    def _ends(self, text: str) -> list[int]:
+        """Last character of each token, exclusive."""
+        return [end for _, end in tokenize_with_offsets(self._tokenizer, text, special=False).offsets]
+
+    def excerpt(self, start: float, length: int) -> str:
+        """`length` tokens from a sentence on, repeated from the top where the text ends before.
+
+        Args:
+            start: Which sentence, as a share of all sentences in [0, 1).
+            length: Tokens.
+
+        """
+        first = self._sentence_starts[int(start * len(self._sentence_starts))]
+        token = bisect.bisect_right(self._token_ends, first)
+        text, left = self.text[first:], length
+        while left > len(self._token_ends) - token:
+            left -= len(self._token_ends) - token
+            text, first, token = f"{text} {self.text}", -len(text) - 1, 0
+        return text[: self._token_ends[token + left - 1] - first]
+
+    def insert(self, excerpt: str, needle: str, depth: float) -> str:
+        """The excerpt with the needle at the sentence end nearest before a depth, in percent of its tokens."""
+        ends = self._ends(excerpt)
+        count = round(len(ends) * depth / 100)
+        return insert_needle(excerpt, needle, limit=ends[count - 1] if count else 0)
+
+
+def insert_needle(context: str, needle: str, limit: int) -> str:
+    """The needle after the last sentence that ends at or before character `limit`; without one, at the beginning.
+
+    >>> insert_needle("One is one. Two is two.", "Hi.", limit=15)
+    'One is one. Hi. Two is two.'
+
+    """
+    ends = [match.end() for match in SENTENCE_END.finditer(context) if match.end() <= limit]
+    at = ends[-1] if ends else 0
+    parts = (context[:at].rstrip(), needle, context[at:].lstrip())
+    return " ".join(part for part in parts if part)

@@ -1,7 +1,7 @@
 from .distributed import on_rank_zero as on_rank_zero
-from .files import SUFFIX as SUFFIX
+from .files import TEMPORARY_SUFFIX as TEMPORARY_SUFFIX
+from .files import remove_temporary_files as remove_temporary_files
 from .files import sha256 as sha256
-from .files import sweep as sweep
 from .files import write_bytes as write_bytes
 from .run_record import command as command
 from .run_record import digest as digest

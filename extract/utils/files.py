@@ -1,4 +1,4 @@
-"""Files that are whole or absent: atomic writes, hashes, left-over temporary files."""
+"""Files that are complete or absent: atomic writes, hashes, left-over temporary files."""
 
 import hashlib
 import os
@@ -6,25 +6,30 @@ from pathlib import Path
 
 from extract.errors import UserError
 
+TEMPORARY_SUFFIX = ".tmp"
+"""Suffix of a file that is being written."""
+
 
 def sha256(path: Path) -> str:
-    """Hex digest of a file's bytes."""
+    """SHA-256 of a file's bytes, in hex."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def sweep(path: Path) -> None:
-    """Remove temporary files that a killed run left."""
-    for file in path.glob(f"**/*{SUFFIX}"):
+def remove_temporary_files(folder: Path) -> None:
+    """Remove temporary files that a killed run left in a folder or below it."""
+    for file in folder.glob(f"**/*{TEMPORARY_SUFFIX}"):
         file.unlink(missing_ok=True)
 
 
-SUFFIX = ".tmp"
-
-
 def write_bytes(path: Path, data: bytes) -> None:
-    """Put a whole file in place at once; on any failure nothing of it stays."""
-    temporary = path.with_name(path.name + SUFFIX)
+    """Write a file atomically: to a temporary name, synced, renamed.
+
+    Raises:
+        UserError: it cannot be written; nothing of it stays.
+
+    """
+    temporary = path.with_name(path.name + TEMPORARY_SUFFIX)
     try:
         with temporary.open("wb") as file:
             file.write(data)

@@ -16,7 +16,7 @@ from extract.generation import (
     full_view,
     masked_view,
 )
-from extract.prompts import Span, complete_sentence, first_characters, read, spell
+from extract.prompts import Span, complete_sentence_end, decode_text, decode_with_offsets, first_characters
 from extract.tasks import MultiHopQA
 from probe.rag.question import Question
 from probe.rag.strategies import RetrievalState, Retrieved, Strategy
@@ -72,7 +72,8 @@ class Settings:
     @classmethod
     def of(cls, task: MultiHopQA, mask: MaskMode, draft_length: int, retries: int, keeps: bool = True) -> "Settings":
         """With a task's length of answers, and its way to find them."""
-        return cls(mask, keeps, draft_length, task.budget, retries, task.opening, task.marker, task.answer_end)
+        form = task.answer_format
+        return cls(mask, keeps, draft_length, task.budget, retries, form.opening, form.marker, form.end)
 
     def answered(self, text: str) -> int | None:
         """The character of the text at which the answer is over; None where more may belong to it."""
@@ -103,10 +104,10 @@ class Stop:
 
     def end(self, tokens: Sequence[int]) -> int | None:
         """The character of the answer behind which nothing counts."""
-        text = read(self.tokenizer, [*self.said, *tokens])
+        text = decode_text(self.tokenizer, [*self.said, *tokens])
         ends = [self.settings.answered(text)]
         if self.sentence:
-            ends.append(complete_sentence(text, len(read(self.tokenizer, self.said).rstrip())))
+            ends.append(complete_sentence_end(text, len(decode_text(self.tokenizer, self.said).rstrip())))
         return min((end for end in ends if end is not None), default=None)
 
 
@@ -235,7 +236,7 @@ class Run:
         if self.trigger.own is not None and draft.tokens:
             paid = (yield Paid(tuple(draft.tokens), self.trigger.own)).tolist()
             self.weighed += len(draft.tokens)
-        said = spell(self.tokenizer, [*self.answer, *draft.tokens])
+        said = decode_with_offsets(self.tokenizer, [*self.answer, *draft.tokens])
         spent = frozenset(start for start, calls in self._calls.items() if calls >= self.settings.retries)
         drafted = Draft(said, len(self.answer), draft.entropies, paid)
         decision = self.trigger.decide(drafted, spent)
@@ -247,7 +248,7 @@ class Run:
 
     def _cut(self, tokens: list[int], end: int) -> list[int]:
         """The tokens whose first character stands before that of the text."""
-        places = first_characters(spell(self.tokenizer, tokens))
+        places = first_characters(decode_with_offsets(self.tokenizer, tokens))
         return [token for token, place in zip(tokens, places, strict=True) if place < end]
 
     def _retrieve(self, text: str) -> Generator[Request, LastQueryState, Retrieved]:
@@ -259,7 +260,7 @@ class Run:
         return self.strategy.retrieve(RetrievalState(self.question, seen, text, number))
 
     def _text(self, tokens: Sequence[int]) -> str:
-        return read(self.tokenizer, tokens)
+        return decode_text(self.tokenizer, tokens)
 
     @property
     def stuck(self) -> int:

@@ -31,5 +31,5 @@ class Question:
 
 def ask(task: MultiHopQA, without: MultiHopQA, number: int) -> Question:
     """The question of that number, from a task and from the same one without contexts."""
-    placed = task.placed(number)
+    placed = task.context_spans(number)
     return Question(task.sample(number), placed.context, placed.sentences, without.sample(number).ids)

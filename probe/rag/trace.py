@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from dataclasses import asdict
 from typing import Any
 
-from extract.prompts import read
+from extract.prompts import decode_text
 from probe.rag.loop import Round, Run
 
 
@@ -41,7 +41,7 @@ def _round(run: Run, round_: Round, heads_per_layer: int) -> dict[str, Any]:
 
 
 def _window(run: Run, start: int, end: int, ids: list[int]) -> dict[str, Any]:
-    return {"start": start, "end": end, "text": read(run.tokenizer, ids[start:end])}
+    return {"start": start, "end": end, "text": decode_text(run.tokenizer, ids[start:end])}
 
 
 def figures(run: Run) -> dict[str, float]:

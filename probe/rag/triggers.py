@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from extract.errors import UserError
-from extract.prompts import Prompt, Span, first_characters, sentences, words
+from extract.prompts import Span, TokenizedText, first_characters, sentence_spans, word_spans
 from probe.rag.content_words import Content, StopWords
 
 
@@ -22,7 +22,7 @@ class Draft:
 
     """
 
-    said: Prompt
+    said: TokenizedText
     first: int
     entropies: Sequence[float]
     paid: Sequence[float]
@@ -146,7 +146,7 @@ class EveryN(Trigger):
 
     def decide(self, draft: Draft, spent: frozenset[int]) -> TriggerDecision:
         """The first drafted sentence whose number is a multiple of n."""
-        numbers = {start: number for number, (start, _) in enumerate(sentences(draft.said.text))}
+        numbers = {start: number for number, (start, _) in enumerate(sentence_spans(draft.said.text))}
         found, hit, sentence = list[Word](), None, 0
         for (start, _), group in _by_sentence(draft):
             if hit is None and start not in spent and numbers[start] % self.n == 0:
@@ -176,13 +176,13 @@ def _by_sentence(draft: Draft) -> Iterator[tuple[Span, list[tuple[Span, list[int
     """Sentences that hold drafted words; of each, these words with their tokens, counted within the draft."""
     text, places = draft.said.text, first_characters(draft.said)
     tokens: dict[Span, list[int]] = {}
-    spans, at = words(text), 0
+    spans, at = word_spans(text), 0
     for token in range(draft.first, len(places)):
         while at < len(spans) and spans[at][1] <= places[token]:
             at += 1
         if at < len(spans) and spans[at][0] <= places[token]:
             tokens.setdefault(spans[at], []).append(token - draft.first)
-    for start, end in sentences(text):
+    for start, end in sentence_spans(text):
         group = [(span, mine) for span, mine in tokens.items() if start <= span[0] < end]
         if group:
             yield (start, end), group

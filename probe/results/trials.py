@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from extract.errors import UserError
-from extract.utils import digest, first_difference, sweep, write_bytes
+from extract.utils import digest, first_difference, remove_temporary_files, write_bytes
 
 Trial = dict[str, Any]
 """One generation: sample, condition, metrics. Plain values, the same keys in all trials of a run."""
@@ -36,7 +36,7 @@ class Trials:
             raise UserError(f"{self.folder} holds JSON files of something else; choose another folder for `trials`")
         else:
             self._begin(file, config)
-        sweep(self.folder)
+        remove_temporary_files(self.folder)
         return sorted(int(path.stem) for path in self._files())
 
     def _begin(self, file: Path, config: dict[str, Any]) -> None:

@@ -12,7 +12,7 @@ from torch import Tensor
 import probe
 from extract.generation import ContextMaskedLLM, MaskMode
 from extract.llm import LLM
-from extract.tasks import MultiHopQA
+from extract.tasks import MultiHopQA, QuestionTexts
 from extract.tasks.sources.synthetic import SyntheticQA
 from probe.rag import RIND
 from probe.rag.loop import Run, Settings, run_together
@@ -27,7 +27,7 @@ WINDOWS = Windows(k=4, gap=4, width=12)
 
 def main(checkpoint: str, count: int) -> None:
     """How many runs equal the reference in tokens and windows, by mask."""
-    llm, task = LLM(), MultiHopQA(SyntheticQA(count, seed=7, decoys=0), budget=24, examples=[])
+    llm, task = LLM(), MultiHopQA(SyntheticQA(count, seed=7, decoys=0), budget=24, texts=QuestionTexts(examples=[]))
     task.prepare(llm)
     bare, trained = task.without_context(), probe.load(checkpoint, llm=llm.identity)
     assert isinstance(trained, probe.ProbeRegressor)

@@ -14,7 +14,7 @@ from datamodules.columns import Shards
 from datamodules.samplers import EpochShare, Share
 from datamodules.splits import SPLITS
 from extract.errors import UserError
-from extract.store import matrix
+from extract.store import column_matrix
 from tests.helpers.stores import make_store
 
 
@@ -80,8 +80,8 @@ def opened(store: Path, **settings: object) -> ScoreRows:
 def test_every_batch_pairs_a_state_with_the_scores_offset_steps_later(tmp_path: Path, offset: int, target: str) -> None:
     rows = opened(make_store(tmp_path / "s"), offset=offset, target=target, batch_size=7)
     table = rows.store.tables("steps")
-    hidden = np.concatenate([matrix(t["hidden"]) for t in table])
-    scores = np.concatenate([matrix(t[target]) for t in table])
+    hidden = np.concatenate([column_matrix(t["hidden"]) for t in table])
+    scores = np.concatenate([column_matrix(t[target]) for t in table])
     sample = rows.store.scalars("sample")
     step = rows.store.scalars("step")
     where = {tuple(h): i for i, h in enumerate(hidden)}

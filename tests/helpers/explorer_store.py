@@ -1,4 +1,4 @@
-"""A made-up score store with everything that the explorer shows: prompts, evidence, looks."""
+"""A synthetic score store with everything that the explorer shows: prompts, evidence, argmax positions."""
 
 from pathlib import Path
 from typing import Any
@@ -7,13 +7,13 @@ import numpy as np
 import pyarrow as pa
 
 from extract.llm import LLM, LLMIdentity
-from extract.store import FORMAT, vectors, write_manifest, write_shard
+from extract.store import FORMAT, vector_column, write_manifest, write_shard
 from extract.utils import digest
 
 NEEDLE = "The magic word is <script>document.title='run'</script>."
 
 
-def told_store(
+def explorer_store(
     path: Path,
     llm: LLM,
     layers: int = 3,
@@ -21,11 +21,12 @@ def told_store(
     prompt: int = 60,
     steps: int = 12,
     samples: int = 12,
-    bar: float = 2,
+    threshold: float = 2,
 ) -> Path:
-    """Samples of `prompt` tokens or a few more, with a needle that would like to be a script.
+    """Write a store of samples of `prompt` tokens or a few more, whose needle contains a script tag.
 
-    A head copies where a random map of the hidden state passes `bar`: 4 gives some forty of 1,024 heads a step.
+    A head's Eq. 1 score is 1 where a random linear map of the hidden state exceeds `threshold`: 4 gives about forty of
+    1,024 heads a step.
     """
     identity = LLMIdentity(llm.name, f"sha256:{layers * heads:064d}", layers, heads, 8, "float32")
     rng, tokenizer = np.random.default_rng(0), llm.tokenizer
@@ -36,7 +37,13 @@ def told_store(
     span = [len(before), len(before) + len(needle)]
     rows: list[dict[str, Any]] = [
         {
-            **{"sample": number, "id": f"told:{number}", "prompt": ids, "evidence": [span], "question": "What is it?"},
+            **{
+                "sample": number,
+                "id": f"explorer:{number}",
+                "prompt": ids,
+                "evidence": [span],
+                "question": "What is it?",
+            },
             **{"gold": "<script>", "answer": NEEDLE, "steps": steps, "unscored": 0, "accuracy": 1.0, "rouge_l": 0.5},
         }
         for number in range(samples)
@@ -48,10 +55,10 @@ def told_store(
         "sample": pa.array(np.repeat(np.arange(samples), steps)),
         "step": pa.array(np.tile(np.arange(steps), samples).astype(np.int32)),
         "token": pa.array(np.resize(needle, total).astype(np.int32)),
-        "hidden": vectors(hidden),
-        "copy_paste": vectors((logits > bar).astype(np.uint8)),
-        "reasoning": vectors((1 / (1 + np.exp(-logits))).astype(np.float32)),
-        "argmax": vectors(rng.integers(0, len(ids), size=(total, width)).astype(np.int32)),
+        "hidden": vector_column(hidden),
+        "copy_paste": vector_column((logits > threshold).astype(np.uint8)),
+        "reasoning": vector_column((1 / (1 + np.exp(-logits))).astype(np.float32)),
+        "argmax": vector_column(rng.integers(0, len(ids), size=(total, width)).astype(np.int32)),
     }
     for table in ("samples", "steps"):
         (path / table).mkdir(parents=True)

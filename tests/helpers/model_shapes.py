@@ -1,4 +1,4 @@
-"""Shapes of the shipped LLMs, as their configs on the hub have them, and what they need in memory."""
+"""Shapes of the shipped LLMs, as in their configs on the hub, and their memory."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -16,14 +16,14 @@ LLAMA3_ROPE = {
 
 @dataclass(frozen=True)
 class Shape:
-    """A model of transformers: the name of its class, its config, and what is made smaller for a tiny one."""
+    """A model of transformers: the name of its class, its config, and the settings of a tiny one."""
 
     kind: str
     options: dict[str, Any]
     smaller: dict[str, Any]
 
     def config(self, **changes: Any) -> Any:
-        """Its config, as `changes` have it."""
+        """Its config, with `changes`."""
         import transformers
 
         return getattr(transformers, f"{self.kind}Config")(**{**self.options, **changes})
@@ -37,14 +37,14 @@ class Shape:
         return sum(weight.numel() for weight in model.parameters())
 
     def cache_bytes(self, tokens: int) -> int:
-        """Keys and values of a prompt in 16 bits."""
+        """Bytes of the KV cache of so many tokens, in 16 bits."""
         config = self.config()
         size = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
         return int(2 * config.num_hidden_layers * config.num_key_value_heads * size * 2 * tokens)
 
 
 def shape(kind: str, layers: int, heads: int, kv_heads: int, hidden: int, **options: Any) -> Shape:
-    """A shape, and the same with heads of 8 numbers in two layers."""
+    """A shape, and what makes it small: two layers, heads of width 8."""
     sizes = {"num_hidden_layers": layers, "num_attention_heads": heads, "num_key_value_heads": kv_heads}
     tokens = {"bos_token_id": 1, "eos_token_id": 2, "pad_token_id": 2}
     smaller = {"num_hidden_layers": 2, "hidden_size": heads * 8, "intermediate_size": 64, "vocab_size": 512, **tokens}

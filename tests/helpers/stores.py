@@ -7,7 +7,7 @@ import numpy as np
 import pyarrow as pa
 
 from extract.llm import LLMIdentity
-from extract.store import FORMAT, vectors, write_manifest, write_shard
+from extract.store import FORMAT, vector_column, write_manifest, write_shard
 from extract.store.manifest import TABLES
 from extract.utils import digest
 
@@ -64,9 +64,9 @@ def _tables(rng: np.random.Generator, members: Any, weights: Any, ids: str) -> d
             "sample": pa.array(np.repeat(members, lengths)),
             "step": pa.array(np.concatenate([np.arange(n) for n in lengths]).astype(np.int32)),
             "token": pa.array(rng.integers(0, 9, size=rows).astype(np.int32)),
-            "hidden": vectors(hidden),
-            "copy_paste": vectors((logits > 1).astype(np.uint8)),
-            "reasoning": vectors(reasoning),
+            "hidden": vector_column(hidden),
+            "copy_paste": vector_column((logits > 1).astype(np.uint8)),
+            "reasoning": vector_column(reasoning),
         }
     )
     samples = pa.table({"sample": pa.array(members), "id": pa.array([ids.format(member) for member in members])})

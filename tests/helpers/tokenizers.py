@@ -41,7 +41,7 @@ def byte_level_prefixed() -> Tokenizer:
 
 
 def sentencepiece() -> Tokenizer:
-    """As Llama-2's: a space before the text, spaces within tokens, bytes for what is in no token."""
+    """As Llama-2's: a space before the text, spaces within tokens, bytes for characters outside the vocabulary."""
     return _metaspace(models.BPE(unk_token="<unk>", byte_fallback=True, fuse_unk=True), whole=True)
 
 
@@ -88,7 +88,7 @@ KINDS: dict[str, Callable[[], Tokenizer]] = {
 
 
 def fast(made: Tokenizer, template: str | None = None) -> PreTrainedTokenizerFast:
-    """As transformers hands it out: it puts a BOS before a text of its own accord."""
+    """As a fast tokenizer of transformers, which adds a BOS before a text."""
     made.add_special_tokens([AddedToken(token, special=True) for token in SPECIAL])
     bos = [(BOS, made.token_to_id(BOS))]
     begin = processors.TemplateProcessing(single=f"{BOS} $A", pair=f"{BOS} $A $B", special_tokens=bos)

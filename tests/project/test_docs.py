@@ -40,7 +40,7 @@ def demo(tmp_path_factory: pytest.TempPathFactory) -> Path:
     callbacks = yaml.safe_load((ROOT / "configs/demo/probe.yaml").read_text())["trainer"]["callbacks"]
     callbacks[0]["init_args"]["dirpath"] = str(folder / "ckpts" / "demo")
     where = ["--store", str(folder / "stores" / "demo-niah"), "--trainer.default_root_dir", str(folder / "runs")]
-    few = ["-c", "configs/extract/niah.yaml", "-c", "tests/configs/tiny_told.yaml"]
+    few = ["-c", "configs/extract/niah.yaml", "-c", "tests/configs/tiny_docs.yaml"]
     assert main(["predict", *few, *where]) == 0
     small = ["--trainer.max_epochs", "8", "--model.init_args.hidden", "[64]", "--trainer.logger", "false"]
     assert main(["fit", "-c", "configs/probe.yaml", *where, *small, "--trainer.callbacks", str(callbacks[:1])]) == 0

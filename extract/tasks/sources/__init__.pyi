@@ -1,4 +1,11 @@
-from .base import Loaded as Loaded
-from .base import Passage as Passage
-from .base import Record as Record
 from .base import Source as Source
+from .hotpotqa import HotpotQA as HotpotQA
+from .hotpotqa import HubHotpotQA as HubHotpotQA
+from .jsonl import JsonLines as JsonLines
+from .reading import existing_files as existing_files
+from .reading import file_hashes as file_hashes
+from .records import LoadedRecords as LoadedRecords
+from .records import Passage as Passage
+from .records import Record as Record
+from .records import join_sentences as join_sentences
+from .synthetic import SyntheticQA as SyntheticQA

@@ -1,23 +1,25 @@
-"""HotpotQA and what shares its shape (2WikiMultihopQA, MuSiQue converted to it): files, or the hub dataset."""
+"""HotpotQA, and datasets of its format (2WikiMultihopQA, MuSiQue converted to it): files, or the hub dataset."""
 
 from collections.abc import Iterable
 from typing import Any
 
 from extract.errors import UserError
-from extract.prompts import Span
-from extract.tasks.sources.base import Loaded, Passage, Record, Source, hashes, parse, paths, read, text_of
+from extract.tasks.sources.base import Source
+from extract.tasks.sources.reading import existing_files, file_hashes, parse_json, read_text, required_text
+from extract.tasks.sources.records import LoadedRecords, Record, join_sentences
 
 Paragraphs = list[tuple[str, list[str]]]
 """Titles with their sentences."""
 
 
 class HotpotQA(Source):
-    """JSON files of the official shape: a list of records with `_id`, `question`, `answer`, `context` and facts.
+    """HotpotQA (Yang et al. 2018) from JSON files of the official format.
 
-    Flaws of real files are met so: a paragraph that stands there twice with the same words is used once; a record is
-    left out, by id, if a supporting fact names a missing title, a sentence beyond its paragraph, an empty sentence, or
-    a title that two different paragraphs bear, since its evidence would be incomplete or ambiguous; so is the second
-    record of one id.
+    A file is a list of records with `_id`, `question`, `answer`, `context` (`[title, [sentence, …]]` each) and
+    `supporting_facts` (`[title, sentence index]` each). Flaws of the published files: a paragraph that is repeated
+    with the same words is used once. A record is left out, by id, if a supporting fact names a missing title, a
+    sentence beyond its paragraph, an empty sentence, or a title of two different paragraphs, since its evidence would
+    be incomplete or ambiguous; the second record of one id is left out, too.
 
     Args:
         files: One file, or several.
@@ -27,18 +29,20 @@ class HotpotQA(Source):
     def __init__(self, files: str | list[str]) -> None:
         self.files = files
 
-    def load(self) -> Loaded:
+    def load(self) -> LoadedRecords:
         """The records of all files, in order."""
-        listed = ((str(path), parse(read(path), f"task source: {path}")) for path in paths(self.files))
-        return collect(record for where, content in listed for record in _records(content, where))
+        listed = (
+            (str(path), parse_json(read_text(path), f"task source: {path}")) for path in existing_files(self.files)
+        )
+        return usable_records(record for where, content in listed for record in _records(content, where))
 
     def describe(self) -> dict[str, Any]:
         """Hashes of the files."""
-        return {"class": "HotpotQA", "files": hashes(paths(self.files))}
+        return {"class": "HotpotQA", "files": file_hashes(existing_files(self.files))}
 
 
 class HubHotpotQA(Source):
-    """The Hugging Face dataset, whose records hold columns of titles and sentences.
+    """HotpotQA from the Hugging Face hub, whose records hold columns of titles and sentences.
 
     Args:
         name, config, split, revision: As `datasets.load_dataset` takes them.
@@ -54,7 +58,7 @@ class HubHotpotQA(Source):
     ) -> None:
         self.name, self.config, self.split, self.revision = name, config, split, revision
 
-    def load(self) -> Loaded:
+    def load(self) -> LoadedRecords:
         """The split's records."""
         import datasets
 
@@ -63,7 +67,9 @@ class HubHotpotQA(Source):
         except Exception as error:  # hub, cache and format failures share no base class
             reason = " ".join(str(error).split())[:160]
             raise UserError(f"task source: dataset '{self.name}' cannot be loaded ({reason})") from error
-        return collect((f"{self.name} {self.split}, record {n}", official(row)) for n, row in enumerate(rows))
+        return usable_records(
+            (f"{self.name} {self.split}, record {n}", official_record(row)) for n, row in enumerate(rows)
+        )
 
     def describe(self) -> dict[str, Any]:
         """The dataset's name and version."""
@@ -71,8 +77,14 @@ class HubHotpotQA(Source):
         return {"class": "HubHotpotQA", **{name: getattr(self, name) for name in names}}
 
 
-def official(row: dict[str, Any]) -> dict[str, Any]:
-    """A hub record in the official shape."""
+def official_record(row: dict[str, Any]) -> dict[str, Any]:
+    """A hub record in the official format.
+
+    >>> row = {"id": "q1", "context": {"title": ["Ada"], "sentences": [["Ada sings."]]}}
+    >>> official_record(row | {"supporting_facts": {"title": ["Ada"], "sent_id": [0]}})["context"]
+    [['Ada', ['Ada sings.']]]
+
+    """
     context, facts = row.get("context"), row.get("supporting_facts")
     if not isinstance(context, dict) or not isinstance(facts, dict):
         return row
@@ -86,17 +98,22 @@ def official(row: dict[str, Any]) -> dict[str, Any]:
 
 def _records(content: Any, where: str) -> Iterable[tuple[str, Any]]:
     if not isinstance(content, list) or not content:
-        raise UserError(f"task source: {where} holds no list of records (HotpotQA's shape)")
+        raise UserError(f"task source: {where} holds no list of records (HotpotQA's format)")
     return ((f"task source: {where}, record {number}", record) for number, record in enumerate(content))
 
 
-def collect(records: Iterable[tuple[str, Any]]) -> Loaded:
-    """Usable records; the others by reason."""
-    loaded, seen = Loaded(), set()
+def usable_records(records: Iterable[tuple[str, Any]]) -> LoadedRecords:
+    """Records of the official format whose evidence is exactly known; the others by reason.
+
+    Args:
+        records: Each with a name of its place, for messages.
+
+    """
+    loaded, seen = LoadedRecords(), set()
     for where, raw in records:
-        name = text_of(raw, "_id", where)
+        name = required_text(raw, "_id", where)
         if name in seen:
-            loaded.refuse("repeated id", name)
+            loaded.reject("repeated id", name)
             continue
         seen.add(name)
         if record := _record(raw, name, f"{where} ({name})", loaded):
@@ -104,17 +121,19 @@ def collect(records: Iterable[tuple[str, Any]]) -> Loaded:
     return loaded
 
 
-def _record(raw: dict[str, Any], name: str, where: str, loaded: Loaded) -> Record | None:
-    question, answer = text_of(raw, "question", where), text_of(raw, "answer", where)
+def _record(raw: dict[str, Any], name: str, where: str, loaded: LoadedRecords) -> Record | None:
+    question, answer = required_text(raw, "question", where), required_text(raw, "answer", where)
     stated = _paragraphs(raw, where)
     paragraphs = list(dict.fromkeys((title, tuple(sentences)) for title, sentences in stated))
     if len(paragraphs) < len(stated):
         loaded.repair("repeated paragraph used once", name)
     facts = _facts(raw, where)
     if reason := _flaw(paragraphs, facts):
-        loaded.refuse(reason, name)
+        loaded.reject(reason, name)
         return None
-    passages = tuple(passage(title, sentences, [i for t, i in facts if t == title]) for title, sentences in paragraphs)
+    passages = tuple(
+        join_sentences(title, sentences, [i for t, i in facts if t == title]) for title, sentences in paragraphs
+    )
     kind, level = str(raw.get("type", "")), str(raw.get("level", ""))
     return Record(name, question, answer, tuple(p for p in passages if p.text), kind, level)
 
@@ -153,26 +172,13 @@ def _flaw(paragraphs: list[tuple[str, tuple[str, ...]]], facts: list[tuple[str, 
     if not facts:
         return "no supporting fact"
     for title, index in facts:
-        bearers = [sentences for name, sentences in paragraphs if name == title]
-        if not bearers:
+        paragraphs_of_title = [sentences for name, sentences in paragraphs if name == title]
+        if not paragraphs_of_title:
             return "supporting fact names a missing title"
-        if len(bearers) > 1:
+        if len(paragraphs_of_title) > 1:
             return "supporting fact names a title of two paragraphs"
-        if not 0 <= index < len(bearers[0]):
+        if not 0 <= index < len(paragraphs_of_title[0]):
             return "supporting fact's sentence index is out of range"
-        if not bearers[0][index]:
+        if not paragraphs_of_title[0][index]:
             return "supporting fact is an empty sentence"
     return None
-
-
-def passage(title: str, sentences: Iterable[str], facts: Iterable[int]) -> Passage:
-    """Sentences joined by single spaces, and the character intervals of those that are facts."""
-    wanted, text, evidence = set(facts), "", list[Span]()
-    for number, sentence in enumerate(sentences):
-        if not sentence:
-            continue
-        start = len(text) + bool(text)
-        text = f"{text} {sentence}" if text else sentence
-        if number in wanted:
-            evidence.append((start, len(text)))
-    return Passage(title, text, tuple(evidence))

@@ -1,4 +1,4 @@
-"""Any task with evidence: one JSON object a line."""
+"""Questions of your own with marked evidence: one JSON object a line."""
 
 from itertools import pairwise
 from pathlib import Path
@@ -6,17 +6,19 @@ from typing import Any
 
 from extract.errors import UserError
 from extract.prompts import Span
-from extract.tasks.sources.base import Loaded, Passage, Record, Source, hashes, parse, paths, read, text_of
+from extract.tasks.sources.base import Source
+from extract.tasks.sources.reading import existing_files, file_hashes, parse_json, read_text, required_text
+from extract.tasks.sources.records import LoadedRecords, Passage, Record
 
-BREAK = "\n\n"
+BLANK_LINE = "\n\n"
 
 
 class JsonLines(Source):
-    """Lines of `{"id", "question", "answer", "context", "evidence": [[start, end], …]}`.
+    """Questions from JSON Lines: `{"id", "question", "answer", "context", "evidence": [[start, end], …]}`.
 
     `context` is text; `evidence` holds half-open character intervals of it, counted in Unicode code points. The
     context goes into the prompt as it is; its blank lines divide it into passages, the units that may be cut. `kind`
-    and `level` may stand beside.
+    and `level` are optional.
 
     Args:
         files: One file, or several.
@@ -26,13 +28,13 @@ class JsonLines(Source):
     def __init__(self, files: str | list[str]) -> None:
         self.files = files
 
-    def load(self) -> Loaded:
+    def load(self) -> LoadedRecords:
         """The records of all files, in order."""
-        loaded, seen = Loaded(), set()
-        for path in paths(self.files):
+        loaded, seen = LoadedRecords(), set()
+        for path in existing_files(self.files):
             for record in _records(path):
                 if record.id in seen:
-                    loaded.refuse("repeated id", record.id)
+                    loaded.reject("repeated id", record.id)
                 else:
                     loaded.records.append(record)
                 seen.add(record.id)
@@ -40,22 +42,22 @@ class JsonLines(Source):
 
     def describe(self) -> dict[str, Any]:
         """Hashes of the files."""
-        return {"class": "JsonLines", "files": hashes(paths(self.files))}
+        return {"class": "JsonLines", "files": file_hashes(existing_files(self.files))}
 
 
 def _records(path: Path) -> list[Record]:
-    lines = [(number, line) for number, line in enumerate(read(path).split("\n"), start=1) if line.strip()]
+    lines = [(number, line) for number, line in enumerate(read_text(path).split("\n"), start=1) if line.strip()]
     if not lines:
         raise UserError(f"task source: {path} is empty")
     located = ((f"task source: {path}, line {number}", line) for number, line in lines)
-    return [_record(parse(line, where), where) for where, line in located]
+    return [_record(parse_json(line, where), where) for where, line in located]
 
 
 def _record(raw: Any, where: str) -> Record:
-    name, question, answer = (text_of(raw, key, where) for key in ("id", "question", "answer"))
-    text_of(raw, "context", where)
+    name, question, answer = (required_text(raw, key, where) for key in ("id", "question", "answer"))
+    required_text(raw, "context", where)
     context: str = raw["context"]
-    passages = split(context, _evidence(raw, context, f"{where} ({name})"))
+    passages = split_passages(context, _evidence(raw, context, f"{where} ({name})"))
     return Record(name, question, answer, passages, str(raw.get("kind", "")), str(raw.get("level", "")))
 
 
@@ -68,20 +70,26 @@ def _evidence(raw: dict[str, Any], context: str, where: str) -> list[Span]:
             raise UserError(f"{where}: evidence {span} is no [start, end] of characters")
         start, end = span
         if not 0 <= start < end <= len(context):
-            raise UserError(f"{where}: evidence {span} does not lie in the context of {len(context)} characters")
+            raise UserError(f"{where}: evidence {span} is not within the context of {len(context)} characters")
         if not context[start:end].strip():
             raise UserError(f"{where}: evidence {span} holds nothing but space")
     return sorted((start, end) for start, end in spans)
 
 
-def split(context: str, evidence: list[Span]) -> tuple[Passage, ...]:
-    """Passages between blank lines that no evidence crosses; joined by blank lines they are the context again."""
-    breaks, at = [], context.find(BREAK)
+def split_passages(context: str, evidence: list[Span]) -> tuple[Passage, ...]:
+    """Passages between blank lines that no evidence crosses; joined by blank lines they are the context again.
+
+    >>> context = "Ada sings." + BLANK_LINE + "Bo left."
+    >>> [passage.text for passage in split_passages(context, evidence=[(0, 10)])]
+    ['Ada sings.', 'Bo left.']
+
+    """
+    breaks, at = [], context.find(BLANK_LINE)
     while at >= 0:
-        if not any(start < at + len(BREAK) and end > at for start, end in evidence):
+        if not any(start < at + len(BLANK_LINE) and end > at for start, end in evidence):
             breaks.append(at)
-        at = context.find(BREAK, at + len(BREAK))
-    bounds = [(a + len(BREAK), b) for a, b in pairwise([-len(BREAK), *breaks, len(context)])]
+        at = context.find(BLANK_LINE, at + len(BLANK_LINE))
+    bounds = [(a + len(BLANK_LINE), b) for a, b in pairwise([-len(BLANK_LINE), *breaks, len(context)])]
     return tuple(
         Passage("", context[low:high], tuple((a - low, b - low) for a, b in evidence if low <= a and b <= high))
         for low, high in bounds

@@ -1,11 +1,11 @@
-"""Two-hop questions about a world that does not exist: the embedded counterpart of HotpotQA."""
+"""Synthetic two-hop questions about invented people and places: HotpotQA's counterpart that needs no download."""
 
 import random
 from typing import Any
 
 from extract.errors import UserError
-from extract.tasks.sources.base import Loaded, Passage, Record, Source
-from extract.tasks.sources.hotpotqa import passage
+from extract.tasks.sources.base import Source
+from extract.tasks.sources.records import LoadedRecords, Passage, Record, join_sentences
 
 HEADS = """
 Ash Birch Black Bright Cold Crow Deep Elm Fair Fern Fox Gold Grey Hart Hazel High Iron Lake Long Moss Oak Old Pine
@@ -25,34 +25,36 @@ EVENTS = ("was born", "lives", "works", "went to school", "got married")
 
 
 class SyntheticQA(Source):
-    """Seeded two-hop questions with exact supporting facts.
+    """Synthetic two-hop questions with exact supporting facts.
 
-    Somebody did something in a town, the town lies in a province, and the province is asked for: each fact stands in
-    a passage of its own, among passages of the same make about other people and other towns. All names are invented
-    for one record, so that nothing but its context answers it.
+    Somebody did something in a town, the town is in a province, and the province is asked for. The two facts are in
+    separate passages, among distractor passages of the same form about other people and towns. All names are invented
+    for one record, so that only its context answers it.
 
     Args:
         count: Number of records.
-        seed: With a record's number it fixes the record.
-        decoys: Other people in the context, each with a town and a province.
+        seed: With a record's number it determines the record.
+        decoys: Distractors: other people in the context, each with a town and a province.
 
     """
 
     def __init__(self, count: int = 1000, seed: int = 0, decoys: int = 1) -> None:
         self.count, self.seed, self.decoys = count, seed, decoys
 
-    def load(self) -> Loaded:
+    def load(self) -> LoadedRecords:
         """The records."""
         if self.count < 1 or self.decoys < 0:
             raise UserError(f"task source: count {self.count} and decoys {self.decoys} must be at least 1 and 0")
-        return Loaded([self._record(number) for number in range(self.count)])
+        return LoadedRecords([self._record(number) for number in range(self.count)])
 
     def describe(self) -> dict[str, Any]:
         """The settings."""
         return {"class": "SyntheticQA", "count": self.count, "seed": self.seed, "decoys": self.decoys}
 
     def _record(self, number: int) -> Record:
-        rng = random.Random(f"fiction:{self.seed}:{number}")  # a string seeds through SHA-512, the same everywhere
+        # A string seeds through SHA-512, the same on every platform. Seed and id keep their first name, "fiction", so
+        # that records stay those of earlier stores.
+        rng = random.Random(f"fiction:{self.seed}:{number}")
         names = _names(rng, 3 * (1 + self.decoys))
         event = rng.choice(EVENTS)
         people = [f"{rng.choice(FIRST)} {next(names)}" for _ in range(1 + self.decoys)]
@@ -69,23 +71,23 @@ class SyntheticQA(Source):
 
 
 def _names(rng: random.Random, count: int) -> Any:
-    """Different names made of two English words: easy to copy, and of no known place."""
+    """Distinct names made of two English words: easy to copy, and of no known place."""
     pairs = [head + tail for head in HEADS for tail in TAILS]
     return iter(rng.sample(pairs, count))
 
 
 def _about_person(rng: random.Random, name: str, fact: str, facts: list[int]) -> Passage:
-    """The fact, before or behind the person's trade."""
+    """Passage of the fact and the person's trade, in random order."""
     return _with_filler(rng, name, fact, f"{name} is a {rng.choice(TRADES)}.", facts)
 
 
 def _about_town(rng: random.Random, name: str, province: str, facts: list[int]) -> Passage:
-    """The province, before or behind what the town is known for."""
+    """Passage of the town's province and what it is known for, in random order."""
     fact = f"{name} is a town in the province of {province}."
     return _with_filler(rng, name, fact, f"{name} is known for its {rng.choice(GOODS)}.", facts)
 
 
 def _with_filler(rng: random.Random, title: str, fact: str, filler: str, facts: list[int]) -> Passage:
     if rng.random() < 0.5:
-        return passage(title, [fact, filler], facts)
-    return passage(title, [filler, fact], [1 for _ in facts])
+        return join_sentences(title, [fact, filler], facts)
+    return join_sentences(title, [filler, fact], [1 for _ in facts])

@@ -105,8 +105,11 @@ class Ablation(LLMStage):
             raise UserError("task.teacher_forcing: an ablated model must choose its own tokens; set it to false")
         self.known.refuse_shared([first.id])
         self.settings = {"llm": self.llm.identity.as_dict(), **data.describe(), **self._describe()}
-        done = on_rank_zero(self.trainer, lambda: self.trials.open(self.settings))
-        data.skip = frozenset(done)
+        self._finished = frozenset(on_rank_zero(self.trainer, lambda: self.trials.open(self.settings)))
+
+    def finished_batches(self) -> frozenset[int]:
+        """Numbers of the batches whose trials an earlier run finished; the data module skips them."""
+        return self._finished
 
     def _check_store(self, known: StoreHeads) -> None:
         identity = self.llm.identity

@@ -10,7 +10,7 @@ from extract.errors import UserError
 from extract.generation import DynamicHeads, generate_ablated
 from extract.heads import HeadGrid
 from extract.llm import LLM
-from extract.prompts import render
+from extract.prompts import render_chat_prompt
 from extract.tasks import Sample
 
 Head = tuple[int, int]
@@ -69,7 +69,7 @@ def answer(
         raise UserError(f"answer: a budget of at least 1 token, not {budget}")
     grid = HeadGrid(llm.identity.layers, llm.identity.heads)
     ablated = grid.mask(ablate)
-    ids = render(llm.tokenizer, "", prompt).ids if isinstance(prompt, str) else list(prompt)
+    ids = render_chat_prompt(llm.tokenizer, "", prompt).ids if isinstance(prompt, str) else list(prompt)
     sample = Sample(0, "", ids, list(evidence), budget, "", "")
     found = generate_ablated(llm, [sample], [_Chosen(ablated.flatten())], DynamicHeads()).of(0, 0)
     text = str(llm.tokenizer.decode(found.tokens.tolist(), skip_special_tokens=True)).strip()

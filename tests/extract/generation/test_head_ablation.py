@@ -11,7 +11,7 @@ import torch
 from extract.generation import DynamicHeads, decode, generate_ablated
 from extract.generation.ablated_output import AblatedGenerations
 from extract.llm import LLM
-from extract.prompts import encode, locate
+from extract.prompts import find_token_span, tokenize_with_offsets
 from extract.tasks import Sample
 from probe.experiments.ablation.conditions import (
     AblateDynamic,
@@ -62,8 +62,8 @@ def short_sample(llm: LLM, number: int, steps: int = STEPS) -> Sample:
     needle = f"The magic word is {key}."
     filler = "The sky over the quiet town was grey and cold that morning. "[: 12 * (number % 4)]
     text = f"{filler}{needle} It rained. What is the magic word? The word is {key[: 1 + number % 3]}"
-    prompt = encode(llm.tokenizer, text, special=False)
-    return Sample(number, str(number), prompt.ids, [locate(prompt, needle)], steps, "", key)
+    prompt = tokenize_with_offsets(llm.tokenizer, text, special=False)
+    return Sample(number, str(number), prompt.ids, [find_token_span(prompt, needle)], steps, "", key)
 
 
 @pytest.fixture(scope="module")

@@ -10,7 +10,7 @@ import yaml
 
 from extract.generation import decode
 from extract.llm import LLM
-from extract.prompts import render
+from extract.prompts import render_chat_prompt
 from extract.tasks import Sample
 from tests.conftest import ROOT
 from tests.extract.attention.test_families import EXCLUDED, agrees, samples
@@ -84,8 +84,8 @@ def test_qwen3_does_not_think() -> None:
         "{% if enable_thinking is defined and enable_thinking is false %}<think>\n\n</think>{% endif %}"
     )
     tokenizer = fast(KINDS["byte_level"](), thinks)
-    assert render(tokenizer, "S", "U", config_of("qwen3-8b")["chat"]).text == "SU<think>\n\n</think>"
-    assert render(tokenizer, "S", "U").text == "SU"
+    assert render_chat_prompt(tokenizer, "S", "U", config_of("qwen3-8b")["chat"]).text == "SU<think>\n\n</think>"
+    assert render_chat_prompt(tokenizer, "S", "U").text == "SU"
 
 
 def test_the_documentation_says_what_each_needs() -> None:

@@ -1,4 +1,4 @@
-"""Where a model lies and how its weights are stored changes no row: devices, disk, quantisation, GPUs."""
+"""Placement and quantization of a model: devices and disk change no row, quantized weights are scored as they are."""
 
 import importlib.util
 from pathlib import Path
@@ -84,7 +84,7 @@ def test_a_quantisation_that_cannot_be_is_one_line(folder: Path, settings: dict[
 @bitsandbytes
 @pytest.mark.filterwarnings("default")  # the library's own
 @pytest.mark.parametrize("bits", [4, 8])
-def test_a_quantised_model_is_seen_as_it_is(llm: LLM, tmp_path: Path, bits: int) -> None:
+def test_a_quantized_model_is_scored_as_it_is(llm: LLM, tmp_path: Path, bits: int) -> None:
     """Scores equal eager attention of the same quantised weights, in bfloat16."""
     settings = {"quant_method": "bitsandbytes", f"load_in_{bits}bit": True}
     options: dict[str, Any] = {"dtype": "bfloat16", "quantization": settings}

@@ -1,4 +1,4 @@
-"""What is refused, by name, and what is warned of."""
+"""Unsupported models are refused by name; narrow windows are warned of."""
 
 import warnings
 from pathlib import Path
@@ -32,7 +32,7 @@ ROPE = {"rope_type": "dynamic", "rope_theta": 10000.0, "factor": 2.0}
     [
         ("Falcon", {}, "FalconForCausalLM: its attention does not go through transformers' AttentionInterface"),
         ("Bloom", {}, "BloomForCausalLM: its attention does not go through transformers' AttentionInterface"),
-        ("Bert", {}, "BertLMHeadModel: its attention looks ahead \\(an encoder\\)"),
+        ("Bert", {}, "BertLMHeadModel: its attention is not causal \\(an encoder\\)"),
         ("T5", {"d_model": 16, "num_layers": 1}, "T5Config: an encoder-decoder"),
         ("ViT", {}, "ViTConfig: no causal language model"),
         ("Mamba", {}, "MambaForCausalLM: its cache has layers of LinearAttentionLayer"),
@@ -40,7 +40,7 @@ ROPE = {"rope_type": "dynamic", "rope_theta": 10000.0, "factor": 2.0}
         ("Llama", {"rope_parameters": ROPE}, "LlamaForCausalLM: its position embedding changes with the length"),
     ],
 )
-def test_a_model_that_cannot_be_seen_exactly_is_refused_by_name(
+def test_a_model_whose_heads_cannot_be_recorded_exactly_is_refused_by_name(
     tmp_path: Path, kind: str, options: dict[str, Any], why: str
 ) -> None:
     """Before its weights are loaded: the folder holds none."""

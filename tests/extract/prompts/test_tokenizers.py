@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from tokenizers import processors
 
 from extract.errors import UserError
-from extract.prompts import encode, locate, render
+from extract.prompts import find_token_span, render_chat_prompt, tokenize_with_offsets
 from extract.tasks.niah import NIAH
 from tests.helpers.tokenizers import BOS, EOS, EXTRA, KINDS, fast
 
@@ -34,12 +34,12 @@ words = st.text(st.sampled_from("ab. 漢字🙂éČ\n" + EXTRA[:9]), max_size=12
 @given(words, st.sampled_from(["The magic word is 708c47c5-18c1.", "Grüße, 漢字🙂 é-0.", "字🙂"]), words)
 @settings(max_examples=60)
 def test_a_span_holds_the_needle_and_nothing_else(tokenizer: Any, before: str, needle: str, after: str) -> None:
-    """What stands before the span, in it and behind it decodes to the three parts, or the needle is refused."""
+    """The tokens before the span, in it and after it decode to the three parts, or the needle is refused."""
     text = f"{before}{needle}{after}"
     assume(text.count(needle) == 1)
-    prompt = encode(tokenizer, text, special=False)
+    prompt = tokenize_with_offsets(tokenizer, text, special=False)
     try:
-        start, end = locate(prompt, needle)
+        start, end = find_token_span(prompt, needle)
     except UserError as error:
         if "shares a token" not in str(error):
             raise
@@ -62,13 +62,13 @@ def test_needles_of_a_task_are_found_exactly(tokenizer: Any, template: str) -> N
         assert tokenizer.decode(sample.ids[start:end]).strip() == sample.fields["needle"]
         assert sample.ids.count(tokenizer.bos_token_id) == 1
         assert sample.ids[0] == tokenizer.bos_token_id
-        assert "".join(task.system.split()) in "".join(tokenizer.decode(sample.ids).split())
+        assert "".join(task.texts.system.split()) in "".join(tokenizer.decode(sample.ids).split())
 
 
 @pytest.mark.parametrize("template", ["raises", "drops"])
 def test_a_template_without_system_role_gets_the_text_in_the_user_turn(tokenizer: Any, template: str) -> None:
     tokenizer.chat_template = TEMPLATES[template]
-    assert render(tokenizer, "S!", "U?").text == f"{BOS}[user] S!\n\nU?\n"
+    assert render_chat_prompt(tokenizer, "S!", "U?").text == f"{BOS}[user] S!\n\nU?\n"
 
 
 def test_a_prompt_without_template_does_not_end_with_an_end_token() -> None:
@@ -78,6 +78,6 @@ def test_a_prompt_without_template_does_not_end_with_an_end_token() -> None:
     pairs = [(token, made.token_to_id(token)) for token in (BOS, EOS)]
     tokenizer.backend_tokenizer.post_processor = processors.TemplateProcessing(f"{BOS} $A {EOS}", None, pairs)
     assert tokenizer("a").input_ids[-1] == tokenizer.eos_token_id
-    prompt = render(tokenizer, "S", "U")
+    prompt = render_chat_prompt(tokenizer, "S", "U")
     assert (prompt.ids[0], prompt.ids.count(tokenizer.eos_token_id)) == (tokenizer.bos_token_id, 0)
     assert tokenizer.decode(prompt.ids, skip_special_tokens=True).split() == prompt.text.split()

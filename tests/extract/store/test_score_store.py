@@ -1,4 +1,4 @@
-"""The score store: what was written is read, damage is found, interrupted runs go on."""
+"""The score store: what was written is read, damage is found, interrupted runs are resumed."""
 
 import json
 import os
@@ -15,7 +15,7 @@ import pyarrow as pa
 import pytest
 
 from extract.errors import UserError
-from extract.store import ScoreStore, finished_batches, matrix, read_shard, vectors, write_shard
+from extract.store import ScoreStore, column_matrix, finished_batches, read_shard, vector_column, write_shard
 from extract.utils import write_bytes
 from tests.conftest import ROOT
 from tests.helpers.stores import make_store
@@ -24,11 +24,11 @@ Extract = Callable[..., tuple[int, str]]
 
 
 def rows(store: Path | str) -> dict[tuple[int, int], dict[str, np.ndarray]]:
-    """Every step row by (sample, step); a row that stands twice fails."""
+    """Every step row by (sample, step); a repeated row fails."""
     opened = ScoreStore(store)
     out: dict[tuple[int, int], dict[str, np.ndarray]] = {}
     for table in opened.tables("steps"):
-        columns = {name: matrix(table[name]) for name in ("hidden", "copy_paste", "reasoning", "argmax")}
+        columns = {name: column_matrix(table[name]) for name in ("hidden", "copy_paste", "reasoning", "argmax")}
         columns["token"] = table["token"].to_numpy()
         for i, key in enumerate(zip(table["sample"].to_pylist(), table["step"].to_pylist(), strict=True)):
             assert key not in out
@@ -50,10 +50,10 @@ def assert_same(a: Path | str, b: Path | str, subset: bool = False) -> None:
         np.testing.assert_allclose(row["reasoning"], second[key]["reasoning"], atol=1e-4, rtol=0)
 
 
-def test_vectors_and_matrix_are_inverse_and_copy_nothing(tmp_path: Path) -> None:
+def test_vector_columns_and_matrices_are_inverse_and_copy_nothing(tmp_path: Path) -> None:
     values = np.arange(12, dtype=np.float32).reshape(4, 3)
-    entry = write_shard(tmp_path / "a.arrow", pa.table({"x": vectors(values)}))
-    read = matrix(read_shard(tmp_path / "a.arrow")["x"])
+    entry = write_shard(tmp_path / "a.arrow", pa.table({"x": vector_column(values)}))
+    read = column_matrix(read_shard(tmp_path / "a.arrow")["x"])
     np.testing.assert_array_equal(read, values)
     assert not read.flags.owndata
     assert not read.flags.writeable
@@ -99,7 +99,7 @@ def test_a_complete_store_is_reused_and_another_config_refused(extract_tiny: Ext
     assert {file: file.stat().st_mtime_ns for file in store.rglob("*") if file.is_file()} == before
 
 
-def test_a_grid_replaces_a_drawn_axis_on_the_command_line(extract_tiny: Extract, tmp_path: Path) -> None:
+def test_a_grid_replaces_a_random_axis_on_the_command_line(extract_tiny: Extract, tmp_path: Path) -> None:
     task = "--data.init_args.task.init_args"
     grid = (f"{task}.lengths", "{start: 20, stop: 40, step: 10}", f"{task}.depths", "[0, 100]", f"{task}.runs", 1)
     assert extract_tiny(tmp_path / "s", *grid)[0] == 0
@@ -189,9 +189,9 @@ def test_a_damaged_finished_batch_is_run_again_on_resume(extract_tiny: Extract, 
 
 
 def test_full_disk_leaves_nothing_half_written(tmp_path: Path) -> None:
-    """A file size limit is a full disk that a test can have; it is set in a process of its own."""
+    """A file size limit is a full disk that a test can have; it is set in another process."""
     code = (
-        "import resource, signal, sys; from pathlib import Path; from extract.store.arrow_shards import write_bytes\n"
+        "import resource, signal, sys; from pathlib import Path; from extract.utils import write_bytes\n"
         "signal.signal(signal.SIGXFSZ, signal.SIG_IGN); resource.setrlimit(resource.RLIMIT_FSIZE, (1000, 1000))\n"
         "try: write_bytes(Path(sys.argv[1]), bytes(5000))\n"
         "except Exception as error: print(type(error).__name__, error)"
@@ -211,7 +211,7 @@ def test_write_replaces_at_once(tmp_path: Path) -> None:
 
 
 def command(store: Path, folder: Path, runs: Path, *extra: object) -> list[str]:
-    """`lightning predict` as a process of its own."""
+    """`lightning predict` as a process."""
     configs = ("-c", "configs/extract/niah.yaml", "-c", "tests/configs/tiny_niah.yaml")
     options = ("--llm.init_args.name", folder, "--store", store, "--trainer.default_root_dir", runs)
     return [str(x) for x in (sys.executable, "-m", "probe", "predict", *configs, *options, *extra)]
@@ -253,3 +253,18 @@ def test_two_processes_give_the_rows_of_one(extract_tiny: Extract, tmp_path: Pat
     ddp = ("--trainer.devices", 2, "--trainer.strategy", "ddp")
     subprocess.run(command(tmp_path / "two", tiny_llm_folder, tmp_path / "runs", *ddp), check=True, cwd=ROOT)
     assert_same(tmp_path / "one", tmp_path / "two")
+
+
+def test_a_store_of_the_first_layout_opens() -> None:
+    """Written before the packages were divided: format 2, three needle prompts of a random LLM with 3 × 4 heads."""
+    store = ScoreStore(ROOT / "tests/extract/store/format_2")
+    assert store.fingerprint == "ee68639e0e834969e6ff0a2b5427fb9199b5d53e1c7c06f2085a257f4c11a526"
+    assert (store.identity.layers, store.identity.heads, store.hidden_size) == (3, 4, 32)
+    assert store.manifest["task"]["class"] == "NIAH"
+    for row in store.samples().to_pylist():
+        steps = store.steps(row["sample"])
+        assert len(steps) == row["steps"]
+        assert steps.hidden.shape == (len(steps), 32)
+        assert steps.argmax is not None
+        assert steps.argmax.max() < len(row["prompt"]) + len(steps)
+    assert sum(row["steps"] for row in store.samples().to_pylist()) == store.manifest["steps"] == 11

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from extract.tasks.answer_metrics import exact_match, f1, find_answer
+from extract.tasks import exact_match, f1, find_answer
 
 PIECES = [
     "the",
@@ -32,7 +32,7 @@ odd = st.lists(st.sampled_from(PIECES) | st.text(max_size=3), max_size=6).map(" 
 
 
 def words(text: str) -> list[str]:
-    """Lower, drop punctuation, drop articles that stand as words of their own, split: one character at a time."""
+    """Lower, drop punctuation, drop articles that are words, split: one character at a time."""
     kept = "".join(character for character in text.lower() if character not in string.punctuation)
     # \b is a border between word characters and others, so an article may touch any non-word character.
     tokens = [piece for piece in re.split(r"(\w+)", kept) if piece]
@@ -93,7 +93,7 @@ def test_known_values(said: str, gold: str, em: float, score: float) -> None:
         ("It is Westria.", None),
     ],
 )
-def test_answers_behind_the_marker(generated: str, found: str | None) -> None:
+def test_answers_after_the_marker(generated: str, found: str | None) -> None:
     assert find_answer(generated, "So the answer is") == found
 
 

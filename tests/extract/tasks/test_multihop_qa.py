@@ -13,13 +13,13 @@ from extract.errors import UserError
 from extract.generation import decode
 from extract.llm import LLM
 from extract.store import ScoreStore
-from extract.tasks import MultiHopQA
-from extract.tasks.sources.hotpotqa import HotpotQA
-from extract.tasks.sources.jsonl import JsonLines
-from extract.tasks.sources.synthetic import SyntheticQA
+from extract.tasks import MultiHopQA, QuestionTexts
+from extract.tasks.sources import HotpotQA, JsonLines, SyntheticQA
 from tests.conftest import Run
 from tests.extract.tasks.test_sources import DEV, LINE, TRAIN, real
 from tests.helpers import reference
+
+NO_EXAMPLES = QuestionTexts(examples=[])
 
 
 def prepared(llm: LLM, *args: Any, **options: Any) -> MultiHopQA:
@@ -45,7 +45,7 @@ def test_evidence_tokens_decode_to_the_supporting_facts(llm: LLM, context: Any) 
     assert lengths == sorted(lengths)
 
 
-def test_titles_are_no_evidence_and_braces_stay(llm: LLM, tmp_path: Path) -> None:
+def test_titles_are_no_evidence_and_braces_are_left_alone(llm: LLM, tmp_path: Path) -> None:
     raw = {
         "_id": "1",
         "question": "{context} or {instruction}?",
@@ -67,7 +67,7 @@ def test_titles_are_no_evidence_and_braces_stay(llm: LLM, tmp_path: Path) -> Non
 
 def test_prompts_without_context_hide_it_and_gold_ones_show_the_facts_alone(llm: LLM) -> None:
     source = SyntheticQA(3)
-    shown = {kind: prepared(llm, source, context=kind, examples=[]) for kind in ("full", "gold", "none")}
+    shown = {kind: prepared(llm, source, context=kind, texts=NO_EXAMPLES) for kind in ("full", "gold", "none")}
     for number, record in enumerate(source.load().records):
         texts = {kind: llm.tokenizer.decode(task.sample(number).ids) for kind, task in shown.items()}
         assert record.answer not in texts["none"]
@@ -83,7 +83,7 @@ def test_what_does_not_fit_is_dropped_or_cut_but_never_its_evidence(llm: LLM, tm
     long = {**LINE, "id": "long", "context": f"{LINE['context']}\n\n{filler}"}
     hopeless = {**LINE, "id": "hopeless", "context": "Al came. " * 200, "evidence": [[0, 1800]]}
     (tmp_path / "q.jsonl").write_text("\n".join(map(json.dumps, (LINE, long, hopeless))))
-    options: dict[str, Any] = {"max_tokens": 300, "examples": []}
+    options: dict[str, Any] = {"max_tokens": 300, "texts": NO_EXAMPLES}
     dropped = prepared(llm, JsonLines(str(tmp_path / "q.jsonl")), **options)
     assert dropped.describe()["left_out"] == {"longer than 300 tokens": ["long", "hopeless"]}
     assert len(dropped) == 1
@@ -103,10 +103,10 @@ def test_what_does_not_fit_is_dropped_or_cut_but_never_its_evidence(llm: LLM, tm
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"template": "{question}"}, "template: it must hold {context} once"),
-        ({"answer_end": "("}, "no regular expression"),
+        ({"texts": QuestionTexts(template="{question}")}, "texts.template: it must hold {context} once"),
+        ({"texts": QuestionTexts(answer_end="(")}, "no regular expression"),
         ({"budget": 0}, "budget 0"),
-        ({"examples": [{"question": "?"}]}, "one lacks answer, context"),
+        ({"texts": QuestionTexts(examples=[{"question": "?"}])}, "one lacks answer, context"),
     ],
 )
 def test_bad_settings(llm: LLM, options: dict[str, Any], message: str) -> None:
@@ -124,7 +124,9 @@ def test_teacher_forcing_scores_along_the_gold_answer(llm: LLM) -> None:
         length = decoded.lengths[row]
         assert llm.tokenizer.decode(decoded.tokens[row, :length]) == f"So the answer is {sample.gold}."
         assert all(math.isnan(value) for value in task.grade(sample, "x").values())
-    short = prepared(llm, SyntheticQA(1), style="short", opening="Answer:", teacher_forcing=True).sample(0)
+    short = prepared(
+        llm, SyntheticQA(1), style="short", texts=QuestionTexts(opening="Answer:"), teacher_forcing=True
+    ).sample(0)
     assert llm.tokenizer.decode(short.forced) == f" {short.gold}"
 
 
@@ -178,7 +180,7 @@ def test_evidence_in_the_excluded_part_is_reported_not_scored(run: Run, tiny_llm
 
 
 @pytest.mark.slow
-def test_fiction_needs_its_context(llm: LLM) -> None:
+def test_synthetic_questions_need_their_context(llm: LLM) -> None:
     """The embedded LLM answers some of 16 questions with the context (0.43 of 40 measured) and none without."""
 
     def right(context: Any) -> float:
@@ -190,7 +192,7 @@ def test_fiction_needs_its_context(llm: LLM) -> None:
             task.grade(sample, answer.replace("<|im_end|>", ""))
             for sample, answer in zip(samples, answers, strict=True)
         ]
-        return sum(figures["em"] for figures in graded) / len(graded)
+        return sum(metrics["em"] for metrics in graded) / len(graded)
 
     assert right("full") >= 0.12
     assert right("none") <= 0.05

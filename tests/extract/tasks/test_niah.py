@@ -11,8 +11,8 @@ from extract.errors import UserError
 from extract.llm import LLM
 from extract.prompts import SENTENCE_END
 from extract.tasks.answer_metrics import rouge_l
-from extract.tasks.haystack import load_haystack
-from extract.tasks.niah import NIAH, insert
+from extract.tasks.haystack import insert_needle, load_haystack
+from extract.tasks.niah import NIAH, NeedleTexts
 
 
 @pytest.fixture(scope="module")
@@ -92,7 +92,7 @@ sentences = st.lists(
 def test_needle_follows_the_last_sentence_end_before_the_limit(parts: list[str], limit: int) -> None:
     context = " ".join(parts)
     limit = min(limit, len(context))
-    before, after = insert(context, "NEEDLE!", limit).split("NEEDLE!")
+    before, after = insert_needle(context, "NEEDLE!", limit).split("NEEDLE!")
     assert " ".join(f"{before} {after}".split()) == " ".join(context.split())
     ends = [m.end() for m in SENTENCE_END.finditer(context) if m.end() <= limit]
     assert before.rstrip() == context[: ends[-1] if ends else 0].rstrip()
@@ -131,7 +131,7 @@ def test_a_folder_joins_its_files_in_order(tmp_path: Path) -> None:
         ({"lengths": {"low": 300, "high": 100}}, "above high"),
         ({"lengths": {"start": 1, "stop": 5, "step": 0}}, "step must be positive"),
         ({"lengths": {"low": 3, "stop": 5}}, "not the keys"),
-        ({"lengths": [100], "needle": "no hole"}, "must hold {uuid} once"),
+        ({"lengths": [100], "texts": NeedleTexts(needle="no hole")}, "must hold {uuid} once"),
         ({"lengths": [100], "haystack": "/nowhere.txt"}, "no such file"),
     ],
 )

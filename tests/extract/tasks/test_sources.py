@@ -1,4 +1,4 @@
-"""Where questions come from: real files, their flaws, one's own records, fiction; and bad input in one line."""
+"""Sources of questions: real files and their flaws, records of one's own, synthetic ones; bad input in one line."""
 
 import json
 from pathlib import Path
@@ -9,10 +9,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from extract.errors import UserError
-from extract.tasks.sources import Record
-from extract.tasks.sources.hotpotqa import HotpotQA, official
-from extract.tasks.sources.jsonl import JsonLines, split
-from extract.tasks.sources.synthetic import SyntheticQA
+from extract.tasks.sources import HotpotQA, JsonLines, Record, SyntheticQA
+from extract.tasks.sources.hotpotqa import official_record
+from extract.tasks.sources.jsonl import split_passages
 from tests.conftest import ROOT
 
 DATA = ROOT.parent / "shared" / "data"
@@ -48,7 +47,7 @@ def test_every_dev_question_parses_with_its_facts() -> None:
     loaded = HotpotQA(str(DEV)).load()
     raw = {item["_id"]: item for item in json.loads(DEV.read_text())}
     assert len(loaded.records) == 200
-    assert not loaded.refused
+    assert not loaded.rejected
     for one in loaded.records:
         item = raw[one.id]
         paragraphs = dict(item["context"])
@@ -61,7 +60,7 @@ def test_every_dev_question_parses_with_its_facts() -> None:
 def test_training_files_parse_and_repeated_paragraphs_are_named() -> None:
     loaded = HotpotQA([str(path) for path in TRAIN]).load()
     assert len(loaded.records) == 594
-    assert not loaded.refused
+    assert not loaded.rejected
     assert {what: len(ids) for what, ids in loaded.repaired.items()} == {"repeated paragraph used once": 23}
 
 
@@ -79,18 +78,18 @@ def test_training_files_parse_and_repeated_paragraphs_are_named() -> None:
 def test_records_of_uncertain_evidence_are_left_out_by_id(tmp_path: Path, changes: dict[str, Any], reason: str) -> None:
     loaded = hotpot(tmp_path, record(), record(_id="bad", **changes)).load()
     assert [one.id for one in loaded.records] == ["q1"]
-    ((why, ids),) = loaded.refused.items()
+    ((why, ids),) = loaded.rejected.items()
     assert reason in why
     assert ids == ["bad"]
 
 
-def test_flaws_that_leave_the_evidence_whole_are_mended(tmp_path: Path) -> None:
+def test_flaws_that_leave_the_evidence_intact_are_repaired(tmp_path: Path) -> None:
     twice = record(context=[["A", ["A was born in B."]], ["A", ["A was born in B."]], ["C", []]], answer="yes")
     loaded = hotpot(tmp_path, twice, record()).load()
     (one,) = loaded.records
     assert [passage.title for passage in one.passages] == ["A"]
     assert loaded.repaired == {"repeated paragraph used once": ["q1"]}
-    assert loaded.refused == {"repeated id": ["q1"]}
+    assert loaded.rejected == {"repeated id": ["q1"]}
     other = record(_id="q2", context=[["A", ["A was born in B."]], ["D", ["x"]], ["D", ["y"]]])
     assert len(hotpot(tmp_path, other).load().records[0].passages) == 3
 
@@ -104,7 +103,7 @@ def test_sentences_are_joined_by_one_space(tmp_path: Path) -> None:
 def test_hub_records_take_the_official_shape(tmp_path: Path) -> None:
     row = record(_id=..., id="q1", context={"title": ["A"], "sentences": [["A was born in B."]]})
     row["supporting_facts"] = {"title": ["A"], "sent_id": [0]}
-    assert evidence_texts(hotpot(tmp_path, official(row)).load().records[0]) == ["A was born in B."]
+    assert evidence_texts(hotpot(tmp_path, official_record(row)).load().records[0]) == ["A was born in B."]
 
 
 @pytest.mark.parametrize(
@@ -159,14 +158,14 @@ def test_json_lines(tmp_path: Path) -> None:
     assert [passage.text for passage in first.passages] == ["Al came.", "Bo left."]
     assert evidence_texts(first) == ["Al came."]
     assert evidence_texts(second) == ["ame.\n\nBo"]  # evidence is never divided
-    assert loaded.refused == {"repeated id": ["1"]}
+    assert loaded.rejected == {"repeated id": ["1"]}
 
 
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"evidence": [[0, 99]]}, r"line 1 \(1\): evidence \[0, 99\] does not lie in the context of 18 characters"),
-        ({"evidence": [[5, 5]]}, "does not lie in"),
+        ({"evidence": [[0, 99]]}, r"line 1 \(1\): evidence \[0, 99\] is not within the context of 18 characters"),
+        ({"evidence": [[5, 5]]}, "is not within"),
         ({"evidence": [[8, 10]]}, "nothing but space"),
         ({"evidence": [[True, 3]]}, "no .start, end. of characters"),
         ({"evidence": []}, "has no list 'evidence'"),
@@ -193,13 +192,13 @@ def test_a_line_that_is_not_json(tmp_path: Path) -> None:
 def test_passages_join_to_the_context_and_keep_the_evidence(context: str, data: st.DataObject) -> None:
     cuts = data.draw(st.lists(st.integers(0, len(context)), max_size=6))
     spans = [(a, b) for a, b in zip(cuts[::2], cuts[1::2], strict=False) if a < b and context[a:b].strip()]
-    passages = split(context, sorted(spans))
+    passages = split_passages(context, sorted(spans))
     assert "\n\n".join(passage.text for passage in passages) == context
     kept = [passage.text[a:b] for passage in passages for a, b in passage.evidence]
     assert sorted(kept) == sorted(context[a:b] for a, b in spans)
 
 
-def test_fiction_is_fixed_by_seed_and_number_and_needs_both_facts() -> None:
+def test_synthetic_questions_are_fixed_by_seed_and_number_and_need_both_facts() -> None:
     few, many = SyntheticQA(5).load().records, SyntheticQA(50, decoys=1).load().records
     assert many[:5] == few
     assert SyntheticQA(5, seed=1).load().records != few

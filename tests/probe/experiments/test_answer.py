@@ -7,13 +7,13 @@ import probe
 from extract import UserError
 from extract.generation import DynamicHeads, generate_ablated
 from extract.llm import LLM
-from extract.prompts import render
+from extract.prompts import render_chat_prompt
 from probe.experiments.ablation.conditions import AblateStatic
 from tests.extract.generation.test_head_ablation import STATIC, prepared, short_sample
 
 
 def test_without_ablation_it_is_the_models_own_generation(llm: LLM) -> None:
-    ids = render(llm.tokenizer, "", "Name a colour.").ids
+    ids = render_chat_prompt(llm.tokenizer, "", "Name a colour.").ids
     found = probe.answer(llm, "Name a colour.", budget=8)
     own = llm.model.generate(torch.tensor([ids]), max_new_tokens=8, do_sample=False)[0, len(ids) :]
     assert found.tokens.tolist() == own.tolist()

@@ -11,8 +11,7 @@ from hypothesis import strategies as st
 
 from extract.errors import UserError
 from extract.generation import GenerationOutput, GenerationRequest, LastQueryState
-from extract.tasks import Sample
-from extract.tasks.answer_metrics import ANSWER_END, find_answer
+from extract.tasks import ANSWER_END, Sample, find_answer
 from probe.rag import RIND, Always, EveryN, Question, Trigger
 from probe.rag.loop import Look, Paid, Run, Settings
 from probe.rag.strategies import Strategy, Windows

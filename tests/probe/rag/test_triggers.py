@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from extract.attention.received import received_attention
 from extract.errors import UserError
-from extract.prompts import Prompt, Span, sentences, words
+from extract.prompts import Span, TokenizedText, sentence_spans, word_spans
 from probe.rag import RIND, Always, EveryN, Never, PosTags, StopWords, Trigger
 from probe.rag.triggers import Draft
 
@@ -25,7 +25,7 @@ def draft_of(pieces: Sequence[str], entropies: Sequence[float], paid: Sequence[f
     for piece in pieces:
         offsets.append((at, at + len(piece)))
         at += len(piece)
-    said = Prompt("".join(pieces), list(range(len(pieces))), offsets)
+    said = TokenizedText("".join(pieces), list(range(len(pieces))), offsets)
     return Draft(said, first, entropies[first:], paid[first:])
 
 
@@ -35,9 +35,9 @@ def reference(
     """Values by word, character by character: every token and word is looked for anew."""
     text = "".join(pieces)
     values: dict[Span, float] = {}
-    for first, last in sentences(text):
+    for first, last in sentence_spans(text):
         mine: dict[Span, tuple[float, float]] = {}
-        for start, end in words(text):
+        for start, end in word_spans(text):
             if not first <= start < last:
                 continue
             inside = []
@@ -75,7 +75,7 @@ def test_values_equal_a_slow_reference(pieces: list[str], random: Any, plain: bo
         return
     assert found.hit is not None
     assert found.words[found.hit].span == min(hits)
-    assert found.sentence == max(start for start, _ in sentences("".join(pieces)) if start <= min(hits)[0])
+    assert found.sentence == max(start for start, _ in sentence_spans("".join(pieces)) if start <= min(hits)[0])
 
 
 def test_a_worked_example() -> None:
@@ -111,7 +111,7 @@ def test_only_drafted_words_count_though_their_sentence_began_before() -> None:
 
 def test_plainer_rules() -> None:
     draft = draft_of(["One", " two.", " Three.", " Four."], [0.0] * 4, [])
-    starts = [start for start, _ in sentences(draft.said.text)]
+    starts = [start for start, _ in sentence_spans(draft.said.text)]
 
     def first(trigger: Trigger, spent: frozenset[int] = NONE) -> int | None:
         found = trigger.decide(draft, spent)

@@ -21,7 +21,7 @@ from probe.models import load
 from probe.models.checkpoint import save_pretrained
 from probe.models.classifier import ProbeClassifier
 from probe.report import write_report
-from tests.helpers.explorer_store import told_store
+from tests.helpers.explorer_store import explorer_store
 from tests.helpers.result_records import RECORDS, traces
 
 CHROMIUM = os.environ.get("CHROMIUM") or shutil.which("chromium") or ""
@@ -42,13 +42,13 @@ def report(llm: LLM, tmp_path_factory: pytest.TempPathFactory) -> Path:
         (folder / "runs" / key).mkdir(parents=True)
         (folder / "runs" / key / "results.json").write_text(json.dumps(record))
     (folder / "runs" / "rag" / "traces.jsonl").write_text("\n".join(json.dumps(line) for line in traces(2)))
-    small = ScoreStore(told_store(folder / "a-small", llm))
+    small = ScoreStore(explorer_store(folder / "a-small", llm))
     trained = ProbeClassifier(8, 12, hidden=[4])
     split = {"by": "sample", "sizes": {"train": 7}, "seed": 0}
     trained.origin = {"llm": small.identity.as_dict(), "store": small.fingerprint, "target": "copy_paste"}
-    trained.origin |= {"split": split, "seen": [f"told:{number}" for number in range(9)]}
-    save_pretrained(trained, folder / "ckpts" / "told")
-    told_store(folder / "big", llm, layers=32, heads=32, prompt=1000, steps=60, samples=3, bar=4)
+    trained.origin |= {"split": split, "seen": [f"explorer:{number}" for number in range(9)]}
+    save_pretrained(trained, folder / "ckpts" / "explorer")
+    explorer_store(folder / "big", llm, layers=32, heads=32, prompt=1000, steps=60, samples=3, threshold=4)
     return write_report([folder], folder / "report.html", samples=2)
 
 
@@ -157,7 +157,7 @@ def test_heads_and_looks_are_the_stores(tab: Tab, report: Path) -> None:
     assert json.loads(page.text_content("#stores"))[0]["samples"][0]["sample"] == 9
     names = [f"{layer}-{head}" for layer, head in steps.scoring(at)]
     assert page.locator("#heads button").all_text_contents() == names
-    trained = load(report.parent / "ckpts" / "told")
+    trained = load(report.parent / "ckpts" / "explorer")
     with torch.inference_mode():
         predicted = trained.predict_heads(torch.from_numpy(steps.hidden.copy()))[at].numpy()  # type: ignore[operator]
     now, before = steps.copy_paste[at].ravel(), steps.copy_paste[at - 1].ravel()

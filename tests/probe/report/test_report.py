@@ -22,7 +22,7 @@ from probe.report import write_report
 from probe.report.blobs import pack, quantise
 from probe.report.exhibits import EXHIBITS
 from tests.conftest import Run
-from tests.helpers.explorer_store import NEEDLE, told_store
+from tests.helpers.explorer_store import NEEDLE, explorer_store
 from tests.helpers.result_records import RECORDS, traces
 
 
@@ -120,8 +120,8 @@ def test_the_newest_run_of_a_command_is_shown(tmp_path: Path) -> None:
 
 
 def test_the_explorer_holds_what_the_store_holds(llm: LLM, tmp_path: Path) -> None:
-    store = ScoreStore(told_store(tmp_path / "told", llm))
-    page = write_report([tmp_path / "told"], tmp_path / "report.html", samples=2).read_text()
+    store = ScoreStore(explorer_store(tmp_path / "explorer", llm))
+    page = write_report([tmp_path / "explorer"], tmp_path / "report.html", samples=2).read_text()
     (about,) = json.loads(re.search(r'id="stores">(.*?)</script>', page).group(1))  # type: ignore[union-attr]
     assert (about["layers"], about["heads"], about["unseen"]) == (3, 4, True)
     samples = [line["sample"] for line in about["samples"]]
@@ -149,7 +149,7 @@ class Tags(HTMLParser):
 
 
 def test_texts_of_models_and_data_are_never_markup(llm: LLM, tmp_path: Path) -> None:
-    told_store(tmp_path / "told", llm)
+    explorer_store(tmp_path / "explorer", llm)
     record = {**RECORDS["classifier"], "command": "lightning </code><script>alert(1)</script>"}
     (tmp_path / "results.json").write_text(json.dumps(record))
     tags = Tags()

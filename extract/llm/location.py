@@ -1,0 +1,33 @@
+"""Where a model's files are: the embedded model, a folder, a GGUF file, or a repository of the hub."""
+
+from pathlib import Path
+
+from extract.errors import UserError
+from extract.llm.gguf import converted, embedded_gguf
+
+
+def locate_model(name: str) -> str:
+    """What transformers loads a model from: a local folder, or a hub id.
+
+    Args:
+        name: `embedded:smollm2`, a local folder, a GGUF file (converted once), or a Hugging Face id.
+
+    Raises:
+        UserError: the file is missing, or the folder holds no model.
+
+    >>> locate_model("meta-llama/Llama-3.1-8B-Instruct")
+    'meta-llama/Llama-3.1-8B-Instruct'
+
+    """
+    path = Path(name).expanduser()
+    if name.startswith("embedded:"):
+        return str(converted(embedded_gguf(name)))
+    if path.suffix == ".gguf":
+        if not path.is_file():
+            raise UserError(f"llm '{name}': no such file")
+        return str(converted(path))
+    if path.is_dir():
+        if not (path / "config.json").is_file():
+            raise UserError(f"llm '{name}': the folder holds no config.json, so it is no saved model")
+        return str(path)
+    return name

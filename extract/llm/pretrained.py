@@ -1,0 +1,82 @@
+"""Loading of a model's parts with transformers, every failure as one line."""
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from safetensors import SafetensorError
+
+from extract.attention import register_attention
+from extract.errors import UserError
+from extract.llm.supported import check_supported, weightless_model
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+
+@dataclass(frozen=True)
+class Pretrained:
+    """A saved model that transformers can load.
+
+    Attributes:
+        name: As the user named it, for messages.
+        location: A local folder, or a hub id.
+        revision: Branch, tag or commit of a hub model.
+        trust_remote_code: Run Python code that comes with the model.
+
+    """
+
+    name: str
+    location: str
+    revision: str | None = None
+    trust_remote_code: bool = False
+
+    def tokenizer(self) -> "PreTrainedTokenizerBase":
+        """The fast tokenizer, which knows the character offsets of its tokens.
+
+        Raises:
+            UserError: the tokenizer cannot be loaded, or has no offsets.
+
+        """
+        from transformers import AutoTokenizer
+
+        tokenizer: PreTrainedTokenizerBase = self._load(AutoTokenizer)
+        if not tokenizer.is_fast:
+            raise UserError(
+                f"llm '{self.name}': its tokenizer ({type(tokenizer).__name__}) gives no character offsets, so "
+                "spans cannot be found exactly; use a model with a fast tokenizer (tokenizer.json)"
+            )
+        return tokenizer
+
+    def model(self, **options: Any) -> "PreTrainedModel":
+        """The model, frozen and in eval mode.
+
+        Args:
+            options: Of transformers' `from_pretrained`.
+
+        Raises:
+            UserError: the model cannot be loaded, or its heads cannot be recorded exactly.
+
+        """
+        from transformers import AutoConfig, AutoModelForCausalLM
+
+        trust = {"trust_remote_code": self.trust_remote_code}
+        check_supported(weightless_model(AutoModelForCausalLM, self._load(AutoConfig), **trust))
+        register_attention()
+        model: PreTrainedModel = self._load(AutoModelForCausalLM, **options)
+        model.eval().requires_grad_(False)
+        return model
+
+    def _load(self, auto: Any, **options: Any) -> Any:
+        from transformers.utils import logging
+
+        logging.disable_progress_bar()  # ours is the Trainer's
+        try:
+            return auto.from_pretrained(
+                self.location, revision=self.revision, trust_remote_code=self.trust_remote_code, **options
+            )
+        except (OSError, ValueError, KeyError, ImportError, RuntimeError, SafetensorError) as error:
+            reason = " ".join(str(error).split())[:160]
+            raise UserError(
+                f"llm '{self.name}': cannot be loaded; give embedded:smollm2, a folder, a .gguf file or a "
+                f"Hugging Face id that this machine can reach (transformers says: {reason})"
+            ) from error
