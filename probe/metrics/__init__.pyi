@@ -1,8 +1,13 @@
 from .classification import Ranked as Ranked
 from .classification import best_threshold as best_threshold
+from .formatting import Estimate as Estimate
 from .gathered_rows import KeptRows as KeptRows
-from .intervals import interval as interval
+from .intervals import Interval as Interval
+from .intervals import bootstrap as bootstrap
 from .intervals import jackknife as jackknife
+from .intervals import mcnemar as mcnemar
 from .intervals import mean_interval as mean_interval
 from .intervals import paired as paired
+from .intervals import percentile_interval as percentile_interval
+from .intervals import wilson as wilson
 from .regression import Regression as Regression

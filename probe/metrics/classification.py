@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from sklearn.metrics import precision_recall_curve
 from torch import Tensor
 
-from probe.metrics.intervals import interval
+from probe.metrics.intervals import Interval, bootstrap
 
 
 @dataclass(frozen=True)
@@ -75,12 +75,6 @@ class Ranked:
         precision, recall = float(precisions[at]), float(hits[at] / total)
         return Figures(2 * precision * recall / (precision + recall), precision, recall, auprc)
 
-    def intervals(self, threshold: float, resamples: int, seed: int) -> dict[str, tuple[float, float]]:
+    def intervals(self, threshold: float, resamples: int, seed: int) -> dict[str, Interval]:
         """95 % bootstrap intervals over samples, whose rows belong together."""
-        rng = np.random.default_rng(seed)
-        even = np.full(self.samples, 1 / self.samples)
-        draws = [
-            self.figures(threshold, rng.multinomial(self.samples, even).astype(np.float64)).as_dict()
-            for _ in range(resamples)
-        ]
-        return {name: interval([draw[name] for draw in draws]) for name in Figures.__dataclass_fields__}
+        return bootstrap(lambda weights: self.figures(threshold, weights).as_dict(), self.samples, resamples, seed)

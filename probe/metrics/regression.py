@@ -7,7 +7,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from probe.metrics.head_ranking import NAMES, ranking_figures
-from probe.metrics.intervals import interval
+from probe.metrics.intervals import Interval, bootstrap
 
 Sums = NDArray[np.float64]
 
@@ -72,12 +72,9 @@ class Regression:
             }
         return {name: float(figure) for name, figure in figures.items()}
 
-    def intervals(self, resamples: int, seed: int) -> dict[str, tuple[float, float]]:
+    def intervals(self, resamples: int, seed: int) -> dict[str, Interval]:
         """95 % bootstrap intervals over samples, whose rows belong together."""
-        rng = np.random.default_rng(seed)
-        even = np.full(self.samples, 1 / self.samples)
-        draws = [self.figures(rng.multinomial(self.samples, even).astype(np.float64)) for _ in range(resamples)]
-        return {name: interval([draw[name] for draw in draws]) for name in FIGURES}
+        return bootstrap(self.figures, self.samples, resamples, seed)
 
 
 FIGURES = ("mse", "mae", "r2_variance_weighted", "r2_flattened", *NAMES)
