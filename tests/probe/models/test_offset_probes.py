@@ -44,7 +44,7 @@ def stage(run: Run, store: Path, tmp_path: Path) -> Stage:
 
 @pytest.mark.parametrize("target", ["copy_paste", "reasoning"])
 def test_scores_of_later_steps_are_those_of_single_offsets(store: Path, target: Any) -> None:
-    many = OffsetRows(str(store), target, offsets=4, batch_size=50)
+    many = OffsetRows(store=str(store), target=target, offsets=4, batch_size=50)
     many.setup("fit")
     for k in range(5):
         one = ScoreRows(str(store), target, offset=k, batch_size=1000)

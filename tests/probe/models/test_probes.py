@@ -16,7 +16,8 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 import probe
 from datamodules import ScoreRows, Split
 from extract.errors import UserError
-from probe.metrics.regression import FIGURES
+from probe.heads import training_means
+from probe.metrics import REGRESSION_METRICS
 from tests.conftest import Run
 from tests.helpers.stores import IDENTITY, make_store
 
@@ -85,7 +86,7 @@ def test_fit_and_test_twice_give_the_same_figures(stage: Stage, tmp_path: Path, 
     assert average_precision_score(scores.flatten(), predicted.flatten()) == pytest.approx(first["probe"]["auprc"])
     precision = float(scores[chosen].mean())
     assert precision == pytest.approx(first["probe"]["precision"])
-    static = rows.head_means().expand(scores.shape)
+    static = training_means(rows).expand(scores.shape)
     assert average_precision_score(scores.flatten(), static.flatten()) == pytest.approx(first["static"]["auprc"])
 
 
@@ -122,14 +123,14 @@ def test_export_restores_the_same_probe(stage: Stage, tmp_path: Path) -> None:
     hidden = torch.randn(3, 8)
     torch.testing.assert_close(again.predict_scores(hidden), restored.predict_scores(hidden), atol=0, rtol=0)
     assert torch.equal(again.threshold, restored.threshold)  # type: ignore[arg-type]
-    assert again.origin == json.loads(json.dumps(restored.origin))
+    assert again.training_record == json.loads(json.dumps(restored.training_record))
 
 
 def test_another_llm_is_refused_naming_both(stage: Stage, tmp_path: Path) -> None:
     assert stage("fit")[0] == 0
     other = replace(IDENTITY, name="other-llm", weights="sha256:" + "1" * 64)
     checkpoint = tmp_path / "a" / "best.ckpt"
-    with pytest.raises(UserError, match=r"trained on toy .* about other-llm"):
+    with pytest.raises(UserError, match=r"trained on toy .* not valid for other-llm"):
         probe.load(checkpoint, llm=other)
     assert probe.load(checkpoint, llm=replace(IDENTITY, name="same weights", dtype="bfloat16"))
     foreign = make_store(tmp_path / "foreign", identity=other)
@@ -182,7 +183,7 @@ def test_regressor_results_name_baselines_ranking_and_intervals(stage: Stage, tm
     assert stage("test", *REGRESSOR, "--ckpt_path", tmp_path / "a" / "best.ckpt")[0] == 0
     found = results(tmp_path)
     for evaluated in ("probe", "static", "ridge"):
-        for name in FIGURES:
+        for name in REGRESSION_METRICS:
             low, high = found[evaluated]["intervals"][name]
             assert low <= found[evaluated][name] <= high or math.isnan(found[evaluated][name])
     assert found["ridge"]["mse"] < found["static"]["mse"]
@@ -226,7 +227,7 @@ def test_another_store_as_test_split(stage: Stage, tmp_path: Path, store: Path) 
     rows = ScoreRows(str(store))
     rows.setup("fit")
     wanted = {f"toy:{number}" for number in range(30)} & (rows.split_ids("train") | rows.split_ids("val"))
-    assert f"shares {len(wanted)} samples with what" in error
+    assert f"shares {len(wanted)} samples with the training and validation splits" in error
     other = replace(IDENTITY, name="other-llm", weights="sha256:" + "1" * 64)
     foreign = make_store(tmp_path / "foreign", identity=other, name="dev")
     code, error = stage("fit", *REGRESSOR, "--data.init_args.test_store", foreign)
