@@ -1,4 +1,4 @@
-"""Micro figures against scikit-learn and torchmetrics, weights against copies."""
+"""Micro-averaged metrics against scikit-learn and torchmetrics, weights against copies."""
 
 import numpy as np
 import pytest
@@ -21,7 +21,7 @@ def data(seed: int) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
 
 @given(st.integers(0, 10_000))
 @settings(max_examples=50)
-def test_figures_equal_scikit_learn(seed: int) -> None:
+def test_metrics_equal_scikit_learn(seed: int) -> None:
     scores, labels, sample = data(seed)
     threshold = best_threshold(scores, labels)
     mine = RankedDecisions(scores, labels, sample).metrics(threshold)
@@ -56,7 +56,7 @@ def test_a_weight_of_a_sample_is_so_many_copies_of_it(seed: int) -> None:
     assert tuple(weighted.as_dict().values()) == pytest.approx(tuple(copied.as_dict().values()))
 
 
-def test_intervals_hold_the_figure_and_are_seeded() -> None:
+def test_intervals_hold_the_value_and_are_seeded() -> None:
     scores, labels, sample = data(3)
     ranked = RankedDecisions(scores, labels, sample)
     low, high = ranked.intervals(0.5, 100, seed=1)["f1"]

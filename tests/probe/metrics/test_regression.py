@@ -1,4 +1,4 @@
-"""Figures of predicted scores against scikit-learn and SciPy; the linear baseline; the second loss."""
+"""Regression and ranking metrics against scikit-learn and SciPy; the ridge baseline; the scatter plot."""
 
 import math
 from pathlib import Path
@@ -15,7 +15,7 @@ from sklearn.metrics import mean_absolute_error, mean_squared_error, ndcg_score,
 from datamodules import ScoreRows
 from extract.heads import HeadGrid
 from probe.heads import training_means
-from probe.metrics import REGRESSION_METRICS, RegressionSums, most_varying, ranking_metrics
+from probe.metrics import REGRESSION_METRICS, RegressionSums, most_varying, ranking_metrics, top_overlap
 from probe.models import plot_scatter
 from probe.models.ridge import ALPHAS, fit_ridge
 from tests.helpers.stores import make_store
@@ -31,7 +31,7 @@ def made(seed: int, rows: int = 24, heads: int = 9) -> tuple[torch.Tensor, torch
 
 
 @given(seeds)
-def test_figures_equal_scikit_learn(seed: int) -> None:
+def test_metrics_equal_scikit_learn(seed: int) -> None:
     predicted, truth, sample = made(seed)
     mine = RegressionSums(predicted, truth, sample).metrics()
     y, x = truth.numpy(), predicted.numpy()
@@ -80,9 +80,27 @@ def test_a_perfect_prediction_and_its_interval() -> None:
         assert low <= noisy.metrics()[name] <= high
 
 
+@given(seeds, st.integers(1, 12))
+def test_each_row_is_ranked_as_scikit_learn_and_scipy_rank_it(seed: int, top: int) -> None:
+    predicted, truth, _ = made(seed, rows=6)
+    truth[0] = 0.0
+    truth[1, 2] = torch.nan
+    found = ranking_metrics(predicted, truth, top)
+    for row, (guess, true) in enumerate(zip(predicted.numpy(), truth.numpy(), strict=True)):
+        if np.isnan(true).any():
+            assert all(metric[row].isnan() for metric in found.values())
+        elif np.ptp(true) == 0:
+            assert found["ndcg"][row].isnan() == found["rank_correlation"][row].isnan() == torch.tensor(True)
+        else:
+            assert found["ndcg"][row].item() == pytest.approx(ndcg_score([true], [guess], k=top))
+            assert found["rank_correlation"][row].item() == pytest.approx(spearmanr(true, guess).statistic)
+
+
 def test_equal_scores_rank_by_number() -> None:
+    assert top_overlap(torch.ones(1, 4), torch.tensor([[0.5, 0.4, 0.3, 0.2]]), 3).item() == 1
     flat = ranking_metrics(torch.ones(1, 4), torch.tensor([[0.1, 0.2, 0.3, 0.4]]), 2)
-    assert flat["rank_correlation"].isnan().all()  # a constant prediction ranks nothing
+    assert flat["rank_correlation"].isnan().all()  # undefined for a constant prediction
+    assert flat["top_overlap"].item() == 0
 
 
 def test_ridge_is_scikit_learns_on_scaled_inputs_chosen_by_validation(tmp_path: Path) -> None:
