@@ -1,10 +1,12 @@
+from .columns import Columns as Columns
 from .offsets import OffsetRows as OffsetRows
 from .prompts import KeepsBatches as KeepsBatches
 from .prompts import Prompts as Prompts
 from .resampling import ResampledSequences as ResampledSequences
-from .score_rows import RowBatches as RowBatches
-from .score_rows import Rows as Rows
+from .row_batches import RowBatches as RowBatches
+from .row_batches import Rows as Rows
 from .score_rows import ScoreRows as ScoreRows
 from .sequences import Pass as Pass
 from .sequences import Sequences as Sequences
+from .sequences import WholeSamples as WholeSamples
 from .splits import Split as Split

@@ -1,4 +1,4 @@
-"""Columns of a score store as memory-mapped arrays, and the rows to take from them."""
+"""Columns of a score store as memory-mapped arrays."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -10,11 +10,15 @@ from numpy.typing import NDArray
 from extract.store import ScoreStore
 
 
-class Shards:
-    """Rows of a column that lies in several memory-mapped arrays.
+class ShardedColumn:
+    """A column of vectors that lies in several memory-mapped arrays.
 
     Args:
         arrays: One [rows, width] array for each shard.
+
+    >>> column = ShardedColumn([np.array([[0], [1]]), np.array([[2], [3], [4]])])
+    >>> column.take(np.array([1, 2, 4])).ravel().tolist()
+    [1, 2, 4]
 
     """
 
@@ -23,38 +27,41 @@ class Shards:
         self.starts = np.cumsum([0, *(len(array) for array in arrays)])
 
     def take(self, rows: NDArray[np.int64]) -> NDArray[Any]:
-        """The chosen rows, given in ascending order: one gather for each shard that holds any."""
+        """Copy of the given rows, which must ascend: one gather for each shard that holds any."""
         out = np.empty((len(rows), self.arrays[0].shape[1]), dtype=self.arrays[0].dtype)
         cuts = np.searchsorted(rows, self.starts)
-        for number in np.flatnonzero(np.diff(cuts)):
-            first, last = cuts[number], cuts[number + 1]
+        for shard in np.flatnonzero(np.diff(cuts)):
+            first, last = cuts[shard], cuts[shard + 1]
+            within = rows[first:last] - self.starts[shard]
             # mode="clip" writes straight into `out`; numpy buffers the result in its checking mode.
-            chosen = rows[first:last] - self.starts[number]
-            np.take(self.arrays[number], chosen, axis=0, out=out[first:last], mode="clip")
+            np.take(self.arrays[shard], within, axis=0, out=out[first:last], mode="clip")
         return out
 
 
 @dataclass(frozen=True)
 class Columns:
-    """What is read of a store.
+    """The columns of a score store that probes and statistics read.
 
     Attributes:
-        hidden, scores: Vectors of each row.
-        sample: Sample number of each row; rows of a sample lie together, in step order.
+        hidden: Final hidden state of each row.
+        scores: Score of each head, by row.
+        sample: Sample number of each row; rows of a sample are consecutive, in step order.
 
     """
 
-    hidden: Shards
-    scores: Shards
+    hidden: ShardedColumn
+    scores: ShardedColumn
     sample: NDArray[np.int64]
 
     @classmethod
     def of(cls, store: ScoreStore, target: str) -> "Columns":
-        """The columns of a store, memory-mapped."""
-        return cls(Shards(store.vectors("hidden")), Shards(store.vectors(target)), store.scalars("sample"))
+        """The columns of a store, memory-mapped; `target` names the scores."""
+        return cls(
+            ShardedColumn(store.vectors("hidden")), ShardedColumn(store.vectors(target)), store.scalars("sample")
+        )
 
     def with_future(self, rows: NDArray[np.int64], offset: int) -> NDArray[np.int64]:
-        """Those of `rows` whose sample goes on for `offset` steps more."""
+        """Those of `rows` whose sample has a row `offset` steps later."""
         rows = rows[rows + offset < len(self.sample)]
         same: NDArray[np.bool_] = self.sample[rows] == self.sample[rows + offset]
         return rows[same]

@@ -1,26 +1,26 @@
-"""Score rows with the scores of every further step beside them: one pass trains a probe for each offset."""
+"""Score rows with the scores of several later steps: one pass trains a probe for each offset."""
+
+from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from datamodules.columns import Columns
-from datamodules.score_rows import Part, RowBatches, Rows, ScoreRows
-from datamodules.splits import Split
+from datamodules.row_batches import RowBatches, Rows
+from datamodules.score_rows import Part, ScoreRows
 from extract.errors import UserError
-from extract.scores import Target
 
 
 class OffsetBatches(RowBatches):
-    """As `RowBatches`, with scores [row, offset, head] of k = 0 … `offset`; NaN where the sample ends before."""
+    """As `RowBatches`, with scores [row, offset, head] of k = 0 … `offset`; NaN past the end of the sample."""
 
     def read(self, rows: NDArray[np.int64]) -> Rows:
-        """Rows of the store by their numbers, ascending."""
-        now = super().read(rows)
-        future = [self._ahead(rows, k) for k in range(self.offset + 1)]
-        return now._replace(scores=torch.stack(future, dim=1))
+        """Rows of the store by their numbers, which must ascend."""
+        current = super().read(rows)
+        scores = [self._later_scores(rows, k) for k in range(self.offset + 1)]
+        return current._replace(scores=torch.stack(scores, dim=1))
 
-    def _ahead(self, rows: NDArray[np.int64], k: int) -> torch.Tensor:
+    def _later_scores(self, rows: NDArray[np.int64], k: int) -> torch.Tensor:
         sample = self.columns.sample
         later = np.minimum(rows + k, len(sample) - 1)
         scores = torch.from_numpy(self.columns.scores.take(later)).float()
@@ -30,36 +30,30 @@ class OffsetBatches(RowBatches):
 
 
 class OffsetRows(ScoreRows):
-    """Rows for probes of every offset at once.
+    """Rows for probes of all offsets k = 0 … `offsets`.
 
     Args:
-        store, target, split, test_store, batch_size, seed, num_workers, verify: See `ScoreRows`.
         offsets: Largest k (A.4: 10).
+        **kwargs: See `ScoreRows`, all but its `offset`.
 
     """
 
-    def __init__(
-        self,
-        store: str = "stores/niah",
-        target: Target = "copy_paste",
-        split: Split = Split(),  # noqa: B008 (frozen)
-        test_store: str | None = None,
-        batch_size: int = 128,
-        offsets: int = 10,
-        seed: int = 0,
-        num_workers: int = 0,
-        verify: bool = True,
-    ) -> None:
-        super().__init__(store, target, split, test_store, batch_size, 0, seed, num_workers, verify)
+    def __init__(self, offsets: int = 10, **kwargs: Any) -> None:
+        super().__init__(offset=0, **kwargs)
         self.offsets = offsets
 
     @property
     def probed_target(self) -> str:
-        """The target; the CLI links it into models that serve either. Under its own name any model would get it."""
+        """The target, which the CLI links into models that serve both; a link from `target` would reach every model."""
         return self.target
 
     def setup(self, stage: str) -> None:
-        """Open the columns and divide the rows; some training row must have a step that far ahead."""
+        """Open the columns and divide the rows.
+
+        Raises:
+            UserError: negative `offsets`, or a split without a row that has a step so much later.
+
+        """
         if self.offsets < 0:
             raise UserError(f"data.offsets: {self.offsets} must be at least 0")
         super().setup(stage)
@@ -69,6 +63,6 @@ class OffsetRows(ScoreRows):
 
     def batches(self, split: Part) -> RowBatches:
         """The batches of a split; training ones are shuffled anew each epoch."""
-        seed = self.seed if split == "train" else None
-        columns: Columns = self._columns[split]
-        return OffsetBatches(columns, self._rows[split], self.offsets, self.batch_size, seed)
+        return OffsetBatches(
+            self._columns[split], self._rows[split], self.offsets, self.batch_size, self._shuffling_seed(split)
+        )

@@ -1,4 +1,4 @@
-"""Fixed batches, shared out over processes by number."""
+"""Samplers that divide fixed batches among processes by batch number."""
 
 from collections.abc import Iterator
 from typing import Any
@@ -7,15 +7,19 @@ from torch.utils.data import DistributedSampler
 
 
 class Share(DistributedSampler[Any]):
-    """Every `world`-th batch number from `rank` on; a process without any gets the number past the last.
+    """Batch numbers of one process: every `world`-th from `rank` on; the number past the last where it has none.
 
     Lightning leaves a DistributedSampler alone. Its own would stride samples, so that batches would hold other
     samples than on one process, and would repeat some to make shares equal.
 
     Args:
         count: Number of batches.
-        rank, world: This process and how many there are.
+        rank: Number of this process.
+        world: Number of processes.
         even: Give every process the same number of batches by leaving out the last few. Training needs it.
+
+    >>> [list(Share(5, rank, world=2)) for rank in range(2)]
+    [[0, 2, 4], [1, 3]]
 
     """
 
@@ -36,7 +40,7 @@ class Share(DistributedSampler[Any]):
 
 
 class EpochShare(Share):
-    """`Share` that names the epoch beside each batch number: loader workers know no epoch."""
+    """`Share` of (batch number, epoch) pairs: a loader's worker processes are not told the epoch otherwise."""
 
     def __iter__(self) -> Iterator[tuple[int, int]]:
         """Pairs of batch number and epoch."""

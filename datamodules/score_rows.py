@@ -1,20 +1,16 @@
-"""Score rows for probes: (hidden state, scores of all heads) in shuffled batches from memory maps."""
+"""The data module of probes: rows of a score store, split into training, validation and test."""
 
 import functools
-import math
 from collections.abc import Iterator
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal
 
 import numpy as np
-import torch
-from jaxtyping import Float, Int
 from lightning import LightningDataModule
 from lightning.pytorch.utilities.types import EVAL_DATALOADERS
-from numpy.typing import NDArray
-from torch import Tensor
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import DataLoader
 
 from datamodules.columns import Columns
+from datamodules.row_batches import RowBatches, Rows
 from datamodules.samplers import EpochShare
 from datamodules.splits import Split
 from extract.errors import UserError
@@ -22,76 +18,8 @@ from extract.llm import LLMIdentity
 from extract.scores import Target
 from extract.store import ScoreStore
 
-
-class Rows(NamedTuple):
-    """A batch of score rows.
-
-    Attributes:
-        hidden: Final hidden states.
-        scores: Target of each head: 0 or 1 (Eq. 1), or in [0, 1] with NaN for none (Eq. 2).
-        sample: The sample each row comes from.
-
-    """
-
-    hidden: Float[Tensor, "row hidden"]
-    scores: Float[Tensor, "row head"]
-    sample: Int[Tensor, "row"]
-
-
-class RowBatches(Dataset[Rows]):
-    """Batches of a split, by batch number; the number past the last is an empty batch.
-
-    Args:
-        columns: Of the store that the split lies in.
-        rows: Store rows of this split, whose hidden states are read.
-        offset: The scores read are those of `offset` rows later.
-        batch_size: Rows a batch.
-        seed: Shuffle the rows anew each epoch; None keeps their order.
-
-    """
-
-    def __init__(
-        self,
-        columns: Columns,
-        rows: NDArray[np.int64],
-        offset: int,
-        batch_size: int,
-        seed: int | None = None,
-    ) -> None:
-        self.columns = columns
-        self.rows, self.offset, self.batch_size, self.seed = rows, offset, batch_size, seed
-        self._shuffled: tuple[int, NDArray[np.int64]] | None = None
-
-    def __len__(self) -> int:
-        """Number of batches."""
-        return math.ceil(len(self.rows) / self.batch_size)
-
-    def epoch_rows(self, epoch: int) -> NDArray[np.int64]:
-        """The split's rows in an epoch's order: fixed by seed and epoch alone, on every process."""
-        if self.seed is None:
-            return self.rows
-        if self._shuffled is None or self._shuffled[0] != epoch:
-            order = np.random.default_rng([self.seed, epoch]).permutation(len(self.rows))
-            self._shuffled = (epoch, self.rows[order])
-        return self._shuffled[1]
-
-    def batch(self, number: int, epoch: int = 0) -> Rows:
-        """One batch of an epoch, its rows in the store's order: which rows share a batch is what is shuffled."""
-        rows = np.sort(self.epoch_rows(epoch)[number * self.batch_size : (number + 1) * self.batch_size])
-        return self.read(rows)
-
-    def read(self, rows: NDArray[np.int64]) -> Rows:
-        """Rows of the store by their numbers, ascending."""
-        hidden = torch.from_numpy(self.columns.hidden.take(rows)).float()
-        scores = torch.from_numpy(self.columns.scores.take(rows + self.offset)).float()
-        return Rows(hidden, scores, torch.from_numpy(self.columns.sample[rows]))
-
-    def __getitem__(self, key: tuple[int, int]) -> Rows:
-        """The batch of a (number, epoch) pair, as `EpochShare` draws them."""
-        return self.batch(*key)
-
-
 Part = Literal["train", "val", "test"]
+"""A split."""
 
 
 class ScoreRows(LightningDataModule):
@@ -101,8 +29,8 @@ class ScoreRows(LightningDataModule):
         store: The store's folder (linked from the top-level `store:`).
         target: The score to predict: `copy_paste` (Eq. 1) or `reasoning` (Eq. 2).
         split: How rows are divided into training, validation and test.
-        test_store: Take all rows of this other store as the test split: another dataset's questions, say. It may share
-            no sample with what is trained or validated on.
+        test_store: Take all rows of this other store as the test split, for instance another dataset's questions. It
+            may share no sample with the training and validation splits.
         batch_size: Rows a batch (A.5: 128).
         offset: Predict the scores this many steps ahead in the same sample (k of A.4).
         seed: Of the shuffling.
@@ -130,7 +58,7 @@ class ScoreRows(LightningDataModule):
 
     @functools.cached_property
     def store(self) -> ScoreStore:
-        """The opened store.
+        """The score store, opened on first use.
 
         Raises:
             UserError: there is none, or it cannot be trusted.
@@ -140,7 +68,7 @@ class ScoreRows(LightningDataModule):
 
     @functools.cached_property
     def test_store(self) -> ScoreStore:
-        """The store of the test split, which is the other one unless `test_store` is set.
+        """The store of the test split: that of `data.test_store` where it is set, else the same as `store`.
 
         Raises:
             UserError: there is none, or it holds another LLM's rows.
@@ -166,7 +94,7 @@ class ScoreRows(LightningDataModule):
 
     @property
     def num_heads(self) -> int:
-        """Number of heads, layers × heads a layer; the CLI links it into the model."""
+        """Number of heads in all layers; the CLI links it into the model."""
         return self.store.heads
 
     @property
@@ -175,7 +103,12 @@ class ScoreRows(LightningDataModule):
         return self.store.identity
 
     def setup(self, stage: str) -> None:
-        """Open the columns and divide the rows."""
+        """Open the columns and divide the rows.
+
+        Raises:
+            UserError: bad settings, an empty split, or test samples that are trained or validated on.
+
+        """
         del stage
         if self.batch_size < 1 or self.offset < 0:
             raise UserError(f"data: batch_size {self.batch_size} and offset {self.offset} must be ≥ 1 and ≥ 0")
@@ -188,10 +121,13 @@ class ScoreRows(LightningDataModule):
         elif not self.split.fractions[2]:
             raise UserError("data.split.fractions: a test share of 0 needs a data.test_store")
         self._rows = {name: self._columns[name].with_future(part, self.offset) for name, part in rows.items()}
+        self._refuse_empty()
+        self._refuse_shared()
+
+    def _refuse_empty(self) -> None:
         for name, part in self._rows.items():
             if not len(part):
                 raise UserError(f"data.offset {self.offset}: no row of the {name} split has a step that far ahead")
-        self._refuse_shared()
 
     def _refuse_shared(self) -> None:
         if self.test_path is None:
@@ -199,44 +135,35 @@ class ScoreRows(LightningDataModule):
         shared = (self.split_ids("train") | self.split_ids("val")) & self.split_ids("test")
         if shared:
             raise UserError(
-                f"data.test_store {self.test_path} shares {len(shared)} samples with what {self.store_path} is "
-                f"trained and validated on ({min(shared)}, …)"
+                f"data.test_store {self.test_path} shares {len(shared)} samples with the training and validation "
+                f"splits of {self.store_path} ({min(shared)}, …)"
             )
 
     def split_ids(self, split: Part) -> set[str]:
-        """Ids of the samples that have rows in a split: the same sample bears the same id in every store."""
+        """Ids of the samples that have rows in a split; a sample has the same id in every store."""
         store = self.test_store if split == "test" else self.store
         samples = store.samples().select(["sample", "id"])
         ids = dict(zip(samples["sample"].to_pylist(), samples["id"].to_pylist(), strict=True))
         return {ids[number] for number in np.unique(self._columns[split].sample[self._rows[split]]).tolist()}
 
     def split_record(self) -> dict[str, Any]:
-        """The division, for checkpoints."""
+        """The division in plain values, for checkpoints and results."""
         return {**self.split.record(self._columns["train"].sample), "offset": self.offset}
 
     def batches(self, split: Part) -> RowBatches:
         """The batches of a split; training ones are shuffled anew each epoch."""
-        seed = self.seed if split == "train" else None
-        return RowBatches(self._columns[split], self._rows[split], self.offset, self.batch_size, seed)
+        return RowBatches(
+            self._columns[split], self._rows[split], self.offset, self.batch_size, self._shuffling_seed(split)
+        )
 
-    def _training_chunks(self) -> Iterator[Rows]:
-        """All training rows, some tens of thousands at a time."""
+    def _shuffling_seed(self, split: Part) -> int | None:
+        return self.seed if split == "train" else None
+
+    def training_chunks(self) -> Iterator[Rows]:
+        """All training rows in order, some tens of thousands at a time."""
         batches = self.batches("train")
         for chunk in np.array_split(batches.rows, max(1, len(batches.rows) // 65536)):
             yield batches.read(chunk)
-
-    def head_means(self) -> Float[Tensor, "head"]:
-        """Mean score of each head over the training rows, NaN left out: the static ranking."""
-        total = count = torch.zeros(self.num_heads, dtype=torch.float64)
-        for rows in self._training_chunks():
-            total = total + rows.scores.double().nansum(dim=0)
-            count = count + rows.scores.isfinite().sum(dim=0)
-        if not count.any():
-            raise UserError(
-                f"{self.store_path}: no training row has a {self.target} score (prompts no longer than the tokens that "
-                "Eq. 2 leaves out?)"
-            )
-        return (total / count.clamp(min=1)).float()
 
     def _loader(self, split: Part) -> DataLoader[Rows]:
         batches = self.batches(split)

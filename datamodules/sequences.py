@@ -1,7 +1,7 @@
-"""Whole samples in step order, for figures that follow a head from one step to the next."""
+"""Whole samples in step order, for statistics that follow a head from one step to the next."""
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -9,11 +9,10 @@ from numpy.typing import NDArray
 from torch.utils.data import DataLoader, Dataset
 
 from datamodules.columns import Columns
+from datamodules.row_batches import Rows
 from datamodules.samplers import Share
-from datamodules.score_rows import Rows, ScoreRows
-from datamodules.splits import Split
+from datamodules.score_rows import ScoreRows
 from extract.errors import UserError
-from extract.scores import Target
 
 
 class WholeSamples(Dataset[Rows]):
@@ -21,10 +20,10 @@ class WholeSamples(Dataset[Rows]):
 
     Args:
         columns: Of the store.
-        rows: Store rows of whole samples, ascending.
-        batch_rows: Rows a batch, save that the last sample of a batch is taken whole.
-        hidden: Read hidden states too; without them `Rows.hidden` has no columns.
-        partners: For each of `rows` the store row whose scores are read in its place.
+        rows: Rows of the store that make up whole samples, ascending.
+        batch_rows: Rows a batch; the last sample of a batch is taken whole and may exceed it.
+        hidden: Read hidden states, too; without them `Rows.hidden` has no columns.
+        partners: For each of `rows` the row of the store whose scores replace its own.
 
     """
 
@@ -56,7 +55,7 @@ class WholeSamples(Dataset[Rows]):
         return Rows(torch.from_numpy(hidden).float(), scores, torch.from_numpy(self.columns.sample[rows]))
 
     def _scores(self, rows: NDArray[np.int64]) -> NDArray[np.float32]:
-        """Scores of rows in any order; the store reads them in its own."""
+        """Scores of rows in any order: they are read in ascending order and put back."""
         order = np.argsort(rows, kind="stable")
         taken = self.columns.scores.take(rows[order])
         scores: NDArray[np.float32] = np.empty_like(taken)
@@ -66,61 +65,58 @@ class WholeSamples(Dataset[Rows]):
 
 @dataclass(frozen=True)
 class Pass:
-    """One of the loaders of `lightning test`.
+    """One pass over whole samples, a loader of `lightning test`.
 
     Attributes:
-        part: Whose samples: training ones, or evaluation ones.
-        group: Only those of this group (delete-a-group jackknife); None for all.
-        null: Each sample's scores are another sample's, at the same `step` or `shifted` by a random number of steps.
-        draw: Number of the null's random draw.
+        part: Training samples or evaluation samples.
+        group: Only the samples of this group (delete-a-group jackknife); None for all.
+        null: Permutation null: each sample gets the scores of another sample at the same step (`step`), or `shifted` by
+            a random number of steps.
+        repeat: Number of the null's random permutation.
 
     """
 
     part: Literal["train", "evaluation"]
     group: int | None = None
     null: Literal["step", "shifted"] | None = None
-    draw: int = 0
+    repeat: int = 0
 
 
 class Sequences(ScoreRows):
-    """The training samples, and then the evaluation ones, whole and in step order: the two loaders of `lightning test`.
+    """Training samples, then evaluation samples, whole and in step order: the two loaders of `lightning test`.
 
     Args:
-        store: The store's folder (linked from the top-level `store:`).
-        target: `copy_paste` (Eq. 1) or `reasoning` (Eq. 2).
-        split: Which samples are training samples: static rankings and fits are theirs alone.
         evaluation: `held_out`: validation and test samples. `all`: every sample, training ones included, which leaks.
-        test_store: Evaluate all samples of this other store instead.
-        hidden: Read hidden states too.
+            A `test_store` replaces either by all of its samples.
+        hidden: Read hidden states, too.
         batch_size: Rows a batch; a batch's last sample is taken whole.
-        num_workers: Loader processes.
-        verify: Compare the store with its hashes before use.
+        **kwargs: `store`, `target`, `split`, `test_store`, `num_workers` and `verify` of `ScoreRows`.
 
     """
 
     def __init__(
         self,
-        store: str = "stores/niah",
-        target: Target = "copy_paste",
-        split: Split = Split(),  # noqa: B008 (frozen)
         evaluation: Literal["held_out", "all"] = "held_out",
-        test_store: str | None = None,
         hidden: bool = False,
         batch_size: int = 4096,
-        num_workers: int = 0,
-        verify: bool = True,
+        **kwargs: Any,
     ) -> None:
-        super().__init__(store, target, split, test_store, batch_size, num_workers=num_workers, verify=verify)
+        super().__init__(batch_size=batch_size, offset=0, seed=0, **kwargs)
         self.evaluation, self.hidden = evaluation, hidden
 
     def setup(self, stage: str) -> None:
-        """Open the columns and divide the samples."""
+        """Open the columns and divide the samples.
+
+        Raises:
+            UserError: a split of single rows, or what `ScoreRows` refuses.
+
+        """
         if self.split.by != "sample":
-            raise UserError("data.split.by: samples are followed from step to step here, so only `sample` will do")
+            raise UserError("data.split.by: this data module needs whole samples, so it must be `sample`")
         super().setup(stage)
 
     def part_rows(self, part: Literal["train", "evaluation"]) -> tuple[Columns, NDArray[np.int64]]:
-        """Rows of the training or of the evaluation samples, ascending, and the store's columns they lie in."""
+        """The store's columns, and in them the rows of the training or of the evaluation samples, ascending."""
         if part == "train":
             return self._columns["train"], self._rows["train"]
         columns = self._columns["test"]
@@ -137,7 +133,7 @@ class Sequences(ScoreRows):
         return samples
 
     def passes(self) -> list[Pass]:
-        """What the loaders of `lightning test` are, in order."""
+        """The passes of `lightning test`, in order."""
         return [Pass("train"), Pass("evaluation")]
 
     def whole_samples(self, which: Pass) -> WholeSamples:

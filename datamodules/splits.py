@@ -1,4 +1,4 @@
-"""Training, validation and test: which rows of a store belong to which."""
+"""Division of a store's rows into training, validation and test."""
 
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -14,16 +14,20 @@ SPLITS = ("train", "val", "test")
 
 @dataclass(frozen=True)
 class Split:
-    """A seeded division of samples, or of rows.
+    """A seeded random division of samples, or of single rows.
 
     Attributes:
-        by: `sample` keeps all rows of a sample together. `row` divides single rows, so that rows of one sample, which
-            share its context, stand on both sides: it reproduces what others may have done and leaks.
+        by: `sample` keeps all rows of a sample together. `row` divides single rows, so that training and test rows may
+            share a sample and its context: it leaks, and serves for comparison with results obtained so.
         fractions: Shares of training, validation and test (A.5: 70/20/10). The last may be 0 where the test rows come
             from another store.
         seed: Of the division alone.
-        limit: Train on this many of the training samples (or rows) only, for learning curves; validation and test
-            stay as they are, and a smaller choice lies within a larger one.
+        limit: Train on this many of the training samples (or rows) only, for learning curves. Validation and test stay
+            the same, and a smaller training set is a subset of a larger one.
+
+    >>> parts = Split(fractions=(0.5, 0.25, 0.25)).rows(np.array([0, 0, 1, 2, 2, 3]))
+    >>> {name: rows.tolist() for name, rows in parts.items()}
+    {'train': [0, 1, 3, 4], 'val': [2], 'test': [5]}
 
     """
 
@@ -33,7 +37,7 @@ class Split:
     limit: int | None = None
 
     def units(self, samples: NDArray[np.int64]) -> dict[str, NDArray[np.int64]]:
-        """The sample (or row) numbers of each part.
+        """Sample (or row) numbers of each part.
 
         Args:
             samples: Sample number of each row.
@@ -59,7 +63,7 @@ class Split:
         return {name: np.sort(part) for name, part in parts.items()}
 
     def rows(self, samples: NDArray[np.int64]) -> dict[str, NDArray[np.int64]]:
-        """The row numbers of each part, ascending."""
+        """Row numbers of each part, ascending."""
         units = self.units(samples)
         if self.by == "row":
             return units

@@ -1,7 +1,8 @@
 """Probes of retrieval heads, experiments, masked dynamic RAG, and the command line that runs every stage.
 
-What a notebook needs: `load` restores a trained probe, `answer` lets the LLM answer with heads ablated, `write_report`
-makes the page of all results, `save_pretrained` and `push_to_hub` share a probe. The classes are for configs.
+For notebooks: `load` loads a trained probe, `save_pretrained` and `push_to_hub` share one; `store_ranking` and
+`read_ranking` give static heads, `ranking_overlap` compares two rankings; `answer` lets the LLM answer with heads
+ablated; `write_report` writes the page of all results. The classes are for configs.
 """
 
 import lazy_loader

@@ -10,6 +10,11 @@ from .experiments.ablation.conditions import Condition as Condition
 from .experiments.ablation.conditions import NoAblation as NoAblation
 from .experiments.correlation.correlation import Correlation as Correlation
 from .experiments.dynamism.dynamism import Dynamism as Dynamism
+from .heads.overlap import ranking_overlap as ranking_overlap
+from .heads.ranking import Ranking as Ranking
+from .heads.ranking_files import read_ranking as read_ranking
+from .heads.ranking_files import write_ranking as write_ranking
+from .heads.static_heads import store_ranking as store_ranking
 from .models.checkpoint import load as load
 from .models.checkpoint import push_to_hub as push_to_hub
 from .models.checkpoint import save_pretrained as save_pretrained

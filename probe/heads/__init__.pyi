@@ -1,3 +1,4 @@
+from .overlap import Overlap as Overlap
 from .overlap import ranking_overlap as ranking_overlap
 from .ranking import Ranking as Ranking
 from .ranking_files import read_ranking as read_ranking
@@ -6,3 +7,4 @@ from .static_heads import HeadMeans as HeadMeans
 from .static_heads import StoreHeads as StoreHeads
 from .static_heads import read_store_heads as read_store_heads
 from .static_heads import store_ranking as store_ranking
+from .static_heads import training_means as training_means

@@ -4,20 +4,26 @@ from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
+import torch
 from jaxtyping import Float
 from numpy.typing import NDArray
 
 from extract.errors import UserError
+from extract.heads import HeadGrid, top_k
 
 
 @dataclass(frozen=True)
 class Ranking:
-    """One score for each head; a higher one ranks before a lower one.
+    """A score for each head; a head of higher score ranks before one of lower score.
 
     Attributes:
         scores: By layer and head, or by layer and KV head; NaN for a head that the source does not rank.
-        whole: The source names the whole grid. A list of heads only shows how large the grid is at least.
-        source: Where it comes from, for messages.
+        whole: Whether the source ranks every head of the model. A list of heads shows only a lower bound of the grid.
+        source: Where the ranking comes from, for messages.
+
+    >>> ranking = Ranking(np.array([[0.1, 0.7], [0.7, np.nan]]), whole=False, source="example")
+    >>> ranking.top(2)
+    [1, 2]
 
     """
 
@@ -25,45 +31,57 @@ class Ranking:
     whole: bool
     source: str
 
+    @property
+    def grid(self) -> HeadGrid:
+        """Numbering of the heads that `scores` covers."""
+        return HeadGrid(*self.scores.shape)
+
     def top(self, n: int) -> list[int]:
-        """The `n` best heads as flat numbers (layer × heads a layer + head), ties by number.
+        """The `n` heads of highest score as flat numbers (`HeadGrid`), ties by the lower number.
 
         Raises:
             UserError: fewer than `n` heads are ranked.
 
         """
-        flat = self.scores.ravel()
-        ranked = int(np.isfinite(flat).sum())
+        flat = torch.from_numpy(self.scores.ravel())
+        ranked = int(flat.isfinite().sum())
         if not 1 <= n <= ranked:
             raise UserError(f"{self.source} ranks {ranked} heads: the top {n} of them cannot be taken")
-        order = np.argsort(np.where(np.isnan(flat), np.inf, -flat), kind="stable")
-        return [int(head) for head in order[:n]]
+        heads: list[int] = top_k(flat, n).tolist()
+        return heads
 
     def on_grid(self, layers: int, heads: int) -> "Ranking":
-        """The ranking over all heads of an LLM: every query head of a KV group gets the group's score.
+        """The ranking over all query heads of an LLM; each query head of a KV group has the group's score.
 
         Raises:
             UserError: the grid is another LLM's.
 
         """
-        own_layers, own_heads = self.scores.shape
+        own = self.grid
         if self.whole:
-            fits = own_layers == layers and heads % own_heads == 0
+            fits = own.layers == layers and heads % own.heads == 0
         else:
-            fits = own_layers <= layers and own_heads <= heads
+            fits = own.layers <= layers and own.heads <= heads
         if not fits:
-            held = (
-                f"{own_layers} layers × {own_heads} heads" if self.whole else f"head {own_layers - 1}-{own_heads - 1}"
-            )
+            held = f"{own.layers} layers × {own.heads} heads" if self.whole else f"head {own.name(len(own) - 1)}"
             raise UserError(f"{self.source} holds {held}, which does not fit {layers} layers × {heads} heads")
         if self.whole:
-            return Ranking(np.repeat(self.scores, heads // own_heads, axis=1), True, self.source)
+            return Ranking(np.repeat(self.scores, heads // own.heads, axis=1), True, self.source)
         scores = np.full((layers, heads), np.nan)
-        scores[:own_layers, :own_heads] = self.scores
+        scores[: own.layers, : own.heads] = self.scores
         return Ranking(scores, True, self.source)
 
     def by_kv_head(self, kv_heads: int, reduce: Literal["max", "mean"] = "max") -> "Ranking":
-        """One score for each KV head: the largest or the mean of its query heads that are ranked."""
+        """The ranking by KV head: the largest, or the mean, score of the ranked query heads of each group.
+
+        Raises:
+            UserError: the query heads do not divide into so many groups.
+
+        >>> ranking = Ranking(np.array([[0.1, 0.7, 0.2, np.nan]]), whole=True, source="example")
+        >>> ranking.by_kv_head(2).scores, ranking.by_kv_head(2, "mean").scores
+        (array([[0.7, 0.2]]), array([[0.4, 0.2]]))
+
+        """
         layers, heads = self.scores.shape
         if not 1 <= kv_heads <= heads or heads % kv_heads:
             raise UserError(f"{self.source}: {heads} heads a layer do not form {kv_heads} groups")

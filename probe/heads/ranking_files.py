@@ -2,6 +2,7 @@
 
 import json
 import re
+from collections import Counter
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
@@ -13,14 +14,18 @@ from extract.errors import UserError
 from extract.utils import write_bytes
 from probe.heads.ranking import Ranking
 
+MAX_HEADS = 10**6
+"""More heads than any LLM has: a file that names a later one is wrong."""
 _HEAD = re.compile(r"\s*(\d{1,5})-(\d{1,5})\s*")
+Head = tuple[int, int]
+"""Layer and index of a head."""
 
 
 def read_ranking(file: str | Path) -> Ranking:
     """Read a published ranking; the file's suffix tells its format.
 
     `.json`: `{"layer-head": [score of each detection, …], …}` (Wu et al.), scored by the mean.
-    `.yaml`: `attn_head_set: "layer-head,…"`, best first (QRHead), scored 1 for the best down to 1/n.
+    `.yaml`: `attn_head_set: "layer-head,…"`, best first (QRHead), scored from 1 for the best down to 1/n.
     `.tsv`: a line for each layer, a number for each KV head (DuoAttention).
 
     Raises:
@@ -38,46 +43,20 @@ def read_ranking(file: str | Path) -> Ranking:
         raise UserError(f"{path} is not a text file") from error
 
 
-def _grid(scores: dict[tuple[int, int], float], source: str) -> Ranking:
-    if not scores:
-        raise UserError(f"{source} names no head")
-    layers, heads = (max(column) + 1 for column in zip(*scores, strict=True))
-    if layers * heads > 10**6:
-        raise UserError(f"{source} names head {layers - 1}-{heads - 1}: no LLM has that many")
-    grid = np.full((layers, heads), np.nan)
-    for (layer, head), score in scores.items():
-        grid[layer, head] = score
-    return Ranking(grid, False, source)
-
-
-def _head(name: Any, source: str) -> tuple[int, int]:
-    match = _HEAD.fullmatch(str(name))
-    if not match:
-        raise UserError(f"{source}: {str(name)[:40]!r} is not a head; layer-head is expected, 13-18 say")
-    return int(match[1]), int(match[2])
-
-
-def _finite(values: Iterable[Any], where: str) -> list[float]:
-    numbers = list(values)
-    if not all(isinstance(x, int | float) and not isinstance(x, bool) and np.isfinite(x) for x in numbers):
-        raise UserError(f"{where}: finite numbers are expected")
-    return [float(number) for number in numbers]
-
-
-def _from_json(text: str, source: str) -> Ranking:
+def _read_json(text: str, source: str) -> Ranking:
+    """Wu et al.: scores of each detection by head."""
     try:
         record = json.loads(text)
     except ValueError as error:
         raise UserError(f"{source} is not JSON: {error}") from error
     if not isinstance(record, dict) or not all(isinstance(value, list) and value for value in record.values()):
-        raise UserError(f'{source}: {{"layer-head": [score, …], …}} is expected, with a score at least for each head')
-    pairs = [
-        (_head(name, source), float(np.mean(_finite(value, f"{source}, {name}")))) for name, value in record.items()
-    ]
-    return _unique(pairs, source)
+        raise UserError(f'{source}: {{"layer-head": [score, …], …}} is expected, at least one score for each head')
+    means = [float(np.mean(_finite_numbers(scores, f"{source}, {name}"))) for name, scores in record.items()]
+    return _ranking([_head(name, source) for name in record], means, source)
 
 
-def _from_yaml(text: str, source: str) -> Ranking:
+def _read_yaml(text: str, source: str) -> Ranking:
+    """QRHead: a list of heads, best first."""
     try:
         record = yaml.safe_load(text)
     except yaml.YAMLError as error:
@@ -86,18 +65,12 @@ def _from_yaml(text: str, source: str) -> Ranking:
     if not isinstance(listed, str) or not listed.strip():
         raise UserError(f'{source}: attn_head_set: "layer-head,layer-head,…" is expected, best first')
     names = listed.split(",")
-    return _unique([(_head(name, source), 1 - place / len(names)) for place, name in enumerate(names)], source)
+    scores = [1 - place / len(names) for place in range(len(names))]
+    return _ranking([_head(name, source) for name in names], scores, source)
 
 
-def _unique(pairs: list[tuple[tuple[int, int], float]], source: str) -> Ranking:
-    scores = dict(pairs)
-    if len(scores) < len(pairs):
-        twice = next(head for head in scores if sum(head == other for other, _ in pairs) > 1)
-        raise UserError(f"{source} names head {twice[0]}-{twice[1]} twice")
-    return _grid(scores, source)
-
-
-def _from_tsv(text: str, source: str) -> Ranking:
+def _read_tsv(text: str, source: str) -> Ranking:
+    """DuoAttention: the whole grid of layers × KV heads."""
     lines = [line.split() for line in text.splitlines() if line.strip()]
     if not lines or len({len(line) for line in lines}) != 1:
         raise UserError(f"{source}: lines of equally many numbers are expected, a line for each layer")
@@ -105,16 +78,45 @@ def _from_tsv(text: str, source: str) -> Ranking:
         grid = np.array(lines, dtype=np.float64)
     except ValueError as error:
         raise UserError(f"{source}: {error}") from error
-    _finite(grid.ravel().tolist(), source)
+    _finite_numbers(grid.ravel().tolist(), source)
     return Ranking(grid, True, source)
 
 
 _READERS: dict[str, Callable[[str, str], Ranking]] = {
-    ".json": _from_json,
-    ".yaml": _from_yaml,
-    ".yml": _from_yaml,
-    ".tsv": _from_tsv,
+    ".json": _read_json,
+    ".yaml": _read_yaml,
+    ".yml": _read_yaml,
+    ".tsv": _read_tsv,
 }
+
+
+def _head(name: str, source: str) -> Head:
+    match = _HEAD.fullmatch(name)
+    if not match:
+        raise UserError(f"{source}: {name[:40]!r} is not a head; layer-head is expected, for instance 13-18")
+    return int(match[1]), int(match[2])
+
+
+def _finite_numbers(values: Iterable[Any], where: str) -> list[float]:
+    numbers = list(values)
+    if not all(isinstance(x, int | float) and not isinstance(x, bool) and np.isfinite(x) for x in numbers):
+        raise UserError(f"{where}: finite numbers are expected")
+    return [float(number) for number in numbers]
+
+
+def _ranking(heads: list[Head], scores: list[float], source: str) -> Ranking:
+    """A ranking of the listed heads, in the smallest grid that holds them."""
+    if not heads:
+        raise UserError(f"{source} names no head")
+    (layer, head), times = Counter(heads).most_common(1)[0]
+    if times > 1:
+        raise UserError(f"{source} names head {layer}-{head} twice")
+    shape = tuple(max(column) + 1 for column in zip(*heads, strict=True))
+    if shape[0] * shape[1] > MAX_HEADS:
+        raise UserError(f"{source} names head {shape[0] - 1}-{shape[1] - 1}: no LLM has that many")
+    grid = np.full(shape, np.nan)
+    grid[tuple(zip(*heads, strict=True))] = scores
+    return Ranking(grid, False, source)
 
 
 def write_ranking(ranking: Ranking, file: str | Path) -> None:
@@ -125,19 +127,39 @@ def write_ranking(ranking: Ranking, file: str | Path) -> None:
 
     """
     path = Path(file)
-    if path.suffix not in _READERS:
+    if path.suffix not in _WRITERS:
         raise UserError(f"{path}: a ranking is written as .json, .yaml or .tsv")
-    ranked = {
-        f"{layer}-{head}": float(ranking.scores[layer, head]) for layer, head in np.argwhere(~np.isnan(ranking.scores))
-    }
-    if path.suffix == ".tsv":
-        if len(ranked) < ranking.scores.size:
-            raise UserError(f"{path}: a .tsv holds every head, but {ranking.source} ranks {len(ranked)} only")
-        text = "".join("\t".join(map(repr, row)) + "\n" for row in ranking.scores.tolist())
-    elif path.suffix == ".json":
-        text = json.dumps({name: [score] for name, score in ranked.items()}, indent=1) + "\n"
-    else:
-        best_first = sorted(ranked, key=lambda name: -ranked[name])
-        text = yaml.safe_dump({"attn_head_set": ",".join(best_first)}, width=10**6)
+    text = _WRITERS[path.suffix](ranking, str(path))
     path.parent.mkdir(parents=True, exist_ok=True)
     write_bytes(path, text.encode())
+
+
+def _ranked(ranking: Ranking) -> dict[str, float]:
+    """Score of each ranked head by its name."""
+    scores = ranking.scores.ravel()
+    return {ranking.grid.name(head): float(scores[head]) for head in np.flatnonzero(~np.isnan(scores)).tolist()}
+
+
+def _write_json(ranking: Ranking, target: str) -> str:
+    del target
+    return json.dumps({name: [score] for name, score in _ranked(ranking).items()}, indent=1) + "\n"
+
+
+def _write_yaml(ranking: Ranking, target: str) -> str:
+    del target
+    scores = _ranked(ranking)
+    return yaml.safe_dump({"attn_head_set": ",".join(sorted(scores, key=lambda name: -scores[name]))}, width=10**6)
+
+
+def _write_tsv(ranking: Ranking, target: str) -> str:
+    if (ranked := len(_ranked(ranking))) < ranking.scores.size:
+        raise UserError(f"{target}: a .tsv holds every head, but {ranking.source} ranks {ranked} only")
+    return "".join("\t".join(map(repr, row)) + "\n" for row in ranking.scores.tolist())
+
+
+_WRITERS: dict[str, Callable[[Ranking, str], str]] = {
+    ".json": _write_json,
+    ".yaml": _write_yaml,
+    ".yml": _write_yaml,
+    ".tsv": _write_tsv,
+}

@@ -3,7 +3,6 @@
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
 import torch
 from jaxtyping import Float
 from torch import Tensor
@@ -16,23 +15,77 @@ from extract.scores import Target, is_dynamic
 from probe.heads.ranking import Ranking
 
 
+class HeadMeans(Metric):
+    """Mean score of each head over all rows that have one: what static heads are ranked by.
+
+    Args:
+        *shape: Number of heads; number of offsets and of heads where scores have both.
+        **kwargs: See `torchmetrics.Metric`.
+
+    >>> means = HeadMeans(3)
+    >>> means.update(torch.tensor([[0.0, 0.2, torch.nan], [1.0, torch.nan, torch.nan]]))
+    >>> means.compute()
+    tensor([0.5000, 0.2000, 0.0000], dtype=torch.float64)
+
+    """
+
+    full_state_update = False
+    total: Tensor
+    count: Tensor
+
+    def __init__(self, *shape: int, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        for name in ("total", "count"):
+            self.add_state(name, default=torch.zeros(shape, dtype=torch.float64), dist_reduce_fx="sum")
+
+    def update(self, scores: Float[Tensor, "row *head"]) -> None:
+        """Add rows; a missing score (NaN) is left out."""
+        self.total += scores.double().nansum(dim=0)
+        self.count += scores.isfinite().sum(dim=0)
+
+    def compute(self) -> Float[Tensor, "*head"]:
+        """The means in float64; 0 for a head without any score."""
+        return self.total / self.count.clamp(min=1)
+
+
+def training_means(rows: ScoreRows) -> Float[Tensor, "*head"]:
+    """Mean score of each head over the training rows of a data module.
+
+    Raises:
+        UserError: no training row has a score.
+
+    """
+    means: HeadMeans | None = None
+    for chunk in rows.training_chunks():
+        means = means or HeadMeans(*chunk.scores.shape[1:])
+        means.update(chunk.scores)
+    if means is None or not means.count.any():
+        raise UserError(
+            f"{rows.store_path}: no training row has a {rows.target} score (prompts no longer than the tokens that "
+            "Eq. 2 leaves out?)"
+        )
+    found: Tensor = means.compute().float()
+    return found
+
+
 def store_ranking(store: str, target: Target, split: Split) -> Ranking:
-    """Mean score of each head over the training rows of a score store."""
+    """Static ranking of a score store: heads by mean score over the training rows."""
     rows = ScoreRows(store, target, split)
     rows.setup("test")
-    grid = rows.head_means().double().reshape(rows.identity.layers, rows.identity.heads)
+    grid = training_means(rows).double().reshape(rows.identity.layers, rows.identity.heads)
     return Ranking(grid.numpy(), True, store)
 
 
 @dataclass(frozen=True)
 class StoreHeads:
-    """Training samples of a store, summed up.
+    """Static ranking and number of dynamic heads of a store's training samples.
 
     Attributes:
         ranking: Heads by mean score over all training steps that have one.
-        steps, empty: Training steps with a score, and those of them without any dynamic head.
+        steps: Training steps with a score.
+        empty: Those of them without any dynamic head.
         dynamic: Dynamic heads of all training steps together.
-        ids: The training samples.
+        ids: Ids of the training samples.
         identity: The LLM.
         record: Store, its fingerprint and the split, for results.
 
@@ -47,55 +100,44 @@ class StoreHeads:
     record: dict[str, Any]
 
     def average(self, count_empty: bool) -> float:
-        """Dynamic heads a step, steps without any counted or not; 0 where no step has any."""
+        """Mean number of dynamic heads a step, over all steps or over those with any; 0 where no step has any."""
         steps = self.steps if count_empty else self.steps - self.empty
         return self.dynamic / max(steps, 1)
 
     def refuse_shared(self, ids: list[str]) -> None:
-        """Prompts that are evaluated must not be those that chose the static heads."""
+        """Refuse to evaluate prompts that the static ranking was computed from.
+
+        Raises:
+            UserError: one of them is a training sample.
+
+        """
         if shared := self.ids & set(ids):
             raise UserError(
-                f"{min(shared)} is a training sample of {self.record['store']}, so static heads and n would be known "
-                "from it; give the task another seed, or take another --store"
+                f"{min(shared)} is a training sample of {self.record['store']}, which static heads and n are computed "
+                "from; give the task another seed, or take another --store"
             )
 
 
 def read_store_heads(store: str, target: Target, threshold: float, split: Split) -> StoreHeads:
-    """Read the training samples once."""
-    data = Sequences(store, target, split)
+    """Static ranking and number of dynamic heads of a store's training samples, in one pass.
+
+    Args:
+        store: The score store's folder.
+        target: The score to rank by.
+        threshold: Reasoning scores from here on make a head dynamic (copy-paste scores are 0 or 1).
+        split: Which samples are training samples.
+
+    """
+    data = Sequences(store=store, target=target, split=split)
     data.setup("test")
     samples, identity = data.whole_samples(Pass("train")), data.identity
-    total, known = np.zeros(data.num_heads), np.zeros(data.num_heads)
-    steps = empty = dynamic = 0
+    means, steps, empty, dynamic = HeadMeans(data.num_heads), 0, 0, 0
     for number in range(len(samples)):
-        scores = samples[number].scores.double().numpy()
-        scored = np.isfinite(scores)
-        total, known = total + np.nansum(scores, axis=0), known + scored.sum(axis=0)
-        count = is_dynamic(scores, target, threshold).sum(axis=1)[scored.any(axis=1)]
+        scores = samples[number].scores.double()
+        means.update(scores)
+        count = is_dynamic(scores, target, threshold).sum(dim=1)[scores.isfinite().any(dim=1)]
         steps, empty, dynamic = steps + len(count), empty + int((count == 0).sum()), dynamic + int(count.sum())
-    grid = (total / np.maximum(known, 1)).reshape(identity.layers, identity.heads)
+    grid = means.compute().reshape(identity.layers, identity.heads)
     record = {"store": store, "fingerprint": data.store.fingerprint, "split": data.split_record()}
     ids = frozenset(data.split_ids("train"))
-    return StoreHeads(Ranking(grid, True, store), steps, empty, dynamic, ids, identity, record)
-
-
-class HeadMeans(Metric):
-    """Mean score of each head over all rows that have one."""
-
-    full_state_update = False
-    total: Tensor
-    known: Tensor
-
-    def __init__(self, num_heads: int, **kwargs: Any) -> None:
-        super().__init__(**kwargs)
-        for name in ("total", "known"):
-            self.add_state(name, default=torch.zeros(num_heads, dtype=torch.float64), dist_reduce_fx="sum")
-
-    def update(self, scores: Float[Tensor, "row head"]) -> None:
-        """Add rows; a missing score is left out."""
-        self.total += scores.double().nansum(dim=0)
-        self.known += scores.isfinite().sum(dim=0)
-
-    def compute(self) -> Tensor:
-        """The means, 0 for a head without any score."""
-        return self.total / self.known.clamp(min=1)
+    return StoreHeads(Ranking(grid.numpy(), True, store), steps, empty, dynamic, ids, identity, record)

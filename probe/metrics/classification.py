@@ -1,22 +1,26 @@
-"""Micro-averaged figures of a multi-label classifier: one decision for each (row, head) pair."""
+"""Micro-averaged metrics of a multi-label classifier: every (row, head) pair is one binary decision."""
 
 from dataclasses import asdict, dataclass
 
 import numpy as np
 import torch
-from jaxtyping import Bool, Float
-from numpy.typing import NDArray
+from jaxtyping import Bool, Float, Int
 from sklearn.metrics import precision_recall_curve
 from torch import Tensor
 
-from probe.metrics.intervals import interval
+from probe.metrics.intervals import Interval, Weights, bootstrap
 
 
 @dataclass(frozen=True)
-class Figures:
-    """Table 2's row: precision, recall and F1 at a threshold, and the area under the curve.
+class ClassificationMetrics:
+    """Micro-averaged precision, recall and F1 at a threshold, and the area under the precision-recall curve (Table 2).
 
-    AUPRC is the step-wise area (average precision). F1 is 0 where precision and recall both are.
+    Attributes:
+        f1: 2PR / (P + R); 0 where precision and recall both are.
+        precision: P, the share of predicted pairs that are positive.
+        recall: R, the share of positive pairs that are predicted.
+        auprc: Average precision, the step-wise area Σ (Rₙ - Rₙ₋₁) Pₙ; NaN without a positive pair.
+
     """
 
     f1: float
@@ -30,7 +34,14 @@ class Figures:
 
 
 def best_threshold(scores: Float[Tensor, "row head"], labels: Bool[Tensor, "row head"]) -> float:
-    """The threshold of highest F1 on the precision-recall curve (predict 1 where score ≥ threshold)."""
+    """Threshold of the highest micro F1 on the precision-recall curve; 1 without a positive label.
+
+    A pair is predicted positive where score ≥ threshold (A.5: chosen on the validation split).
+
+    >>> best_threshold(torch.tensor([[0.125, 0.375], [0.5, 0.75]]), torch.tensor([[False, True], [False, True]]))
+    0.375
+
+    """
     if not bool(labels.any()):
         return 1.0
     precision, recall, thresholds = precision_recall_curve(labels.flatten().numpy(), scores.flatten().numpy())
@@ -39,48 +50,61 @@ def best_threshold(scores: Float[Tensor, "row head"], labels: Bool[Tensor, "row 
     return float(thresholds[np.argmax(f1[:-1])])
 
 
-class Ranked:
-    """All decisions sorted by score once, so that a resample of samples costs one cumulative sum.
+class RankedDecisions:
+    """All (row, head) decisions in order of their scores, for metrics under any weights of the samples.
+
+    They are sorted once, so that each bootstrap resample costs a cumulative sum. scikit-learn's
+    `average_precision_score` gives the same value with `sample_weight`, but sorts for each resample.
 
     Args:
-        scores, labels: Of every (row, head).
+        scores: Predicted scores.
+        labels: Whether the head is positive.
         sample: Sample number of each row.
+
+    >>> scores, labels = torch.tensor([[0.9, 0.2], [0.6, 0.4]]), torch.tensor([[True, False], [False, True]])
+    >>> RankedDecisions(scores, labels, torch.tensor([0, 1])).metrics(threshold=0.5)
+    ClassificationMetrics(f1=0.5, precision=0.5, recall=0.5, auprc=0.8333333333333333)
 
     """
 
-    def __init__(self, scores: Float[Tensor, "row head"], labels: Bool[Tensor, "row head"], sample: Tensor) -> None:
+    def __init__(
+        self,
+        scores: Float[Tensor, "row head"],
+        labels: Bool[Tensor, "row head"],
+        sample: Int[Tensor, "row"],
+    ) -> None:
         flat = scores.flatten()
         order = torch.argsort(flat, descending=True)
         self.scores = flat[order].numpy()
         self.labels = labels.flatten()[order].numpy().astype(np.float64)
-        units, unit = np.unique(sample.numpy(), return_inverse=True)
-        self.samples = len(units)
-        self.unit = np.repeat(unit, scores.shape[1])[order.numpy()]
-        # Tied scores are one decision: the curve has a point only where the score changes.
+        samples, index = np.unique(sample.numpy(), return_inverse=True)
+        self.samples = len(samples)
+        self.sample_index = np.repeat(index, scores.shape[1])[order.numpy()]
+        # Tied scores share a threshold: the curve has a point only where the score changes.
         self.ends = np.flatnonzero(np.append(np.diff(self.scores) != 0, True))
 
-    def figures(self, threshold: float, weights: NDArray[np.float64] | None = None) -> Figures:
-        """The figures, each sample counted `weights` times (once by default)."""
-        weight = np.ones(len(self.unit)) if weights is None else weights[self.unit]
-        hits = np.cumsum(weight * self.labels)[self.ends]
-        chosen = np.cumsum(weight)[self.ends]
-        total = hits[-1]
-        if total == 0:
-            return Figures(0.0, 0.0, 0.0, float("nan"))
-        precisions = np.divide(hits, chosen, out=np.zeros_like(hits), where=chosen > 0)
-        auprc = float(np.sum(np.diff(hits, prepend=0.0) * precisions) / total)
-        at = np.searchsorted(-self.scores[self.ends], -threshold, side="right") - 1
-        if at < 0 or hits[at] == 0:
-            return Figures(0.0, 0.0, 0.0, auprc)
-        precision, recall = float(precisions[at]), float(hits[at] / total)
-        return Figures(2 * precision * recall / (precision + recall), precision, recall, auprc)
+    def metrics(self, threshold: float, weights: Weights | None = None) -> ClassificationMetrics:
+        """The metrics at a threshold.
 
-    def intervals(self, threshold: float, resamples: int, seed: int) -> dict[str, tuple[float, float]]:
-        """95 % bootstrap intervals over samples, whose rows belong together."""
-        rng = np.random.default_rng(seed)
-        even = np.full(self.samples, 1 / self.samples)
-        draws = [
-            self.figures(threshold, rng.multinomial(self.samples, even).astype(np.float64)).as_dict()
-            for _ in range(resamples)
-        ]
-        return {name: interval([draw[name] for draw in draws]) for name in Figures.__dataclass_fields__}
+        Args:
+            threshold: Pairs of this score or a higher one are predicted positive.
+            weights: How often each sample counts, in the order of their numbers; by default once.
+
+        """
+        weight = np.ones(len(self.sample_index)) if weights is None else weights[self.sample_index]
+        true_positives = np.cumsum(weight * self.labels)[self.ends]
+        predicted = np.cumsum(weight)[self.ends]
+        positives = true_positives[-1]
+        if positives == 0:
+            return ClassificationMetrics(0.0, 0.0, 0.0, float("nan"))
+        precisions = np.divide(true_positives, predicted, out=np.zeros_like(true_positives), where=predicted > 0)
+        auprc = float(np.sum(np.diff(true_positives, prepend=0.0) * precisions) / positives)
+        last = np.searchsorted(-self.scores[self.ends], -threshold, side="right") - 1  # the last score ≥ threshold
+        if last < 0 or true_positives[last] == 0:
+            return ClassificationMetrics(0.0, 0.0, 0.0, auprc)
+        precision, recall = float(precisions[last]), float(true_positives[last] / positives)
+        return ClassificationMetrics(2 * precision * recall / (precision + recall), precision, recall, auprc)
+
+    def intervals(self, threshold: float, resamples: int, seed: int) -> dict[str, Interval]:
+        """95 % bootstrap intervals by metric, over samples, whose rows belong together."""
+        return bootstrap(lambda weights: self.metrics(threshold, weights).as_dict(), self.samples, resamples, seed)

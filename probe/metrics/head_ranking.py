@@ -1,48 +1,102 @@
-"""How well predicted scores rank the heads of one step, which is what choosing heads for retrieval needs."""
+"""Metrics of ranking the heads of one step, which choosing heads for retrieval needs."""
 
+import warnings
+
+import numpy as np
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Float
+from numpy.typing import NDArray
+from scipy import stats
 from torch import Tensor
 
-NAMES = ("top_overlap", "ndcg", "rank_correlation")
+from extract.heads import top_k
+
+RANKING_METRICS = ("top_overlap", "ndcg", "rank_correlation")
+"""Names of the metrics of `ranking_metrics`."""
 
 
-def top_heads(scores: Float[Tensor, "row head"], count: int) -> Int[Tensor, "row top"]:
-    """The heads of highest score, best first; of equal ones the lower number."""
-    return torch.sort(scores, dim=1, descending=True, stable=True).indices[:, :count]
-
-
-def ranking_figures(
+def ranking_metrics(
     predicted: Float[Tensor, "row head"], scores: Float[Tensor, "row head"], top: int
 ) -> dict[str, Float[Tensor, "row"]]:
-    """Figures of each step; NaN where a head has no score.
+    """Agreement of predicted and true order of each step's heads; NaN where a head has no true score.
 
-    `top_overlap` is the share of the `top` highest heads that are predicted as such; `ndcg` the discounted gain of the
-    predicted `top` against the best possible, with the true scores as gains; `rank_correlation` Spearman's, over all
-    heads, with mean ranks for ties.
+    Args:
+        predicted: Predicted scores.
+        scores: True scores.
+        top: Number of heads of `top_overlap` and `ndcg`.
+
+    Returns:
+        `top_overlap`, `ndcg` and `rank_correlation` (`spearman`) of each row.
+
+    >>> found = ranking_metrics(torch.tensor([[0.9, 0.1, 0.5]]), torch.tensor([[0.2, 0.0, 0.8]]), top=2)
+    >>> {name: round(float(value), 3) for name, value in found.items()}
+    {'top_overlap': 1.0, 'ndcg': 0.761, 'rank_correlation': 0.5}
+
     """
     known = scores.isfinite().all(dim=1)
     truth = scores.nan_to_num().double()
-    chosen, best = top_heads(predicted, top), top_heads(truth, top)
-    overlap = (chosen[:, :, None] == best[:, None, :]).any(dim=2).double().mean(dim=1)
-    discount = 1 / torch.log2(torch.arange(chosen.shape[1], device=scores.device) + 2.0).double()
-    gain = (truth.gather(1, chosen) * discount).sum(dim=1)
-    ideal = (truth.gather(1, best) * discount).sum(dim=1)
-    correlation = _pearson(mean_ranks(predicted), mean_ranks(truth))
-    figures = dict(zip(NAMES, (overlap, gain / ideal, correlation), strict=True))
-    return {name: torch.where(known, figure, torch.nan) for name, figure in figures.items()}
+    values = (top_overlap(predicted, truth, top), ndcg(predicted, truth, top), spearman(predicted, truth))
+    found = dict(zip(RANKING_METRICS, values, strict=True))
+    return {name: torch.where(known, value, torch.nan) for name, value in found.items()}
 
 
-def mean_ranks(values: Float[Tensor, "row head"]) -> Float[Tensor, "row head"]:
-    """Rank of each value within its row, from 0; equal values share the mean of their ranks."""
-    values = values.contiguous()
-    ordered = values.sort(dim=1).values
-    below = torch.searchsorted(ordered, values, side="left")
-    upto = torch.searchsorted(ordered, values, side="right")
-    return (below + upto - 1).double() / 2
+def top_overlap(predicted: Float[Tensor, "row head"], truth: Float[Tensor, "row head"], k: int) -> Float[Tensor, "row"]:
+    """Top-k overlap: share of the k heads of highest true score that are among the k of highest predicted score.
+
+    |top_k(predicted) ∩ top_k(truth)| / k; ties by the lower head number.
+
+    >>> top_overlap(torch.tensor([[0.9, 0.1, 0.5, 0.2]]), torch.tensor([[0.7, 0.6, 0.0, 0.1]]), k=2)
+    tensor([0.5000], dtype=torch.float64)
+
+    """
+    chosen, best = top_k(predicted, k), top_k(truth, k)
+    return (chosen[:, :, None] == best[:, None, :]).any(dim=2).double().mean(dim=1)
 
 
-def _pearson(a: Float[Tensor, "row head"], b: Float[Tensor, "row head"]) -> Float[Tensor, "row"]:
-    """Correlation within each row; NaN where a side never varies."""
-    a, b = a - a.mean(dim=1, keepdim=True), b - b.mean(dim=1, keepdim=True)
-    return (a * b).sum(dim=1) / (a.square().sum(dim=1) * b.square().sum(dim=1)).sqrt()
+def ndcg(predicted: Float[Tensor, "row head"], truth: Float[Tensor, "row head"], k: int) -> Float[Tensor, "row"]:
+    """Normalised discounted cumulative gain at k of each row, the true scores being the gains.
+
+    DCG@k / ideal DCG@k with DCG@k = Σᵢ truth[i-th predicted head] / log₂(i + 1), i = 1 … k; NaN where every true score
+    is 0. Source: Järvelin and Kekäläinen (2002).
+
+    >>> ndcg(torch.tensor([[0.9, 0.1, 0.5]]), torch.tensor([[0.2, 0.0, 0.8]]), k=2)
+    tensor([0.7609], dtype=torch.float64)
+
+    """
+    # scikit-learn's ndcg_score and torchmetrics' retrieval_normalized_dcg give the same values, but one row a call
+    # (the former returns means alone): 20 and 10 times slower on 10,000 rows of 270 heads.
+    gains = truth.double()
+    chosen, best = top_k(predicted, k), top_k(truth, k)
+    discount = 1 / torch.log2(torch.arange(chosen.shape[1], device=truth.device) + 2.0).double()
+    return (gains.gather(1, chosen) * discount).sum(dim=1) / (gains.gather(1, best) * discount).sum(dim=1)
+
+
+def spearman(predicted: Float[Tensor, "row head"], truth: Float[Tensor, "row head"]) -> Float[Tensor, "row"]:
+    """Spearman's rank correlation over the heads of each row, ties with their mean rank.
+
+    NaN where a side is constant.
+
+    >>> spearman(torch.tensor([[0.9, 0.1, 0.5], [0.3, 0.3, 0.3]]), torch.tensor([[0.2, 0.0, 0.8], [0.1, 0.2, 0.3]]))
+    tensor([0.5000,    nan], dtype=torch.float64)
+
+    """
+    # SciPy correlates rows with `pearsonr` only; its `spearmanr` correlates every pair of rows.
+    ranks = [stats.rankdata(side.numpy(force=True), axis=1) for side in (predicted, truth)]
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", stats.DegenerateDataWarning)  # a constant side: NaN
+        correlation = stats.pearsonr(*ranks, axis=1).statistic
+    return torch.from_numpy(np.asarray(correlation)).to(predicted.device)
+
+
+def most_varying(scores: Float[NDArray[np.float32], "row head"], count: int) -> list[int]:
+    """Heads of highest variance over rows, highest first; missing scores (NaN) are left out.
+
+    >>> most_varying(np.array([[0.1, 0.0, np.nan], [0.2, 1.0, 0.4]], dtype=np.float32), count=2)
+    [1, 0]
+
+    """
+    known = np.isfinite(scores).any(axis=0)
+    variance = np.zeros(scores.shape[1])
+    variance[known] = np.nanvar(scores[:, known], axis=0)
+    heads: list[int] = top_k(torch.from_numpy(variance), count).tolist()
+    return heads

@@ -1,4 +1,4 @@
-"""Figures of predicted scores (Table 3, and the ranking within a step), with intervals over samples."""
+"""Metrics of predicted reasoning scores: errors, R² and the ranking within a step (Table 3), with intervals."""
 
 import numpy as np
 import torch
@@ -6,19 +6,31 @@ from jaxtyping import Float, Int
 from numpy.typing import NDArray
 from torch import Tensor
 
-from probe.metrics.head_ranking import NAMES, ranking_figures
-from probe.metrics.intervals import interval
+from probe.metrics.head_ranking import RANKING_METRICS, ranking_metrics
+from probe.metrics.intervals import Interval, Weights, bootstrap
 
-Sums = NDArray[np.float64]
+REGRESSION_METRICS = ("mse", "mae", "r2_variance_weighted", "r2_flattened", *RANKING_METRICS)
+"""Names of the metrics of `RegressionSums.metrics`."""
 
 
-class Regression:
-    """Sums over each sample, from which every figure follows for any weighting of the samples.
+class RegressionSums:
+    """Sums over each sample, from which the metrics follow under any weights of the samples.
+
+    scikit-learn's `r2_score` and `mean_squared_error` give the same values (the tests compare), but would read all rows
+    again for each bootstrap resample.
 
     Args:
-        predicted, scores: Of every (row, head); a score of NaN is left out.
+        predicted: Predicted scores.
+        scores: True scores; NaN for a head without one, which is left out.
         sample: Sample number of each row.
-        top: Heads that count as a step's best.
+        top: Number of heads of `top_overlap` and `ndcg`.
+
+    >>> predicted, scores = torch.tensor([[0.5, 0.5], [0.5, 1.0]]), torch.tensor([[0.0, 0.5], [1.0, 1.0]])
+    >>> found = RegressionSums(predicted, scores, torch.tensor([0, 1]), top=1).metrics()
+    >>> {name: round(value, 3) for name, value in found.items() if name in ("mse", "mae", "r2_flattened")}
+    {'mse': 0.125, 'mae': 0.25, 'r2_flattened': 0.273}
+    >>> round(found["r2_variance_weighted"], 3)
+    0.2
 
     """
 
@@ -29,55 +41,57 @@ class Regression:
         sample: Int[Tensor, "row"],
         top: int = 5,
     ) -> None:
-        units, unit = torch.unique(sample, return_inverse=True)
-        self.samples = len(units)
+        samples, index = torch.unique(sample, return_inverse=True)
+        self.samples = len(samples)
         known = scores.isfinite()
-        # Squares of small deviations: taken around each head's mean, nothing cancels.
+        # Sums of squares are taken around each head's mean: small deviations do not cancel.
         centre = torch.where(known, scores, 0.0).double().sum(0) / known.sum(0).clamp(min=1)
-        self.centre: Sums = centre.numpy()
+        self.centre: NDArray[np.float64] = centre.numpy()
         deviation = torch.where(known, scores - centre, 0.0).double()
         error = torch.where(known, predicted - scores.double(), 0.0)
 
-        def per_sample(values: Tensor) -> Sums:
+        def per_sample(values: Tensor) -> Float[NDArray[np.float64], "sample *head"]:
             out = torch.zeros(self.samples, *values.shape[1:], dtype=torch.float64)
-            return out.index_add_(0, unit, values.double()).numpy()
+            return out.index_add_(0, index, values.double()).numpy()
 
-        self.count, self.moment, self.square = (per_sample(x) for x in (known, deviation, deviation.square()))
-        self.squared, self.absolute = per_sample(error.square().sum(1)), per_sample(error.abs().sum(1))
-        self.ranking = {}
-        for name, figure in ranking_figures(predicted, scores, top).items():
-            self.ranking[name] = (per_sample(figure.nan_to_num()), per_sample(figure.isfinite()))
+        self.count, self.deviation = per_sample(known), per_sample(deviation)
+        self.squared_deviation = per_sample(deviation.square())
+        self.squared_error, self.absolute_error = per_sample(error.square().sum(1)), per_sample(error.abs().sum(1))
+        self.ranking = {
+            name: (per_sample(values.nan_to_num()), per_sample(values.isfinite()))
+            for name, values in ranking_metrics(predicted, scores, top).items()
+        }
 
-    def figures(self, weights: Sums | None = None) -> dict[str, float]:
-        """MSE, MAE, R² in two readings, and the ranking's figures, each sample counted `weights` times (once).
+    def metrics(self, weights: Weights | None = None) -> dict[str, float]:
+        """MSE, MAE, R² (two ways) and the mean ranking metrics over rows, by name (`REGRESSION_METRICS`).
 
-        `r2_variance_weighted` weighs each head's R² by its variance; `r2_flattened` takes all pairs as one variable,
-        so that differences between heads count as variance to explain. A uniform mean over heads is not given: heads
-        that never move make it explode.
+        With e the error, y the true score and means over (row, head) pairs that have a score:
+        `mse` = mean e², `mae` = mean |e|;
+        `r2_variance_weighted` = 1 - Σ e² / Σ (y - mean of its head)², each head's R² weighted by its variance;
+        `r2_flattened` = 1 - Σ e² / Σ (y - mean of all pairs)², where differences between heads are variance to explain.
+        An unweighted mean of the heads' R² is not given: heads of nearly constant score dominate it.
+
+        Args:
+            weights: How often each sample counts, in the order of their numbers; by default once.
+
         """
         weight = np.ones(self.samples) if weights is None else weights
-        count, moment, square = weight @ self.count, weight @ self.moment, weight @ self.square
-        total, squared = count.sum(), weight @ self.squared
-        shift = moment / np.maximum(count, 1)  # from the centre to the mean of these weights
-        within = (square - count * shift**2).sum()
+        count = weight @ self.count
+        total, squared_error = count.sum(), weight @ self.squared_error
+        shift = weight @ self.deviation / np.maximum(count, 1)  # of each head's mean under these weights
+        within = (weight @ self.squared_deviation - count * shift**2).sum()
         means = self.centre + shift
         with np.errstate(divide="ignore", invalid="ignore"):
             around = within + (count * (means - (count @ means) / total) ** 2).sum()
-            figures = {
-                "mse": squared / total,
-                "mae": weight @ self.absolute / total,
-                "r2_variance_weighted": 1 - squared / within,
-                "r2_flattened": 1 - squared / around,
+            values = {
+                "mse": squared_error / total,
+                "mae": weight @ self.absolute_error / total,
+                "r2_variance_weighted": 1 - squared_error / within,
+                "r2_flattened": 1 - squared_error / around,
                 **{name: weight @ sums / (weight @ counts) for name, (sums, counts) in self.ranking.items()},
             }
-        return {name: float(figure) for name, figure in figures.items()}
+        return {name: float(value) for name, value in values.items()}
 
-    def intervals(self, resamples: int, seed: int) -> dict[str, tuple[float, float]]:
-        """95 % bootstrap intervals over samples, whose rows belong together."""
-        rng = np.random.default_rng(seed)
-        even = np.full(self.samples, 1 / self.samples)
-        draws = [self.figures(rng.multinomial(self.samples, even).astype(np.float64)) for _ in range(resamples)]
-        return {name: interval([draw[name] for draw in draws]) for name in FIGURES}
-
-
-FIGURES = ("mse", "mae", "r2_variance_weighted", "r2_flattened", *NAMES)
+    def intervals(self, resamples: int, seed: int) -> dict[str, Interval]:
+        """95 % bootstrap intervals by metric, over samples, whose rows belong together."""
+        return bootstrap(self.metrics, self.samples, resamples, seed)

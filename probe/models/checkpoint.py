@@ -1,8 +1,9 @@
-"""Probes on disk: Lightning checkpoints, and an export as a config file with safetensors."""
+"""Saved probes: Lightning checkpoints, and exports of a config file with safetensors."""
 
 import importlib
 import json
 import tempfile
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +23,7 @@ WEIGHTS = "probe.safetensors"
 
 
 def read_checkpoint(path: str | Path) -> dict[str, Any]:
-    """A probe's Lightning checkpoint as plain values and tensors; no pickled code is executed.
+    """Read a probe's Lightning checkpoint as plain values and tensors; no pickled code is executed.
 
     Raises:
         UserError: no such file, not a checkpoint, or not a probe's.
@@ -42,13 +43,16 @@ def read_checkpoint(path: str | Path) -> dict[str, Any]:
 
 
 def probe_class(name: str) -> type[TrainedOnRows]:
-    """The class of a saved probe, by its public name. Code of your own must be imported before.
+    """Class of a saved probe by its public name; classes outside this project must be imported before.
 
-    Until 0.1 checkpoints named a class of this project by its module (`probe.classifier.ProbeClassifier`): only the
+    Early checkpoints name a class of this project by its former module (`probe.classifier.ProbeClassifier`); only the
     last part of such a name counts.
 
     Raises:
         UserError: no such class is known.
+
+    >>> probe_class("probe.ProbeClassifier").__name__, probe_class("probe.classifier.ProbeClassifier").__name__
+    ('ProbeClassifier', 'ProbeClassifier')
 
     """
     module, _, symbol = name.rpartition(".")
@@ -67,15 +71,15 @@ def _subclasses(kind: type[TrainedOnRows]) -> list[type[TrainedOnRows]]:
 
 
 def load(path: str | Path, device: str | torch.device = "cpu", llm: LLMIdentity | None = None) -> Probe:
-    """Restore a trained probe, ready to predict.
+    """Load a trained probe, in evaluation mode.
 
     Args:
         path: A checkpoint of `lightning fit`, or a folder that `save_pretrained` wrote.
-        device: Where its weights go.
-        llm: The model (or a store's `identity`) it will be used on; another one's is refused.
+        device: Of its weights.
+        llm: Identity of the LLM (or a store's `identity`) it will be used on; a probe of another LLM is refused.
 
     Raises:
-        UserError: nothing readable there, or it was trained for another LLM (both are named).
+        UserError: no readable probe there, or it was trained for another LLM (both are named).
 
     """
     probe = _from_folder(Path(path)) if Path(path).is_dir() else _from_checkpoint(path)
@@ -86,42 +90,46 @@ def load(path: str | Path, device: str | torch.device = "cpu", llm: LLMIdentity 
 
 def _from_checkpoint(path: str | Path) -> Probe:
     checkpoint = read_checkpoint(path)
-    settings = {k: v for k, v in checkpoint["hyper_parameters"].items() if not k.startswith("_")}
+    settings = _plain(checkpoint["hyper_parameters"])
     return _build(checkpoint["probe"]["class"], settings, checkpoint["state_dict"], checkpoint["probe"]["origin"])
 
 
-def _build(name: str, settings: dict[str, Any], weights: dict[str, Any], origin: dict[str, Any]) -> Probe:
+def _plain(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Constructor arguments among the hyper-parameters; Lightning adds `_class_path` and `_instantiator`."""
+    return {name: value for name, value in settings.items() if not name.startswith("_")}
+
+
+def _build(name: str, settings: dict[str, Any], weights: dict[str, Any], record: dict[str, Any]) -> Probe:
     kind = probe_class(name)
     if not issubclass(kind, Probe):
-        raise UserError(f"{name} is no single probe; evaluate it with: lightning test … --ckpt_path …")
+        raise UserError(f"{name} holds several probes; evaluate it with: lightning test … --ckpt_path …")
     loaded = kind(**settings)
     try:
         loaded.load_state_dict(weights)
     except RuntimeError as error:
         raise UserError(f"the weights do not fit a {name} of these settings: {str(error).splitlines()[-1]}") from error
-    loaded.origin = origin
+    loaded.training_record = record
     return loaded
 
 
 def save_pretrained(probe: Probe, folder: str | Path) -> None:
-    """Write a probe as `probe.json` and `probe.safetensors` with its card, the form to share."""
+    """Export a probe as `probe.json` and `probe.safetensors` with its model card, the form to share."""
     target = Path(folder)
     target.mkdir(parents=True, exist_ok=True)
-    kind = type(probe)
-    settings = {key: value for key, value in probe.hparams.items() if not key.startswith("_")}
-    config = {"class": public_name(kind), "settings": settings, "origin": probe.origin}
+    kind, record = type(probe), probe.training_record
+    config = {"class": public_name(kind), "settings": _plain(probe.hparams), "origin": record}
     save_file({k: v.contiguous() for k, v in probe.state_dict().items()}, target / WEIGHTS)
     write_bytes(target / CONFIG, (json.dumps(config, indent=2) + "\n").encode())
-    write_card(target, probe_card(kind.__name__, probe.origin, "probe.save_pretrained", file="."))
+    write_card(target, probe_card(kind.__name__, record, "probe.save_pretrained", file="."))
 
 
 def push_to_hub(probe: Probe, repo: str, private: bool = False) -> str:
-    """Upload a probe with its card as a model of the Hugging Face hub; its address there.
+    """Upload a probe with its model card to the Hugging Face hub; returns the address of the upload.
 
     Args:
-        probe: A trained one.
-        repo: Name there, such as `user/probe`; `probe.load` takes a downloaded folder of it.
-        private: Whether a new repository is.
+        probe: A trained probe.
+        repo: Repository, such as `user/probe`; `probe.load` takes a downloaded folder of it.
+        private: Whether a new repository is private.
 
     """
     from huggingface_hub import HfApi

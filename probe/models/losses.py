@@ -1,4 +1,4 @@
-"""Losses over the scores of all heads."""
+"""Training losses of probes."""
 
 import torch
 import torch.nn.functional as F
@@ -14,13 +14,25 @@ def asymmetric_loss(
     clip: float = 0.05,
     eps: float = 1e-8,
 ) -> Float[Tensor, ""]:
-    """Asymmetric loss (Ridnik et al. 2021): focal with a weaker and shifted pull of the many negatives.
+    """Asymmetric loss for multi-label classification: focal weights that are stronger for the many negatives.
 
-    With p = sigmoid(logit) and p_neg = min(1 - p + clip, 1), the loss of a label y is
-    `-[y ln p (1-p)^gamma_pos + (1-y) ln p_neg (1-p_neg)^gamma_neg]`; summed over heads, averaged over rows. The focal
-    weights carry no gradient. With both gammas and clip 0 it is binary cross-entropy.
+    With p = σ(logit) and p₋ = min(1 - p + clip, 1), the loss of a label y is
+    -[y (1 - p)^γ₊ ln p + (1 - y) (1 - p₋)^γ₋ ln p₋], summed over heads and averaged over rows. The focal weights carry
+    no gradient. With both exponents and the margin 0 it is binary cross-entropy. Source: Ridnik et al. (2021).
 
-    Computed in float32 from logits: ln p and ln(1-p) by logsigmoid, so that neither saturates.
+    Computed in float32 from logits by log-sigmoid, so that neither logarithm saturates.
+
+    Args:
+        logits: Of each row and head.
+        labels: 0 or 1.
+        gamma_neg: Focusing exponent γ₋ of negatives.
+        gamma_pos: Focusing exponent γ₊ of positives.
+        clip: Probability margin: negatives of a smaller p have no loss.
+        eps: Least value of p₋ in the logarithm.
+
+    >>> asymmetric_loss(torch.tensor([[0.0, 0.0]]), torch.tensor([[1.0, 0.0]]))  # ln 2 · ½ + 0.45⁴ · -ln 0.55
+    tensor(0.3711)
+
     """
     x, y = logits.float(), labels.float()
     log_pos = F.logsigmoid(x)
@@ -40,7 +52,12 @@ def asymmetric_loss(
 
 
 def masked_mse(predicted: Float[Tensor, "row head"], scores: Float[Tensor, "row head"]) -> Float[Tensor, ""]:
-    """Mean squared error over the heads that have a score (Eq. 2 gives NaN to those without)."""
+    """Mean squared error over the (row, head) pairs that have a score; Eq. 2 gives NaN to a head without one.
+
+    >>> masked_mse(torch.tensor([[0.5, 0.9]]), torch.tensor([[1.0, torch.nan]]))
+    tensor(0.2500)
+
+    """
     known = scores.isfinite()
     error = torch.where(known, predicted.float() - scores.nan_to_num(), 0.0)
     return error.square().sum() / known.sum().clamp(min=1)

@@ -1,4 +1,4 @@
-"""The probe's network: hidden state in, one output for each head."""
+"""The probe's network: an MLP from the hidden state to one output for each head."""
 
 from collections.abc import Sequence
 from itertools import pairwise
@@ -8,13 +8,16 @@ from torch import Tensor, nn
 
 
 class MLP(nn.Module):
-    """Hidden layers with ReLU and dropout, then a linear output (A.5).
+    """Multi-layer perceptron: hidden layers of linear map, ReLU and dropout, then a linear output (A.5).
 
     Args:
         in_features: Hidden size of the LLM.
         hidden: Widths of the hidden layers.
         out_features: Number of heads.
-        dropout: After each hidden layer.
+        dropout: Dropout probability after each hidden layer.
+
+    >>> [tuple(parameter.shape) for parameter in MLP(8, hidden=[4], out_features=6, dropout=0.1).parameters()]
+    [(4, 8), (4,), (6, 4), (6,)]
 
     """
 

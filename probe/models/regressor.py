@@ -1,6 +1,5 @@
-"""The multi-hop probe: the reasoning score of every head (A.5, Table 3)."""
+"""The multi-hop probe: the reasoning score of every head, as a regression (A.5, Table 3)."""
 
-from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -8,8 +7,10 @@ from jaxtyping import Float
 from lightning.pytorch.utilities import rank_zero_info
 from torch import Tensor
 
+from datamodules import Rows
 from extract.errors import UserError
-from probe.metrics import Regression
+from extract.heads import HeadGrid
+from probe.metrics import RegressionSums
 from probe.models.base import Probe
 from probe.models.losses import masked_mse
 from probe.models.plots import plot_scatter
@@ -17,51 +18,46 @@ from probe.models.ridge import fit_ridge
 
 
 class ProbeRegressor(Probe):
-    """Mean squared error on Eq. 2, with a linear output.
+    """Regression of the reasoning score (Eq. 2) with a linear output, trained with the mean squared error.
 
     Args:
-        in_features, num_heads, hidden, dropout, lr, patience, factor: See `Probe`.
-        resamples: Bootstrap resamples of the test samples for 95 % intervals.
-        seed: Of the bootstrap.
-        top: Heads that count as a step's best (Section 5: 5).
-        figure_every: Epochs between TensorBoard's pictures of predicted against true scores; 0 draws none.
-        blend: Share of the ridge baseline in what is predicted. The paper's regressor has none; a network and a linear
-            map that were fitted apart err apart, so that their mean errs less, in value and in ranking.
+        in_features: Hidden size of the LLM, linked from the store.
+        num_heads: Heads of the LLM, linked from the store.
+        top: Number of heads of top overlap and NDCG (Section 5: 5).
+        figure_every: Epochs between TensorBoard figures of predicted against true scores; 0 for none.
+        blend: Share of the ridge baseline in the prediction. The paper's regressor has none; the errors of network and
+            linear map are only partly correlated, so that their mean has a smaller error and ranks better.
+        **kwargs: See `Probe`.
 
     """
 
     target = "reasoning"
-
     experiment = "regressor"
+    run_settings = (*Probe.run_settings, "figure_every")
 
     def __init__(
         self,
         in_features: int,
         num_heads: int,
-        hidden: Sequence[int] = (8192, 4096, 4096),
-        dropout: float = 0.1,
-        lr: float = 3e-4,
-        patience: int = 3,
-        factor: float = 0.1,
-        resamples: int = 200,
-        seed: int = 0,
         top: int = 5,
         figure_every: int = 10,
         blend: float = 0.0,
+        **kwargs: Any,
     ) -> None:
-        super().__init__(in_features, num_heads, hidden, dropout, lr, patience, factor)
-        # The CLI links the first two to every model; the others belong to a run, not to the trained probe.
-        self.save_hyperparameters(ignore=["llm", "store", "resamples", "seed", "figure_every"])
-        self.resamples, self.bootstrap_seed = resamples, seed
-        self.top, self.figure_every = top, figure_every
-        self.blend = blend
+        super().__init__(in_features, num_heads, **kwargs)
+        self.top, self.figure_every, self.blend = top, figure_every, blend
         self.register_buffer("ridge_weight", torch.zeros(num_heads, in_features))
         self.register_buffer("ridge_bias", torch.zeros(num_heads))
         self.ridge_weight: Tensor
         self.ridge_bias: Tensor
 
     def setup(self, stage: str) -> None:
-        """Check the data, and the share."""
+        """Check the data, and `blend`.
+
+        Raises:
+            UserError: `blend` is no share below 1, or what `TrainedOnRows` refuses.
+
+        """
         super().setup(stage)
         if not 0 <= self.blend < 1:
             raise UserError(f"model.blend: a share of at least 0 and below 1, not {self.blend}")
@@ -80,64 +76,63 @@ class ProbeRegressor(Probe):
         return hidden @ self.ridge_weight.T + self.ridge_bias
 
     def on_fit_start(self) -> None:
-        """Besides what every probe remembers, the linear baseline."""
+        """Record the training data, and fit the ridge baseline."""
         super().on_fit_start()
         rows = self._rows()
-        linear = fit_ridge(rows.batches("train"), rows.batches("val"))
-        self.ridge_weight.copy_(linear.weight)
-        self.ridge_bias.copy_(linear.bias)
-        rank_zero_info(f"ridge baseline fitted; strength {linear.alpha} a row had the least validation error")
+        ridge = fit_ridge(rows.batches("train"), rows.batches("val"))
+        self.ridge_weight.copy_(ridge.weight)
+        self.ridge_bias.copy_(ridge.bias)
+        rank_zero_info(f"ridge baseline fitted; strength {ridge.alpha} a row has the least validation error")
 
-    def validation_step(self, batch: Any) -> None:
-        """Keep the predictions of probe and ridge side by side."""
+    def validation_step(self, batch: Rows) -> None:
+        """Gather the predictions of probe and ridge side by side."""
         outputs = torch.cat([self.predict_scores(batch.hidden), self.predict_linear(batch.hidden)], dim=1)
-        self.kept.update(outputs, batch.scores, batch.sample)
+        self.gathered.update(outputs, batch.scores, batch.sample)
 
     test_step = validation_step
 
     def on_validation_epoch_end(self) -> None:
-        """Loss and figures."""
-        outputs, scores, sample = self.drain()
+        """Loss and metrics."""
+        outputs, scores, sample = self.gathered.drain()
         outputs = outputs[:, : scores.shape[1]]
-        figures = Regression(outputs, scores, sample, self.top).figures()
-        self.log("val/loss", self._loss_on_host(outputs, scores), prog_bar=True, sync_dist=True)
-        self.log_dict({f"val/{name}": value for name, value in figures.items()}, sync_dist=True)
-        # what TensorBoard's hyper-parameter view compares runs by
-        self.log("hp_metric", figures["r2_variance_weighted"], sync_dist=True)
+        metrics = RegressionSums(outputs, scores, sample, self.top).metrics()
+        loss = self.loss(outputs.to(self.device), scores.to(self.device))
+        self.log("val/loss", loss, prog_bar=True, sync_dist=True)
+        self.log_dict({f"val/{name}": value for name, value in metrics.items()}, sync_dist=True)
+        # TensorBoard compares the hyper-parameters of runs by it
+        self.log("hp_metric", metrics["r2_variance_weighted"], sync_dist=True)
         last = self.current_epoch + 1 == self.trainer.max_epochs
         if self.figure_every and (last or self.current_epoch % self.figure_every == 0):
-            self._draw("val/predicted_against_true", outputs, scores)
+            self._log_scatter("val/predicted_against_true", outputs, scores)
 
-    def _loss_on_host(self, outputs: Tensor, scores: Tensor) -> Tensor:
-        return self.loss(outputs.to(self.device), scores.to(self.device))
-
-    def _draw(self, name: str, outputs: Tensor, scores: Tensor) -> None:
+    def _log_scatter(self, name: str, outputs: Tensor, scores: Tensor) -> None:
         writer: Any = getattr(self.logger, "experiment", None)
         if hasattr(writer, "add_figure"):
-            per_layer = self._rows().identity.heads
-            writer.add_figure(name, plot_scatter(outputs, scores, per_layer), self.global_step)
+            llm = self._rows().identity
+            figure = plot_scatter(outputs, scores, HeadGrid(llm.layers, llm.heads))
+            writer.add_figure(name, figure, self.global_step)
 
     def on_test_epoch_end(self) -> None:
-        """Table 3 on the test split, beside the mean score of each head and the linear probe."""
-        outputs, scores, sample = self.drain()
+        """Table 3 on the test split: probe, each head's mean score and the ridge baseline, with intervals."""
+        outputs, scores, sample = self.gathered.drain()
         heads = scores.shape[1]
         evaluated = {
             "probe": outputs[:, :heads],
             "static": self.head_means.cpu().expand(scores.shape),
             "ridge": outputs[:, heads:],
         }
-        unscored = int((~scores.isfinite()).all(dim=1).sum())
-        self.results: dict[str, Any] = {
+        self.results = {
             "rows": len(scores),
             "samples": len(sample.unique()),
-            "unscored_rows": unscored,
+            "unscored_rows": int((~scores.isfinite()).all(dim=1).sum()),
             "top": self.top,
         }
         for name, predicted in evaluated.items():
-            regression = Regression(predicted, scores, sample, self.top)
-            figures = regression.figures()
-            intervals = regression.intervals(self.resamples, self.bootstrap_seed)
-            self.results[name] = {**figures, "intervals": intervals}
-            prefix = "test" if name == "probe" else f"test/{name}"
-            self.log_dict({f"{prefix}/{key}": value for key, value in figures.items()}, sync_dist=True)
-        self._draw("test/predicted_against_true", evaluated["probe"], scores)
+            self._evaluate(name, RegressionSums(predicted, scores, sample, self.top))
+        self._log_scatter("test/predicted_against_true", evaluated["probe"], scores)
+
+    def _evaluate(self, name: str, sums: RegressionSums) -> None:
+        metrics = sums.metrics()
+        self.results[name] = {**metrics, "intervals": sums.intervals(self.resamples, self.bootstrap_seed)}
+        prefix = "test" if name == "probe" else f"test/{name}"
+        self.log_dict({f"{prefix}/{key}": value for key, value in metrics.items()}, sync_dist=True)

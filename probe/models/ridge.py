@@ -1,4 +1,4 @@
-"""The linear baseline: ridge regression from the hidden state to every head, by scikit-learn."""
+"""The linear baseline: ridge regression from the hidden state to the score of every head, by scikit-learn."""
 
 from dataclasses import dataclass
 
@@ -13,8 +13,15 @@ from extract.errors import UserError
 
 
 @dataclass(frozen=True)
-class Linear:
-    """`hidden @ weight.T + bias`, and the regularisation that won."""
+class LinearMap:
+    """A fitted linear map: `hidden @ weight.T + bias`.
+
+    Attributes:
+        weight: A row for each head.
+        bias: Of each head.
+        alpha: The chosen regularisation strength, a row.
+
+    """
 
     weight: Float[Tensor, "head hidden"]
     bias: Float[Tensor, "head"]
@@ -22,19 +29,21 @@ class Linear:
 
 
 ALPHAS = (1e-3, 1e-2, 1e-1, 1.0, 10.0)
-"""Candidates, per row and for hidden states of unit variance."""
+"""Candidate regularisation strengths, a row and for hidden states of unit variance."""
 
 
-def fit_ridge(train: RowBatches, val: RowBatches, limit: int = 100_000) -> Linear:
-    """Ridge regression on standardised hidden states; its strength is the one of least squared error in validation.
+def fit_ridge(train: RowBatches, val: RowBatches, limit: int = 100_000) -> LinearMap:
+    """Ridge regression on standardised hidden states, its strength chosen by the squared error on validation rows.
+
+    Minimises |Y - X W|² + α N |W|² over W for N training rows X (standardised) with scores Y, for each α of `ALPHAS`.
 
     Args:
-        train: Rows to fit; those with a head that has no score are left out.
-        val: Rows to choose the strength on.
-        limit: Most training rows held in memory, an even choice of all.
+        train: Training rows; rows with a head that has no score are left out.
+        val: Validation rows.
+        limit: Most rows of either split held in memory, evenly spaced over it.
 
     Raises:
-        UserError: no row is left.
+        UserError: a split without a row that has a score of every head.
 
     """
     from sklearn.linear_model import Ridge
@@ -48,14 +57,14 @@ def fit_ridge(train: RowBatches, val: RowBatches, limit: int = 100_000) -> Linea
     fits = [Ridge(alpha=alpha * len(x), solver="cholesky").fit(x, y) for alpha in ALPHAS]
     errors = [float(np.square(fit.predict(x_val) - y_val).mean()) for fit in fits]
     best = int(np.argmin(errors))
+    # Undo the standardisation: the map takes hidden states as they are.
     weight = fits[best].coef_ / scale
     bias = fits[best].intercept_ - weight @ mean
-    return Linear(torch.from_numpy(weight).float(), torch.from_numpy(bias).float(), ALPHAS[best])
+    return LinearMap(torch.from_numpy(weight).float(), torch.from_numpy(bias).float(), ALPHAS[best])
 
 
 def _arrays(batches: RowBatches, limit: int) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Hidden states and scores of the split in float64: an even choice of at most `limit` rows."""
-    chosen = batches.rows[:: max(1, -(-len(batches.rows) // limit))]
-    rows = batches.read(chosen)
-    whole = rows.scores.isfinite().all(dim=1)
-    return rows.hidden[whole].double().numpy(), rows.scores[whole].double().numpy()
+    """Hidden states and scores in float64 of at most `limit` rows, evenly spaced over the split."""
+    rows = batches.read(batches.rows[:: max(1, -(-len(batches.rows) // limit))])
+    complete = rows.scores.isfinite().all(dim=1)
+    return rows.hidden[complete].double().numpy(), rows.scores[complete].double().numpy()

@@ -1,9 +1,10 @@
-"""What a trained module remembers of its data, and what it may therefore not be evaluated on."""
+"""Modules trained on score rows: settings that all share, and the record of the training data in checkpoints."""
 
 import importlib
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
+import torch
 from lightning import LightningModule
 from lightning.pytorch.trainer.states import TrainerFn
 from torch import Tensor
@@ -12,26 +13,58 @@ from datamodules import ScoreRows
 from extract.errors import UserError
 from extract.llm import LLMIdentity
 from extract.utils import command
+from probe.heads import training_means
 from probe.models.model_card import probe_card, write_card
 
 
 class TrainedOnRows(LightningModule):
-    """A LightningModule that learns from score rows and carries their origin in its checkpoints."""
+    """A LightningModule that is trained on score rows and keeps the record of its training data in checkpoints.
+
+    Args:
+        lr: Adam's learning rate (A.5: 3e-4).
+        patience: Epochs without a better validation loss before the rate drops (A.5: 3).
+        factor: By which it drops (PyTorch's default; the paper gives none).
+        resamples: Bootstrap resamples of the test samples for 95 % intervals.
+        seed: Of the bootstrap.
+
+    """
 
     target: str
     """The score it predicts: `copy_paste` or `reasoning`."""
     head_means: Tensor
     """Buffer of the training rows' mean score of each head: the static baseline."""
+    run_settings: ClassVar[tuple[str, ...]] = ("llm", "store", "resamples", "seed")
+    """Settings of a run, which no checkpoint keeps. The CLI links the first two to every model."""
 
-    def __init__(self) -> None:
+    def __init__(
+        self, lr: float = 3e-4, patience: int = 3, factor: float = 0.1, resamples: int = 200, seed: int = 0
+    ) -> None:
         super().__init__()
-        self.origin: dict[str, Any] = {}
-        """What it was trained on (`llm`, `store`, `target`, `split`): set by `fit`, kept in checkpoints."""
+        self.save_hyperparameters(ignore=list(self.run_settings))  # of the subclass: Lightning walks up its frames
+        self.lr, self.patience, self.factor = lr, patience, factor
+        self.resamples, self.bootstrap_seed = resamples, seed
+        self.training_record: dict[str, Any] = {}
+        """LLM, store, target, split and sample ids (`seen`) of the training data; empty before `fit`."""
+        self.results: dict[str, Any] = {}
+        """Metrics of the last test."""
+
+    def configure_optimizers(self) -> Any:
+        """Adam, with a learning rate that drops on a plateau of `val/loss` (A.5)."""
+        # Fused: the same update in one pass over memory. Lightning cannot clip it under a gradient scaler.
+        fused = self.device.type in ("cpu", "cuda") and self.trainer.precision != "16-mixed"
+        optimizer = torch.optim.Adam(self.parameters(), lr=self.lr, fused=fused)
+        scheduler = torch.optim.lr_scheduler.ReduceLROnPlateau(optimizer, patience=self.patience, factor=self.factor)
+        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "monitor": "val/loss"}}
 
     @property
     def llm(self) -> LLMIdentity:
         """The LLM it was trained for."""
-        return LLMIdentity(**self.origin["llm"])
+        return LLMIdentity(**self.training_record["llm"])
+
+    @property
+    def training_ids(self) -> frozenset[str]:
+        """Ids of its training and validation samples."""
+        return frozenset(self.training_record.get("seen", ()))
 
     def check_llm(self, identity: LLMIdentity) -> None:
         """Refuse hidden states of another LLM.
@@ -40,13 +73,18 @@ class TrainedOnRows(LightningModule):
             UserError: the weights differ; the message names both.
 
         """
-        if self.origin and not self.llm.same_model(identity):
+        if self.training_record and not self.llm.same_model(identity):
             raise UserError(
-                f"this probe was trained on {self.llm}; it says nothing about {identity}: train one for that model"
+                f"this probe was trained on {self.llm} and is not valid for {identity}: train one for that model"
             )
 
     def setup(self, stage: str) -> None:
-        """Check that the data holds what this probe predicts."""
+        """Check that the data holds what this probe predicts.
+
+        Raises:
+            UserError: another data module, or another target.
+
+        """
         del stage
         rows = self._rows()
         if rows.target != self.target:
@@ -55,96 +93,102 @@ class TrainedOnRows(LightningModule):
     def _rows(self) -> ScoreRows:
         rows = getattr(self.trainer, "datamodule", None)
         if not isinstance(rows, ScoreRows):
-            raise UserError("a probe learns from datamodules.ScoreRows: set data.class_path to it")
+            raise UserError("a probe is trained on datamodules.ScoreRows: set data.class_path to it")
         return rows
 
-    def current_origin(self) -> dict[str, Any]:
-        """What the attached data is."""
-        rows = self._rows()
-        return {
-            "llm": rows.identity.as_dict(),
-            "store": rows.store.fingerprint,
-            "target": rows.target,
-            "split": rows.split_record(),
-            "seen": sorted(rows.split_ids("train") | rows.split_ids("val")),
-        }
+    def check_held_out(self) -> None:
+        """Refuse another LLM's rows, and test samples that were training or validation samples.
 
-    def check_origin(self) -> None:
-        """Refuse to be evaluated on another LLM's rows, or on rows of the trained store that were training rows.
+        On the trained store the split must be the same; in another store no sample may have a training sample's id.
 
         Raises:
             UserError: naming both sides.
 
         """
-        rows = self._rows()
+        rows, record = self._rows(), self.training_record
         self.check_llm(rows.identity)
-        if rows.test_path is None and self.origin["store"] == rows.store.fingerprint:
-            if self.origin["split"] != (here := rows.split_record()):
+        if rows.test_path is None and record["store"] == rows.store.fingerprint:
+            if record["split"] != (split := rows.split_record()):
                 raise UserError(
-                    f"data.split {_split_text(here)} is not the one this probe was trained with "
-                    f"({_split_text(self.origin['split'])}): test rows would be training rows"
+                    f"data.split {_split_text(split)} is not the one this probe was trained with "
+                    f"({_split_text(record['split'])}): test rows would be training rows"
                 )
-            return
-        seen = set(self.origin["seen"]) & rows.split_ids("test")
-        if seen:
+        elif shared := self.training_ids & rows.split_ids("test"):
             raise UserError(
-                f"{len(seen)} of the test samples of {rows.test_path or rows.store_path} were training or validation "
-                f"samples of this probe ({min(seen)}, …): extract others, by another seed or other questions"
+                f"{len(shared)} of the test samples of {rows.test_path or rows.store_path} were training or validation "
+                f"samples of this probe ({min(shared)}, …): extract others, by another seed or other questions"
             )
 
     def on_fit_start(self) -> None:
-        """Remember the data, and each head's training mean: the static baseline."""
-        if self.origin:
-            self.check_origin()
-        self.origin = self.current_origin()
-        self.head_means.copy_(self._rows().head_means())
+        """Record the training data, and compute the static baseline."""
+        if self.training_record:
+            self.check_held_out()
+        rows = self._rows()
+        self.training_record = data_record(rows)
+        self.head_means.copy_(training_means(rows))
 
     def on_test_start(self) -> None:
-        """Only a trained probe is evaluated, and only on rows that it has not seen."""
-        if not self.origin:
+        """Check that the probe is trained and the test rows are held out.
+
+        Raises:
+            UserError: it is untrained, or the rows are not held out.
+
+        """
+        if not self.training_record:
             raise UserError("this probe is untrained: add --ckpt_path with a checkpoint of `lightning fit`")
-        self.check_origin()
+        self.check_held_out()
 
     def on_validation_start(self) -> None:
-        """As for a test, when validation is the stage; within `fit` the rows are those just checked."""
+        """As for a test when validation is the stage; within `fit` the rows have been checked."""
         if self.trainer.state.fn != TrainerFn.FITTING:
             self.on_test_start()
 
     def on_fit_end(self) -> None:
-        """A card beside the checkpoints."""
+        """Write a model card beside the checkpoints."""
         for callback in self.trainer.checkpoint_callbacks:
             if file := getattr(callback, "best_model_path", ""):
                 self._write_card(Path(file))
 
     def on_test_end(self) -> None:
-        """The card again, with the metrics."""
-        results = getattr(self, "results", None)
-        if results and self.trainer.ckpt_path is not None:
-            self._write_card(Path(self.trainer.ckpt_path), results)
+        """Write the card again, with the metrics."""
+        if self.results and self.trainer.ckpt_path is not None:
+            self._write_card(Path(self.trainer.ckpt_path))
 
-    def _write_card(self, checkpoint: Path, results: dict[str, Any] | None = None) -> None:
+    def _write_card(self, checkpoint: Path) -> None:
         if self.trainer.is_global_zero and checkpoint.is_file():
-            text = probe_card(type(self).__name__, self.origin, command(), results, checkpoint.name)
+            kind = type(self).__name__
+            text = probe_card(kind, self.training_record, command(), self.results or None, checkpoint.name)
             write_card(checkpoint.parent, text)
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Class and origin in plain values, so that loading executes nothing."""
+        """Add class and training record in plain values, so that loading executes no code."""
         name = public_name(type(self))
-        checkpoint["probe"] = {"class": name, "origin": self.origin}
+        checkpoint["probe"] = {"class": name, "origin": self.training_record}
         if "_class_path" in checkpoint.get("hyper_parameters", {}):
             checkpoint["hyper_parameters"]["_class_path"] = name
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Take the origin back; weights for another LLM may not even fit, so it is refused before they are loaded."""
-        self.origin = checkpoint.get("probe", {}).get("origin", {})
+        """Restore the training record, and refuse another LLM's data before weights of another size fail to load."""
+        self.training_record = checkpoint.get("probe", {}).get("origin", {})
         if self._trainer is not None:
             self.check_llm(self._rows().identity)
 
 
-def public_name(kind: type) -> str:
-    """The dotted name of a class in configs and checkpoints, which survives a move between modules.
+def data_record(rows: ScoreRows) -> dict[str, Any]:
+    """Training record of a data module: LLM, store, target, split, and ids of training and validation samples."""
+    return {
+        "llm": rows.identity.as_dict(),
+        "store": rows.store.fingerprint,
+        "target": rows.target,
+        "split": rows.split_record(),
+        "seen": sorted(rows.split_ids("train") | rows.split_ids("val")),
+    }
 
-    A class that its top-level package exports goes by that name; any other class by its module.
+
+def public_name(kind: type) -> str:
+    """Dotted name of a class in configs and checkpoints, which stays the same when the class moves between modules.
+
+    A class that its top-level package exports has that name; any other class has its module's.
 
     >>> from probe import ProbeClassifier
     >>> public_name(ProbeClassifier)

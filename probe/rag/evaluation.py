@@ -126,8 +126,8 @@ class RagEvaluation(Callback):
         probe.check_llm(identity)
         if (heads := identity.layers * identity.heads) != probe.head_means.numel():
             raise UserError(f"the probe knows {probe.head_means.numel()} heads, but {identity} has {heads}")
-        seen = set(probe.origin.get("seen", ()))
-        shared = [name for number in self.task.order() if (name := self.task.sample(number).id) in seen]
+        trained = probe.training_ids
+        shared = [name for number in self.task.order() if (name := self.task.sample(number).id) in trained]
         if shared and not self.allow_seen:
             raise UserError(
                 f"{len(shared)} of the questions were training or validation samples of this probe ({min(shared)}, …); "
@@ -153,7 +153,7 @@ class RagEvaluation(Callback):
     def on_test_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Run what is left, and report."""
         assert isinstance(pl_module, ProbeRegressor)
-        settings = {"probe": pl_module.origin, "probe_weights": _weights(pl_module), **self._describe()}
+        settings = {"probe": pl_module.training_record, "probe_weights": _weights(pl_module), **self._describe()}
         done = set(on_rank_zero(trainer, lambda: self.trials.open(settings)))
         order = self.task.order()
         batches = {

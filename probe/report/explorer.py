@@ -87,7 +87,7 @@ def _choose(store: ScoreStore, probes: Sequence[Probe], count: int) -> tuple[lis
     """Numbers of evenly spread samples, and whether no probe (or without any, no training split) has seen them."""
     table = store.samples()
     ids = dict(zip(table["sample"].to_pylist(), table["id"].to_pylist(), strict=True))
-    seen = {name for probe in probes for name in probe.origin["seen"]}
+    seen = {name for probe in probes for name in probe.training_ids}
     units = Split().units(store.scalars("sample")) if not probes and len(ids) > 9 else {}
     trained = {ids[number] for number in np.concatenate([units["train"], units["val"]]).tolist()} if units else set()
     held_out = sorted(number for number, name in ids.items() if name not in seen | trained)

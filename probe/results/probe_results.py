@@ -38,14 +38,14 @@ class Results(Callback):
         log_dir = trainer.log_dir  # a question to every process
         if not trainer.is_global_zero:
             return
-        origin: dict[str, Any] = getattr(pl_module, "origin", {})
+        trained: dict[str, Any] = getattr(pl_module, "training_record", {})
         rows: Any = trainer.datamodule  # type: ignore[attr-defined]
         record = {
             "experiment": pl_module.experiment,
             "schema": SCHEMA,
             "command": command(),
             "checkpoint": str(trainer.ckpt_path) if trainer.ckpt_path else None,
-            "llm": origin["llm"],
+            "llm": trained["llm"],
             "store": rows.store.fingerprint,
             "test_store": rows.test_store.fingerprint,
             "split": rows.split_record(),

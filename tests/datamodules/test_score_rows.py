@@ -10,11 +10,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from datamodules import ScoreRows, Split
-from datamodules.columns import Shards
+from datamodules.columns import ShardedColumn
 from datamodules.samplers import EpochShare, Share
 from datamodules.splits import SPLITS
 from extract.errors import UserError
 from extract.store import column_matrix
+from probe.heads import training_means
 from tests.helpers.stores import make_store
 
 
@@ -24,7 +25,7 @@ def test_a_gather_over_shards_equals_one_array(sizes: list[int], data: st.DataOb
     arrays = [np.random.default_rng(i).normal(size=(n, 3)) for i, n in enumerate(sizes)]
     whole = np.concatenate(arrays)
     rows = np.array(data.draw(st.lists(st.integers(0, len(whole) - 1), max_size=20)), dtype=np.int64)
-    np.testing.assert_array_equal(Shards(arrays).take(np.sort(rows)), whole[np.sort(rows)])
+    np.testing.assert_array_equal(ShardedColumn(arrays).take(np.sort(rows)), whole[np.sort(rows)])
 
 
 @given(st.integers(0, 60), st.integers(1, 5), st.booleans())
@@ -114,7 +115,7 @@ def test_epochs_shuffle_anew_and_alike_on_every_process(tmp_path: Path) -> None:
 def test_head_means_are_of_the_training_rows(tmp_path: Path) -> None:
     rows = opened(make_store(tmp_path / "s"), batch_size=1000)
     (batch,) = rows.train_dataloader()
-    torch.testing.assert_close(rows.head_means(), batch.scores.mean(0))
+    torch.testing.assert_close(training_means(rows), batch.scores.mean(0))
 
 
 @pytest.mark.parametrize(

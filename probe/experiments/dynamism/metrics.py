@@ -10,7 +10,7 @@ from torch import Tensor
 from torchmetrics import Metric
 from torchmetrics.utilities import dim_zero_cat
 
-from probe.metrics import interval
+from probe.metrics import Interval, bootstrap
 
 SUMS = ("steps", "none", "heads", "squared", "static", "static_some", "pairs", "adjacent", "pairs_some", "pairs_any")
 FIGURES = (
@@ -114,16 +114,13 @@ class TurnoverSums:
             )
         return {name: float(figure) for name, figure in zip(FIGURES, figures, strict=True)}
 
-    def intervals(self, resamples: int, seed: int) -> dict[str, tuple[float, float]]:
+    def intervals(self, resamples: int, seed: int) -> dict[str, Interval]:
         """95 % bootstrap intervals over samples.
 
         `heads_ever` has none: a resample holds fewer different samples, so its count is smaller throughout.
         """
-        rng = np.random.default_rng(seed)
-        count = len(self.sums)
-        even = np.full(count, 1 / count)
-        draws = [self.figures(rng.multinomial(count, even).astype(np.float64)) for _ in range(resamples)]
-        return {name: interval([draw[name] for draw in draws]) for name in FIGURES if name != "heads_ever"}
+        found = bootstrap(self.figures, len(self.sums), resamples, seed)
+        return {name: bounds for name, bounds in found.items() if name != "heads_ever"}
 
 
 def shuffle_steps(active: Bool[Tensor, "row head"], sample: Int[Tensor, "row"], seed: int) -> Bool[Tensor, "row head"]:

@@ -4,9 +4,7 @@ from typing import Any
 
 from probe.experiments.correlation import FIGURES, KINDS, TITLES
 from probe.experiments.correlation import LINE_STYLES as KIND_NAMES
-from probe.models import KINDS as PROBE_KINDS
-from probe.models import LINE_STYLES as PROBE_NAMES
-from probe.models import NAMES, SHOWN
+from probe.models import METRIC_LABELS, PLOTTED_METRICS, PREDICTOR_STYLES, PREDICTORS
 from probe.report import EMPTY, Cell, Figure, TableView, View, axis, layout, line, measured
 
 
@@ -66,7 +64,7 @@ def takes_probes(record: dict[str, Any]) -> bool:
 
 def view_probes(record: dict[str, Any]) -> View:
     """What probes tell of the heads k steps later."""
-    names = SHOWN[record["target"]]
+    names = PLOTTED_METRICS[record["target"]]
     rows = [
         (
             f"k = {offset['k']}",
@@ -74,7 +72,7 @@ def view_probes(record: dict[str, Any]) -> View:
                 *(
                     measured(offset.get(kind, {}).get(name), strong=kind == "probe")
                     for name in names
-                    for kind in PROBE_KINDS
+                    for kind in PREDICTORS
                 ),
                 Cell(f"{offset['rows']:,}"),
             ],
@@ -85,14 +83,16 @@ def view_probes(record: dict[str, Any]) -> View:
         f"{record['samples']} held-out samples; 95 % bootstrap intervals over samples. static: each head's training "
         "mean; repeat: the current step's true scores, taken for those of k steps later."
     )
-    columns = [f"{NAMES[name]}: {kind}" for name in names for kind in PROBE_KINDS]
+    columns = [f"{METRIC_LABELS[name]}: {kind}" for name in names for kind in PREDICTORS]
     return View([TableView([*columns, "rows"], rows, note)], [_probe_figure(record, name) for name in names])
 
 
 def _probe_figure(record: dict[str, Any], name: str) -> Figure:
     traces: list[dict[str, Any]] = []
-    for look, kind in enumerate(PROBE_KINDS):
+    for look, kind in enumerate(PREDICTORS):
         cells = [(offset["k"], offset[kind][name]) for offset in record["offsets"] if kind in offset]
-        traces += line(PROBE_NAMES[kind][0], [k for k, _ in cells], [cell for _, cell in cells], look)
-    spec = {"data": traces, "layout": layout(axis("offset k, steps"), axis(NAMES[name]))}
-    return Figure(f"{NAMES[name]} of probes against the offset", spec, "Lines against the offset k with 95 % intervals")
+        traces += line(PREDICTOR_STYLES[kind][0], [k for k, _ in cells], [cell for _, cell in cells], look)
+    spec = {"data": traces, "layout": layout(axis("offset k, steps"), axis(METRIC_LABELS[name]))}
+    return Figure(
+        f"{METRIC_LABELS[name]} of probes against the offset", spec, "Lines against the offset k with 95 % intervals"
+    )

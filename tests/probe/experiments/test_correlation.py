@@ -90,7 +90,7 @@ def test_batches_leave_no_trace(measure: Measure) -> None:
 
 def test_intervals_are_those_of_refits_without_each_group(measure: Measure, tmp_path: Path) -> None:
     found = measure()["offsets"][1]
-    data = ResampledSequences(str(tmp_path / "store"), groups=4)
+    data = ResampledSequences(store=str(tmp_path / "store"), groups=4)
     data.setup("test")
     train, evaluated = parts()
     whole = moments(*paired(tmp_path / "store", 1, train))
@@ -115,7 +115,7 @@ def _samples(data: ResampledSequences, which: Pass) -> list[int]:
 
 def test_groups_divide_the_samples(tmp_path: Path) -> None:
     make_store(tmp_path / "store", samples=50)
-    data = ResampledSequences(str(tmp_path / "store"), groups=7)
+    data = ResampledSequences(store=str(tmp_path / "store"), groups=7)
     data.setup("test")
     dealt = [_samples(data, Pass("train", group=group)) for group in range(7)]
     assert sorted(n for group in dealt for n in group) == sorted(_samples(data, Pass("train")))

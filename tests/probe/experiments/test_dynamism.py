@@ -25,7 +25,7 @@ def measure(measured: Measure, tmp_path: Path) -> Measure:
 
 def plain(folder: Path, column: str, active: Any, static_top: int = 2) -> tuple[dict[str, float], list[int]]:
     """Figures of the held-out samples from the store's own tables, and the training samples' top heads."""
-    data = Sequences(str(folder))
+    data = Sequences(store=str(folder))
     data.setup("test")
     store = ScoreStore(folder)
     scores, sample = np.concatenate(store.vectors(column)), store.scalars("sample")

@@ -111,8 +111,8 @@ def test_a_stores_ranking_is_the_mean_of_its_training_rows(
     [
         ("r.txt", "", "a .json, .yaml or .tsv file is expected"),
         ("r.json", "{", "is not JSON"),
-        ("r.json", "[]", "with a score at least"),
-        ("r.json", '{"1-2": []}', "with a score at least"),
+        ("r.json", "[]", "at least one score for each head"),
+        ("r.json", '{"1-2": []}', "at least one score for each head"),
         ("r.json", '{"1-2": ["x"]}', "1-2: finite numbers"),
         ("r.json", '{"1.2": [1]}', "'1.2' is not a head"),
         ("r.json", "{}", "names no head"),

@@ -1,4 +1,4 @@
-"""Micro figures against scikit-learn and torchmetrics, weights against copies."""
+"""Micro-averaged metrics against scikit-learn and torchmetrics, weights against copies."""
 
 import numpy as np
 import pytest
@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from sklearn.metrics import average_precision_score, precision_recall_fscore_support
 from torchmetrics.functional.classification import binary_average_precision
 
-from probe.metrics import Ranked, best_threshold
+from probe.metrics import RankedDecisions, best_threshold
 
 
 def data(seed: int) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
@@ -21,10 +21,10 @@ def data(seed: int) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
 
 @given(st.integers(0, 10_000))
 @settings(max_examples=50)
-def test_figures_equal_scikit_learn(seed: int) -> None:
+def test_metrics_equal_scikit_learn(seed: int) -> None:
     scores, labels, sample = data(seed)
     threshold = best_threshold(scores, labels)
-    mine = Ranked(scores, labels, sample).figures(threshold)
+    mine = RankedDecisions(scores, labels, sample).metrics(threshold)
     flat, truth = scores.flatten().numpy(), labels.flatten().numpy()
     precision, recall, f1, _ = precision_recall_fscore_support(
         truth, flat >= np.float32(threshold), average="binary", zero_division=0
@@ -38,9 +38,9 @@ def test_figures_equal_scikit_learn(seed: int) -> None:
 @settings(max_examples=25)
 def test_threshold_has_the_highest_f1_of_all(seed: int) -> None:
     scores, labels, sample = data(seed)
-    ranked = Ranked(scores, labels, sample)
-    best = ranked.figures(best_threshold(scores, labels)).f1
-    assert best == pytest.approx(max(ranked.figures(float(t)).f1 for t in scores.unique()))
+    ranked = RankedDecisions(scores, labels, sample)
+    best = ranked.metrics(best_threshold(scores, labels)).f1
+    assert best == pytest.approx(max(ranked.metrics(float(t)).f1 for t in scores.unique()))
 
 
 @given(st.integers(0, 10_000))
@@ -51,16 +51,16 @@ def test_a_weight_of_a_sample_is_so_many_copies_of_it(seed: int) -> None:
     weights = np.random.default_rng(seed).integers(0, 3, len(units)).astype(float)
     weights[units.index(int(sample[0]))] = 2.0  # the sure positive is drawn
     rows = torch.cat([torch.nonzero(sample == u)[:, 0].repeat(int(w)) for u, w in zip(units, weights, strict=True)])
-    weighted = Ranked(scores, labels, sample).figures(0.5, weights)
-    copied = Ranked(scores[rows], labels[rows], sample[rows]).figures(0.5)
+    weighted = RankedDecisions(scores, labels, sample).metrics(0.5, weights)
+    copied = RankedDecisions(scores[rows], labels[rows], sample[rows]).metrics(0.5)
     assert tuple(weighted.as_dict().values()) == pytest.approx(tuple(copied.as_dict().values()))
 
 
-def test_intervals_hold_the_figure_and_are_seeded() -> None:
+def test_intervals_hold_the_value_and_are_seeded() -> None:
     scores, labels, sample = data(3)
-    ranked = Ranked(scores, labels, sample)
+    ranked = RankedDecisions(scores, labels, sample)
     low, high = ranked.intervals(0.5, 100, seed=1)["f1"]
-    assert low <= ranked.figures(0.5).f1 <= high
+    assert low <= ranked.metrics(0.5).f1 <= high
     assert ranked.intervals(0.5, 100, seed=1)["f1"] == (low, high)
 
 

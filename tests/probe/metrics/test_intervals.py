@@ -5,9 +5,10 @@ from itertools import product
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
-from probe.metrics import mean_interval, paired
-from probe.metrics.intervals import mcnemar, wilson
+from probe.metrics import bootstrap, bootstrap_weights, mcnemar, mean_interval, paired, wilson
 
 
 @pytest.mark.parametrize(("successes", "n"), [(0, 10), (3, 10), (10, 10), (178, 200)])
@@ -50,3 +51,26 @@ def test_pairs_use_that_the_prompts_are_the_same() -> None:
     assert turned.more == 0 and turned.less == int(((hard > 0.2) & (hard <= 0.5)).sum())
     assert turned.p == mcnemar(0, turned.less)
     assert turned.low < turned.difference < turned.high < 0
+
+
+@given(st.integers(1, 30), st.integers(1, 20), st.integers(0, 2**32 - 1))
+def test_resamples_are_successive_multinomial_samples(units: int, resamples: int, seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    one_by_one = [rng.multinomial(units, np.full(units, 1 / units)) for _ in range(resamples)]
+    np.testing.assert_array_equal(bootstrap_weights(units, resamples, seed), one_by_one)
+
+
+@given(st.integers(2, 30), st.integers(0, 2**32 - 1))
+def test_bootstrap_intervals_are_percentiles_over_copied_units(units: int, seed: int) -> None:
+    values = np.random.default_rng(seed).normal(size=units)
+    copies = [np.repeat(values, weights.astype(int)) for weights in bootstrap_weights(units, 50, seed)]
+    means = [copy.mean() for copy in copies]
+    assert all(len(copy) == units for copy in copies)
+    found = bootstrap(lambda weights: {"mean": float(np.average(values, weights=weights))}, units, 50, seed)
+    assert found["mean"] == pytest.approx(tuple(np.percentile(means, [2.5, 97.5])))
+    assert mean_interval(values, False, 50, seed) == pytest.approx(found["mean"])
+
+
+def test_without_resamples_the_bounds_are_nan() -> None:
+    found = bootstrap(lambda weights: {"sum": float(weights.sum())}, 4, 0, 0)
+    assert all(math.isnan(bound) for bound in found["sum"])

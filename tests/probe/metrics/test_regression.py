@@ -1,4 +1,4 @@
-"""Figures of predicted scores against scikit-learn and SciPy; the linear baseline; the second loss."""
+"""Regression and ranking metrics against scikit-learn and SciPy; the ridge baseline; the scatter plot."""
 
 import math
 from pathlib import Path
@@ -13,10 +13,10 @@ from sklearn.linear_model import Ridge
 from sklearn.metrics import mean_absolute_error, mean_squared_error, ndcg_score, r2_score
 
 from datamodules import ScoreRows
-from probe.metrics import Regression
-from probe.metrics.head_ranking import ranking_figures, top_heads
-from probe.metrics.regression import FIGURES
-from probe.models.plots import most_varying, plot_scatter
+from extract.heads import HeadGrid
+from probe.heads import training_means
+from probe.metrics import REGRESSION_METRICS, RegressionSums, most_varying, ranking_metrics, top_overlap
+from probe.models import plot_scatter
 from probe.models.ridge import ALPHAS, fit_ridge
 from tests.helpers.stores import make_store
 
@@ -31,9 +31,9 @@ def made(seed: int, rows: int = 24, heads: int = 9) -> tuple[torch.Tensor, torch
 
 
 @given(seeds)
-def test_figures_equal_scikit_learn(seed: int) -> None:
+def test_metrics_equal_scikit_learn(seed: int) -> None:
     predicted, truth, sample = made(seed)
-    mine = Regression(predicted, truth, sample).figures()
+    mine = RegressionSums(predicted, truth, sample).metrics()
     y, x = truth.numpy(), predicted.numpy()
     assert mine["mse"] == pytest.approx(mean_squared_error(y, x))
     assert mine["mae"] == pytest.approx(mean_absolute_error(y, x))
@@ -53,37 +53,54 @@ def test_weights_count_samples_as_if_repeated(seed: int) -> None:
     weights = np.random.default_rng(seed).integers(0, 3, size=5)
     weights[0] = 1
     rows = np.repeat(np.arange(24), weights[sample.numpy()])
-    repeated = Regression(predicted[rows], truth[rows], sample[rows]).figures()
-    assert Regression(predicted, truth, sample).figures(weights.astype(float)) == pytest.approx(repeated)
+    repeated = RegressionSums(predicted[rows], truth[rows], sample[rows]).metrics()
+    assert RegressionSums(predicted, truth, sample).metrics(weights.astype(float)) == pytest.approx(repeated)
 
 
 def test_missing_scores_are_left_out() -> None:
     predicted, truth, sample = made(0)
     truth[3] = np.nan
     truth[0, 0] = np.nan
-    mine = Regression(predicted, truth, sample).figures()
+    mine = RegressionSums(predicted, truth, sample).metrics()
     known = truth.isfinite().numpy()
     assert mine["mse"] == pytest.approx(mean_squared_error(truth[known], predicted[known]))
     whole = known.all(axis=1)
     assert mine["ndcg"] == pytest.approx(ndcg_score(truth[whole], predicted[whole], k=5))
-    empty = Regression(predicted, torch.full_like(truth, torch.nan), sample).figures()
+    empty = RegressionSums(predicted, torch.full_like(truth, torch.nan), sample).metrics()
     assert all(math.isnan(value) for value in empty.values())
 
 
 def test_a_perfect_prediction_and_its_interval() -> None:
     _, truth, sample = made(1)
     truth += torch.linspace(0, 0.01, truth.shape[1])  # no ties
-    perfect = Regression(truth, truth, sample)
-    assert perfect.figures() == pytest.approx(dict.fromkeys(FIGURES, 1.0) | {"mse": 0.0, "mae": 0.0})
-    noisy = Regression(made(1)[0], truth, sample)
+    perfect = RegressionSums(truth, truth, sample)
+    assert perfect.metrics() == pytest.approx(dict.fromkeys(REGRESSION_METRICS, 1.0) | {"mse": 0.0, "mae": 0.0})
+    noisy = RegressionSums(made(1)[0], truth, sample)
     for name, (low, high) in noisy.intervals(100, seed=0).items():
-        assert low <= noisy.figures()[name] <= high
+        assert low <= noisy.metrics()[name] <= high
+
+
+@given(seeds, st.integers(1, 12))
+def test_each_row_is_ranked_as_scikit_learn_and_scipy_rank_it(seed: int, top: int) -> None:
+    predicted, truth, _ = made(seed, rows=6)
+    truth[0] = 0.0
+    truth[1, 2] = torch.nan
+    found = ranking_metrics(predicted, truth, top)
+    for row, (guess, true) in enumerate(zip(predicted.numpy(), truth.numpy(), strict=True)):
+        if np.isnan(true).any():
+            assert all(metric[row].isnan() for metric in found.values())
+        elif np.ptp(true) == 0:
+            assert found["ndcg"][row].isnan() == found["rank_correlation"][row].isnan() == torch.tensor(True)
+        else:
+            assert found["ndcg"][row].item() == pytest.approx(ndcg_score([true], [guess], k=top))
+            assert found["rank_correlation"][row].item() == pytest.approx(spearmanr(true, guess).statistic)
 
 
 def test_equal_scores_rank_by_number() -> None:
-    assert top_heads(torch.tensor([[0.5, 1.0, 0.5, 1.0]]), 3).tolist() == [[1, 3, 0]]
-    flat = ranking_figures(torch.ones(1, 4), torch.tensor([[0.1, 0.2, 0.3, 0.4]]), 2)
-    assert flat["rank_correlation"].isnan().all()  # a constant prediction ranks nothing
+    assert top_overlap(torch.ones(1, 4), torch.tensor([[0.5, 0.4, 0.3, 0.2]]), 3).item() == 1
+    flat = ranking_metrics(torch.ones(1, 4), torch.tensor([[0.1, 0.2, 0.3, 0.4]]), 2)
+    assert flat["rank_correlation"].isnan().all()  # undefined for a constant prediction
+    assert flat["top_overlap"].item() == 0
 
 
 def test_ridge_is_scikit_learns_on_scaled_inputs_chosen_by_validation(tmp_path: Path) -> None:
@@ -113,13 +130,13 @@ def test_head_means_are_those_of_the_training_rows(tmp_path: Path) -> None:
     rows = ScoreRows(str(make_store(tmp_path / "toy")), target="reasoning")
     rows.setup("fit")
     train = rows.batches("train").read(rows.batches("train").rows)
-    torch.testing.assert_close(rows.head_means(), train.scores.mean(0))
+    torch.testing.assert_close(training_means(rows), train.scores.mean(0))
 
 
 def test_the_scatter_names_the_heads_that_vary_most() -> None:
     _, truth, _ = made(0)
     truth[:, 4] *= 3
     truth[2, 1] = torch.nan
-    assert most_varying(truth, 1) == [4]
-    figure = plot_scatter(made(0)[0], truth, heads_per_layer=3)
+    assert most_varying(truth.numpy(), 1) == [4]
+    figure = plot_scatter(made(0)[0], truth, HeadGrid(layers=3, heads=3))
     assert figure.axes[0].get_title().startswith("head 1-1, r = ")

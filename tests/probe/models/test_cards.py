@@ -30,11 +30,11 @@ def test_a_checkpoint_has_a_card_and_a_test_fills_in_its_metrics(stage: Stage, t
     card = ModelCard.load(file)
     (name,) = {result.dataset_name for result in card.data.eval_results}
     trained = probe.load(tmp_path / "a" / "best.ckpt")
-    assert name == f"score store {trained.origin['store'][:12]}"
+    assert name == f"score store {trained.training_record['store'][:12]}"
     assert {result.metric_type for result in card.data.eval_results} == {"f1", "precision", "recall", "auprc"}
     assert f"{card.data.eval_results[0].metric_value:.4f}" in card.text
     assert "`lightning test -c configs/probe.yaml" in card.text
-    assert trained.origin["llm"]["weights"] in card.text
+    assert trained.training_record["llm"]["weights"] in card.text
 
 
 def test_probes_of_later_steps_have_a_line_for_each() -> None:
@@ -87,7 +87,7 @@ def test_pushing_sends_the_whole_folder(monkeypatch: pytest.MonkeyPatch, run: Ru
     assert {"manifest.json", "samples", "steps"} <= set(Hub.sent["files"])
     trained = probe.ProbeClassifier(8, 6, hidden=[4])
     split = {"by": "sample", "sizes": {"train": 1}, "seed": 0}  # what a card shows of it
-    trained.origin = {
+    trained.training_record = {
         "llm": opened.identity.as_dict(),
         "store": "s",
         "target": "copy_paste",

@@ -1,4 +1,4 @@
-"""Probes of later steps: their rows, their training beside that of single probes, their figures and refusals."""
+"""Probes of later steps: their rows, their training beside that of single probes, their metrics and refusals."""
 
 import json
 from collections.abc import Callable
@@ -44,7 +44,7 @@ def stage(run: Run, store: Path, tmp_path: Path) -> Stage:
 
 @pytest.mark.parametrize("target", ["copy_paste", "reasoning"])
 def test_scores_of_later_steps_are_those_of_single_offsets(store: Path, target: Any) -> None:
-    many = OffsetRows(str(store), target, offsets=4, batch_size=50)
+    many = OffsetRows(store=str(store), target=target, offsets=4, batch_size=50)
     many.setup("fit")
     for k in range(5):
         one = ScoreRows(str(store), target, offset=k, batch_size=1000)
@@ -100,7 +100,7 @@ def held_out(store: Path, column: str, k: int) -> tuple[Any, Any]:
     return scores[rows], scores[[n + k for n in rows]]
 
 
-def test_figures_and_baselines_equal_scikit_learn(stage: Stage, store: Path, tmp_path: Path) -> None:
+def test_metrics_and_baselines_equal_scikit_learn(stage: Stage, store: Path, tmp_path: Path) -> None:
     args = ("--data.init_args.offsets", 2, "--model.init_args.resamples", 20)
     assert stage("fit", "offsets", *args)[0] == 0
     code, said = stage("test", "offsets", *args, "--ckpt_path", tmp_path / "offsets" / "best.ckpt")
@@ -133,6 +133,7 @@ def test_regressors_are_evaluated_by_r2(stage: Stage, store: Path, tmp_path: Pat
         (("--data", "datamodules.ScoreRows"), "datamodules.OffsetRows"),
         (("--data.init_args.offsets", 8), "no row of the"),
         (("--data.init_args.offsets", -1), "must be at least 0"),
+        (("--data.init_args.offset", 1), "did you mean 'offsets'"),
     ],
 )
 def test_bad_settings_get_one_line(stage: Stage, args: tuple[object, ...], message: str) -> None:

@@ -16,7 +16,8 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 import probe
 from datamodules import ScoreRows, Split
 from extract.errors import UserError
-from probe.metrics.regression import FIGURES
+from probe.heads import training_means
+from probe.metrics import REGRESSION_METRICS
 from tests.conftest import Run
 from tests.helpers.stores import IDENTITY, make_store
 
@@ -60,7 +61,7 @@ def results(tmp_path: Path, folder: str = "a") -> dict[str, Any]:
     return found
 
 
-def test_fit_and_test_twice_give_the_same_figures(stage: Stage, tmp_path: Path, store: Path) -> None:
+def test_fit_and_test_twice_give_the_same_metrics(stage: Stage, tmp_path: Path, store: Path) -> None:
     for folder in ("a", "b"):
         assert stage("fit", folder=folder)[0] == 0
         assert stage("test", "--ckpt_path", tmp_path / folder / "best.ckpt", folder=folder)[0] == 0
@@ -72,7 +73,7 @@ def test_fit_and_test_twice_give_the_same_figures(stage: Stage, tmp_path: Path, 
     assert first["samples"] == 10
     assert first["llm"] == IDENTITY.as_dict()
 
-    # the same figures from the loaded checkpoint, by scikit-learn
+    # the same metrics from the loaded checkpoint, by scikit-learn
     restored = probe.load(tmp_path / "a" / "best.ckpt")
     rows = ScoreRows(str(store))
     rows.setup("test")
@@ -85,7 +86,7 @@ def test_fit_and_test_twice_give_the_same_figures(stage: Stage, tmp_path: Path, 
     assert average_precision_score(scores.flatten(), predicted.flatten()) == pytest.approx(first["probe"]["auprc"])
     precision = float(scores[chosen].mean())
     assert precision == pytest.approx(first["probe"]["precision"])
-    static = rows.head_means().expand(scores.shape)
+    static = training_means(rows).expand(scores.shape)
     assert average_precision_score(scores.flatten(), static.flatten()) == pytest.approx(first["static"]["auprc"])
 
 
@@ -122,14 +123,45 @@ def test_export_restores_the_same_probe(stage: Stage, tmp_path: Path) -> None:
     hidden = torch.randn(3, 8)
     torch.testing.assert_close(again.predict_scores(hidden), restored.predict_scores(hidden), atol=0, rtol=0)
     assert torch.equal(again.threshold, restored.threshold)  # type: ignore[arg-type]
-    assert again.origin == json.loads(json.dumps(restored.origin))
+    assert again.training_record == json.loads(json.dumps(restored.training_record))
+
+
+SETTINGS = {"hidden": [4], "dropout": 0.2, "lr": 0.5, "patience": 7, "factor": 0.3}
+"""Settings of the base classes, which every probe takes under the same flat names."""
+
+
+@pytest.mark.parametrize(
+    ("kind", "own"),
+    [
+        (probe.ProbeClassifier, {"gamma_neg": 3.0, "gamma_pos": 2.0, "clip": 0.1}),
+        (probe.ProbeRegressor, {"top": 3, "blend": 0.5}),
+        (probe.OffsetProbes, {"num_offsets": 2, "target": "reasoning", "clip_norm": 0.5}),
+    ],
+)
+def test_checkpoints_keep_all_settings_but_those_of_a_run(kind: Any, own: dict[str, Any]) -> None:
+    built = kind(8, 6, resamples=9, seed=5, **SETTINGS, **own)
+    assert dict(built.hparams) == {"in_features": 8, "num_heads": 6, **SETTINGS, **own}
+    assert (built.resamples, built.bootstrap_seed, built.lr, built.patience) == (9, 5, 0.5, 7)
+    defaults = kind(8, 6, hidden=[4])
+    assert dict(defaults.hparams).keys() == dict(built.hparams).keys()
+    with pytest.raises(TypeError, match="patiens"):
+        kind(8, 6, patiens=3)
+
+
+def test_settings_of_the_base_are_keys_of_every_config(stage: Stage, tmp_path: Path) -> None:
+    flags = [part for name, value in SETTINGS.items() for part in (f"--model.init_args.{name}", value)]
+    assert stage("fit", *flags, "--trainer.max_epochs", 1)[0] == 0
+    saved = torch.load(tmp_path / "a" / "best.ckpt", weights_only=True)["hyper_parameters"]
+    assert {name: saved[name] for name in SETTINGS} == SETTINGS
+    code, said = stage("fit", "--model.init_args.patiens", 3)
+    assert (code, "did you mean 'patience'" in said) == (2, True)
 
 
 def test_another_llm_is_refused_naming_both(stage: Stage, tmp_path: Path) -> None:
     assert stage("fit")[0] == 0
     other = replace(IDENTITY, name="other-llm", weights="sha256:" + "1" * 64)
     checkpoint = tmp_path / "a" / "best.ckpt"
-    with pytest.raises(UserError, match=r"trained on toy .* about other-llm"):
+    with pytest.raises(UserError, match=r"trained on toy .* not valid for other-llm"):
         probe.load(checkpoint, llm=other)
     assert probe.load(checkpoint, llm=replace(IDENTITY, name="same weights", dtype="bfloat16"))
     foreign = make_store(tmp_path / "foreign", identity=other)
@@ -182,7 +214,7 @@ def test_regressor_results_name_baselines_ranking_and_intervals(stage: Stage, tm
     assert stage("test", *REGRESSOR, "--ckpt_path", tmp_path / "a" / "best.ckpt")[0] == 0
     found = results(tmp_path)
     for evaluated in ("probe", "static", "ridge"):
-        for name in FIGURES:
+        for name in REGRESSION_METRICS:
             low, high = found[evaluated]["intervals"][name]
             assert low <= found[evaluated][name] <= high or math.isnan(found[evaluated][name])
     assert found["ridge"]["mse"] < found["static"]["mse"]
@@ -226,7 +258,7 @@ def test_another_store_as_test_split(stage: Stage, tmp_path: Path, store: Path) 
     rows = ScoreRows(str(store))
     rows.setup("fit")
     wanted = {f"toy:{number}" for number in range(30)} & (rows.split_ids("train") | rows.split_ids("val"))
-    assert f"shares {len(wanted)} samples with what" in error
+    assert f"shares {len(wanted)} samples with the training and validation splits" in error
     other = replace(IDENTITY, name="other-llm", weights="sha256:" + "1" * 64)
     foreign = make_store(tmp_path / "foreign", identity=other, name="dev")
     code, error = stage("fit", *REGRESSOR, "--data.init_args.test_store", foreign)
@@ -273,7 +305,7 @@ def test_no_pickled_code_is_executed(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-def test_two_processes_test_to_the_same_figures(stage: Stage, tmp_path: Path) -> None:
+def test_two_processes_test_to_the_same_metrics(stage: Stage, tmp_path: Path) -> None:
     assert stage("fit")[0] == 0
     checkpoint = tmp_path / "a" / "best.ckpt"
     assert stage("test", "--ckpt_path", checkpoint)[0] == 0

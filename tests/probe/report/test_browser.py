@@ -45,8 +45,8 @@ def report(llm: LLM, tmp_path_factory: pytest.TempPathFactory) -> Path:
     small = ScoreStore(explorer_store(folder / "a-small", llm))
     trained = ProbeClassifier(8, 12, hidden=[4])
     split = {"by": "sample", "sizes": {"train": 7}, "seed": 0}
-    trained.origin = {"llm": small.identity.as_dict(), "store": small.fingerprint, "target": "copy_paste"}
-    trained.origin |= {"split": split, "seen": [f"explorer:{number}" for number in range(9)]}
+    trained.training_record = {"llm": small.identity.as_dict(), "store": small.fingerprint, "target": "copy_paste"}
+    trained.training_record |= {"split": split, "seen": [f"explorer:{number}" for number in range(9)]}
     save_pretrained(trained, folder / "ckpts" / "explorer")
     explorer_store(folder / "big", llm, layers=32, heads=32, prompt=1000, steps=60, samples=3, threshold=4)
     return write_report([folder], folder / "report.html", samples=2)

@@ -1,0 +1,90 @@
+"""Probes saved when checkpoints named classes by their former modules: they load, and evaluate to the same metrics."""
+
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+import probe
+from tests.conftest import ROOT, Run
+from tests.helpers.stores import make_store
+
+SAVED = ROOT / "tests/data/checkpoints_by_module_name"
+METRICS: dict[str, Any] = json.loads((SAVED / "metrics.json").read_text())
+OVERLAYS = {
+    "classifier": ("probe", ()),
+    "regressor": ("probe", ("-c", "tests/configs/regressor.yaml")),
+    "offsets": ("offsets", ("--data.init_args.offsets", 1)),
+}
+
+
+@pytest.fixture(scope="module")
+def store(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The store that the saved probes were trained on."""
+    return make_store(tmp_path_factory.mktemp("stores") / "toy", samples=100)
+
+
+@pytest.fixture
+def evaluate(run: Run, store: Path, tmp_path: Path) -> Callable[[str, Path], Any]:
+    """`lightning test` of a checkpoint: its results."""
+
+    def call(kind: str, checkpoint: Path) -> Any:
+        config, more = OVERLAYS[kind]
+        report = {"class_path": "probe.Results", "init_args": {"file": str(tmp_path / "results.json")}}
+        if config == "offsets":
+            report = {"class_path": "probe.Artifacts", "init_args": {"folder": str(tmp_path)}}
+        code, said = run(
+            *("test", "-c", f"configs/{config}.yaml", "-c", "tests/configs/tiny_probe.yaml", *more),
+            *("--store", store, "--ckpt_path", checkpoint, "--trainer.callbacks", json.dumps([report])),
+            *("--trainer.logger", "false", "--trainer.default_root_dir", tmp_path),
+        )
+        assert code == 0, said
+        return json.loads((tmp_path / "results.json").read_text())
+
+    return call
+
+
+def numbers(results: Any) -> dict[tuple[Any, ...], float]:
+    """The numbers of nested results by their path."""
+    if isinstance(results, int | float):
+        return {(): float(results)}
+    items = results.items() if isinstance(results, dict) else enumerate(results)
+    return {(key, *path): value for key, inner in items for path, value in numbers(inner).items()}
+
+
+@pytest.mark.parametrize("kind", OVERLAYS)
+def test_a_former_checkpoint_evaluates_to_the_metrics_of_its_time(
+    evaluate: Callable[[str, Path], Any], tmp_path: Path, kind: str
+) -> None:
+    former = torch.load(SAVED / f"{kind}.ckpt", weights_only=True)["probe"]["class"]
+    assert former.split(".")[1] in ("classifier", "regressor", "offsets")  # a module's name, not the public one
+    shutil.copy(SAVED / f"{kind}.ckpt", tmp_path / "best.ckpt")  # the card is written beside it
+    found = evaluate(kind, tmp_path / "best.ckpt")
+    wanted = METRICS[kind]
+    assert numbers({name: found[name] for name in wanted}) == pytest.approx(numbers(wanted), rel=1e-4, abs=1e-5)
+
+
+def test_a_former_checkpoint_and_export_are_loaded_as_the_same_probe() -> None:
+    saved = probe.load(SAVED / "classifier.ckpt")
+    exported = probe.load(SAVED / "classifier")
+    assert type(saved) is type(exported) is probe.ProbeClassifier
+    assert saved.hparams["hidden"] == exported.hparams["hidden"] == [8, 4]
+    assert saved.training_record == exported.training_record
+    assert {"toy:0", "toy:99"} <= saved.training_ids
+    hidden = torch.randn(3, 8)
+    assert torch.equal(saved.predict_scores(hidden), exported.predict_scores(hidden))
+    assert type(probe.load(SAVED / "regressor.ckpt")) is probe.ProbeRegressor
+
+
+def test_a_former_checkpoint_saved_again_has_the_public_name(tmp_path: Path) -> None:
+    probe.save_pretrained(probe.load(SAVED / "classifier.ckpt"), tmp_path / "export")
+    config = json.loads((tmp_path / "export" / "probe.json").read_text())
+    former = json.loads((SAVED / "classifier" / "probe.json").read_text())
+    assert config.pop("class") == "probe.ProbeClassifier"
+    assert former.pop("class") == "probe.classifier.ProbeClassifier"
+    # `resamples` and `seed` belong to a test run and are in neither
+    assert config == former
