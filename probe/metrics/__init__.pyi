@@ -10,6 +10,7 @@ from .head_ranking import ranking_metrics as ranking_metrics
 from .head_ranking import spearman as spearman
 from .head_ranking import top_overlap as top_overlap
 from .intervals import Interval as Interval
+from .intervals import PairedComparison as PairedComparison
 from .intervals import bootstrap as bootstrap
 from .intervals import bootstrap_weights as bootstrap_weights
 from .intervals import jackknife as jackknife

@@ -21,6 +21,9 @@ class ClassificationMetrics:
         recall: R, the share of positive pairs that are predicted.
         auprc: Average precision, the step-wise area Σ (Rₙ - Rₙ₋₁) Pₙ; NaN without a positive pair.
 
+    >>> ClassificationMetrics(f1=0.5, precision=0.5, recall=0.5, auprc=0.8).as_dict()
+    {'f1': 0.5, 'precision': 0.5, 'recall': 0.5, 'auprc': 0.8}
+
     """
 
     f1: float

@@ -114,7 +114,7 @@ def _bootstrap_mean(values: Values, resamples: int, seed: int) -> Interval:
 
 
 @dataclass(frozen=True)
-class Paired:
+class PairedComparison:
     """Paired comparison of two conditions on the same prompts.
 
     Attributes:
@@ -123,6 +123,9 @@ class Paired:
         low, high: 95 % bootstrap interval of the difference, over prompts.
         more, less: Prompts on which the first is above, or below, the second.
         p: Exact McNemar p-value of a metric of 0 and 1; None for another metric.
+
+    >>> PairedComparison(n=4, difference=0.5, low=0.0, high=1.0, more=2, less=0, p=0.5).as_dict()
+    {'n': 4, 'difference': 0.5, 'low': 0.0, 'high': 1.0, 'more': 2, 'less': 0, 'p': 0.5}
 
     """
 
@@ -139,7 +142,7 @@ class Paired:
         return asdict(self)
 
 
-def paired(first: Values, second: Values, resamples: int, seed: int) -> Paired:
+def paired(first: Values, second: Values, resamples: int, seed: int) -> PairedComparison:
     """Paired bootstrap of the difference of two conditions' means, with McNemar's test where the metric is 0 or 1.
 
     Args:
@@ -157,7 +160,7 @@ def paired(first: Values, second: Values, resamples: int, seed: int) -> Paired:
     low, high = _bootstrap_mean(gaps, resamples, seed)
     more, less = int((gaps > 0).sum()), int((gaps < 0).sum())
     binary = bool(np.isin(np.concatenate([first, second]), (0, 1)).all())
-    return Paired(
+    return PairedComparison(
         n=len(gaps),
         difference=float(gaps.mean()) + 0.0 if len(gaps) else float("nan"),
         low=low,

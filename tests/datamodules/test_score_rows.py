@@ -2,6 +2,7 @@
 
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -9,7 +10,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from datamodules import ScoreRows, Split
+from datamodules import OffsetRows, ResampledSequences, ScoreRows, Sequences, Split
 from datamodules.columns import ShardedColumn
 from datamodules.samplers import EpochShare, Share
 from datamodules.splits import SPLITS
@@ -131,3 +132,25 @@ def test_head_means_are_of_the_training_rows(tmp_path: Path) -> None:
 def test_bad_settings_are_named(tmp_path: Path, settings: dict[str, object], message: str) -> None:
     with pytest.raises(UserError, match=message):
         opened(make_store(tmp_path / "s"), **settings)
+
+
+@pytest.mark.parametrize(
+    ("kind", "settings"),
+    [
+        (OffsetRows, {"offset": 1}),
+        (Sequences, {"seed": 1}),
+        (Sequences, {"offset": 1}),
+        (ResampledSequences, {"hidden": 1}),
+    ],
+)
+def test_a_setting_that_a_subclass_fixes_is_not_taken(kind: Any, settings: dict[str, int]) -> None:
+    with pytest.raises(TypeError, match="multiple values"):
+        kind(store="s", **settings)
+
+
+def test_inherited_settings_reach_the_base() -> None:
+    settings = {"store": "s", "target": "reasoning", "test_store": "t", "num_workers": 2, "verify": False}
+    for kind in (ScoreRows, OffsetRows, Sequences, ResampledSequences):
+        rows: Any = kind(**settings, split=Split(seed=4))
+        taken = (rows.store_path, rows.target, rows.test_path, rows.num_workers, rows.verify, rows.split.seed)
+        assert taken == ("s", "reasoning", "t", 2, False, 4)
