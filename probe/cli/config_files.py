@@ -71,10 +71,10 @@ def _refuse_overwriting(changed: list[Path], force: bool) -> None:
 
 def _write(folder: Path, files: dict[str, Path]) -> None:
     """Copy all files beside their places before the first takes its own: a full disk leaves none of them."""
-    folder.mkdir(parents=True, exist_ok=True)
+    for name in files:
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
     with TemporaryDirectory(prefix=".configs-", dir=folder) as stage:
         for number, path in enumerate(files.values()):
             shutil.copyfile(path, Path(stage, str(number)))
         for number, name in enumerate(files):
-            (folder / name).parent.mkdir(parents=True, exist_ok=True)
             Path(stage, str(number)).replace(folder / name)
