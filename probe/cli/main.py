@@ -5,6 +5,7 @@ import os
 import sys
 import warnings
 from collections.abc import Sequence
+from pkgutil import resolve_name
 
 HELP = """\
 usage: lightning {predict,fit,validate,test} -c CONFIG [-c OVERLAY …] [--KEY VALUE …]
@@ -77,10 +78,9 @@ def main(args: Sequence[str] | None = None) -> int:
 def _dispatch(argv: list[str]) -> None:
     """Import only what the command needs: `lightning configs` answers without loading Lightning."""
     if argv[0] in COMMANDS:
-        from probe.cli import commands
         from probe.cli.parser import run_command
 
-        run_command(getattr(commands, argv[0]), argv[1:])
+        run_command(resolve_name(f"probe.cli.commands.{argv[0]}:{argv[0]}"), argv[1:])
         return
     from unittest.mock import patch
 

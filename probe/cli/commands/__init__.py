@@ -1,5 +1,1 @@
-"""Commands beside Lightning's stages, one a file: they need neither a trainer nor a running model."""
-
-import lazy_loader
-
-__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)
+"""Commands beside Lightning's stages: a module each, with a function of the same name. They need no trainer."""

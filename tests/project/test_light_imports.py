@@ -1,0 +1,62 @@
+"""What is quick because it loads no heavy library: help, the list of configs, packages, and light modules."""
+
+import os
+import resource
+import subprocess
+import sys
+
+import pytest
+
+from tests.conftest import ROOT
+from tests.project.test_structure import FILES
+
+HEAVY = {"lightning", "transformers", "torch"}
+PACKAGES = [name for name, file in FILES.items() if file.name == "__init__.py"]
+LIGHT = [
+    *PACKAGES,
+    "extract.errors",
+    "extract.utils.files",
+    "probe.heads.ranking",
+    "probe.cli.main",
+    "probe.cli.parser",
+]
+FIRST_HEAVY = """
+import importlib, sys
+for name in sys.argv[2:]:
+    importlib.import_module(name)
+    loaded = set(sys.argv[1].split()) & set(sys.modules)
+    if loaded:
+        sys.exit(f"{name} loads {sorted(loaded)}")
+"""
+"""Imports modules one after the other, until one of them loads what it should not."""
+
+
+def fresh(*words: str) -> subprocess.CompletedProcess[str]:
+    """Another interpreter, from the project's root."""
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    return subprocess.run(
+        [sys.executable, *words], capture_output=True, text=True, check=False, cwd=ROOT, env=environment
+    )
+
+
+def test_packages_and_light_modules_load_no_heavy_library() -> None:
+    assert len(PACKAGES) > 20
+    assert fresh("-c", FIRST_HEAVY, " ".join(HEAVY), *LIGHT).stderr == ""
+
+
+def test_the_check_finds_a_heavy_library() -> None:
+    assert (
+        fresh("-c", FIRST_HEAVY, "torch", "extract.errors", "extract.scores").stderr
+        == "extract.scores loads ['torch']\n"
+    )
+
+
+@pytest.mark.parametrize("command", ["--help", "configs", "configs --help", "report --help"])
+def test_help_answers_within_a_second(command: str) -> None:
+    """In processor time, which other work on the machine does not lengthen."""
+    before = resource.getrusage(resource.RUSAGE_CHILDREN)
+    done = fresh("-m", "probe", *command.split())
+    after = resource.getrusage(resource.RUSAGE_CHILDREN)
+    assert done.returncode == 0
+    assert "configs" in done.stdout or "report" in done.stdout
+    assert after.ru_utime - before.ru_utime + after.ru_stime - before.ru_stime < 1
