@@ -16,15 +16,10 @@ _NOISE = re.compile(
 )
 
 ARGUMENTS: dict[str, dict[str, dict[str, Any]]] = {
-    "configs": {
-        "folder": {"nargs": "?", "type": str, "help": "Folder to copy them into; without one they are listed."},
-        "--force": {"action": "store_true", "help": "Overwrite files that differ from the shipped ones."},
-    },
-    "report": {
-        "runs": {"nargs": "+", "type": str, "help": "Folders of runs, score stores and checkpoints, or above them."},
-    },
+    "configs": {"folder": {"type": str, "nargs": "?"}, "--force": {"action": "store_true"}},
+    "report": {"runs": {"type": str, "nargs": "+"}},
 }
-"""By command, the arguments that jsonargparse does not derive from a signature in this form."""
+"""By command, the arguments whose form jsonargparse does not derive from a signature."""
 
 
 class Parser(ArgumentParser):
@@ -64,13 +59,14 @@ def run_command(command: Callable[..., None], argv: Sequence[str]) -> None:
         UserError: the arguments are wrong, or the command refuses them.
 
     """
-    about = (inspect.getdoc(command) or "").partition("\n\nArgs:")[0]
+    about, _, explained = (inspect.getdoc(command) or "").partition("\n\nArgs:\n")
     prog, name = f"lightning {command.__name__}", command.__name__
     if name not in ARGUMENTS:
         auto_cli(command, args=list(argv), parser_class=Parser, prog=prog, description=about)
         return
     parser = Parser(prog=prog, description=about)
-    for argument, options in ARGUMENTS[name].items():
-        parser.add_argument(argument, **options)
-    parser.add_function_arguments(command, as_group=False, skip={key.lstrip("-") for key in ARGUMENTS[name]})
+    meanings = dict(re.findall(r"^ +(\w+): (.*)$", explained, flags=re.MULTILINE))
+    for argument, form in ARGUMENTS[name].items():
+        parser.add_argument(argument, help=meanings[argument.lstrip("-")], **form)
+    parser.add_function_arguments(command, as_group=False, skip={argument.lstrip("-") for argument in ARGUMENTS[name]})
     command(**parser.parse_args(list(argv)).as_dict())

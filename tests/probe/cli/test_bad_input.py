@@ -2,7 +2,6 @@
 
 import json
 import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -156,11 +155,3 @@ def test_debug_variable_shows_the_traceback(run: Run, tmp_path: Path, monkeypatc
     monkeypatch.setenv("RETRIEVAL_HEADS_DEBUG", "1")
     with pytest.raises(UserError):
         run(*fit(tmp_path / "none"))
-
-
-def test_help_is_quick_and_needs_no_library() -> None:
-    code = (
-        "import sys; from probe.cli.main import main; assert main(['--help']) == 0; assert 'torch' not in sys.modules"
-    )
-    out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=ROOT)
-    assert "configs/extract/niah.yaml" in out.stdout
