@@ -38,6 +38,7 @@ def test_the_command_of_a_header_parses(config: str, run: Run) -> None:
 def test_a_header_says_what_the_config_is_and_how_it_runs(config: str) -> None:
     first = CONFIGS[config].splitlines()[0]
     assert re.fullmatch(r"# .{10,51}", first), "one short line for `lightning configs`"
+    assert max(map(len, CONFIGS[config].splitlines())) <= 120
     assert commands(config)
     assert all(["-c", config] in [words[i : i + 2] for i in range(len(words))] for words in commands(config))
     assert yaml.safe_load(CONFIGS[config])
