@@ -1,12 +1,12 @@
 """Config files by name: those of the working folder, and those that are shipped with the package."""
 
-import difflib
 import re
 import shutil
 from pathlib import Path, PurePath
 from tempfile import TemporaryDirectory
 
 from extract.errors import UserError
+from probe.cli.parser import did_you_mean
 
 SHIPPED = Path(__file__).parents[1] / "configs"
 
@@ -34,9 +34,7 @@ def find_config(value: str) -> str:
     shipped, name = shipped_configs(), PurePath(value).as_posix().removeprefix("configs/")
     if name in shipped:
         return str(shipped[name])
-    stems = [other.removesuffix(".yaml") for other in shipped]
-    close = difflib.get_close_matches(name.removesuffix(".yaml"), stems, n=1, cutoff=0.6)
-    hint = f" (did you mean '{close[0]}.yaml'?)" if close else ""
+    hint = did_you_mean(PurePath(name).with_suffix(".yaml").as_posix(), shipped)
     raise UserError(f"-c {value}: the file does not exist, and no shipped config has this name{hint}")
 
 

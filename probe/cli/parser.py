@@ -3,7 +3,8 @@
 import difflib
 import inspect
 import re
-from collections.abc import Callable, Sequence
+import sys
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any, NoReturn
 
 from jsonargparse import ArgumentParser, auto_cli
@@ -22,6 +23,19 @@ ARGUMENTS: dict[str, dict[str, dict[str, Any]]] = {
 """By command, the arguments whose form jsonargparse does not derive from a signature."""
 
 
+def did_you_mean(word: str, known: Iterable[str]) -> str:
+    """A suggestion for a mistyped word, to put after a message; empty if no known word is near.
+
+    >>> did_you_mean("max_epohcs", ["max_epochs", "max_steps"])
+    " (did you mean 'max_epochs'?)"
+    >>> did_you_mean("devices", ["max_epochs", "max_steps"])
+    ''
+
+    """
+    close = difflib.get_close_matches(word, sorted(known), n=1, cutoff=0.6)
+    return f" (did you mean '{close[0]}'?)" if close else ""
+
+
 class Parser(ArgumentParser):
     """Reports what is wrong with the arguments as one line."""
 
@@ -34,14 +48,20 @@ class Parser(ArgumentParser):
         """
         lines = (_NOISE.sub("", line.strip()).strip(" -") for line in message.splitlines())
         text = " ".join(line for line in lines if line)
-        unknown = re.search(r"(?:unrecognized arguments: --|ption ')([\w.]+)", text)
-        hint = self._suggest(unknown.group(1)) if unknown and "did you mean" not in text else ""
-        raise UserError((text[:300] + " …" if len(text) > 300 else text) + hint) from ex
+        raise UserError((text[:300] + " …" if len(text) > 300 else text) + self._suggestion(text)) from ex
 
-    def _suggest(self, key: str) -> str:
-        known = {name for action in self._actions for name in (action.dest, *_stage_keys(action)) if name}
-        close = difflib.get_close_matches(key, sorted(known), n=1, cutoff=0.6)
-        return f" (did you mean '{close[0]}'?)" if close else ""
+    def _suggestion(self, text: str) -> str:
+        """What a mistyped key or class name may have meant."""
+        if "did you mean" in text:
+            return ""
+        if key := re.search(r"(?:unrecognized arguments: --|ption ')([\w.]+)", text):
+            return did_you_mean(key[1], self._keys())
+        if name := re.search(r"No ([\w.]+) attribute (\w+)", text):  # lazy_loader's words for a package's missing name
+            return did_you_mean(name[2], dir(sys.modules[name[1]]))
+        return ""
+
+    def _keys(self) -> set[str]:
+        return {name for action in self._actions for name in (action.dest, *_stage_keys(action)) if name}
 
 
 def _stage_keys(action: Any) -> list[str]:
@@ -49,7 +69,7 @@ def _stage_keys(action: Any) -> list[str]:
     stages = getattr(action, "choices", None)
     if not isinstance(stages, dict):
         return []
-    return sorted({inner.dest for stage in stages.values() for inner in stage._actions})
+    return [inner.dest for stage in stages.values() for inner in stage._actions]
 
 
 def run_command(command: Callable[..., None], argv: Sequence[str]) -> None:

@@ -73,7 +73,7 @@ def test_store_problems(one_line: Callable[..., str], tmp_path: Path) -> None:
         ((f"{TASK}.lenghts", "[3]"), "did you mean 'lengths'?"),
         (("--data.init_args.batch_size", "many"), "Expected a <class 'int'>. Got value: many"),
         (("--data.init_args.batch_size", "0"), "must be at least 1"),
-        (("--data.init_args.task.class_path", "extract.NIHA"), "no attribute 'NIHA'"),
+        (("--data.init_args.task.class_path", "extract.NIHA"), "No extract attribute NIHA (did you mean 'NIAH'?)"),
     ],
 )
 def test_extraction(
