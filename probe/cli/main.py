@@ -13,28 +13,28 @@ usage: lightning {predict,fit,validate,test} -c CONFIG [-c OVERLAY …] [--KEY V
 See, test and predict which attention heads of a language model copy from its context, token by token.
 
 stages, each a config file:
-  predict -c configs/extract/niah.yaml     extract: run the frozen LLM on needle-in-a-haystack prompts and store the
-                                           hidden state and all heads' scores of every generated token
+  predict -c configs/extract/niah.yaml       extract: run the frozen LLM on needle-in-a-haystack prompts and store the
+                                             hidden state and all heads' scores of every generated token;
           -c configs/extract/hotpotqa.yaml   the same on multi-hop questions with known supporting facts
-  fit     -c configs/probe.yaml            train the paper's classifier on a score store of needle prompts,
-          -c configs/regressor.yaml        or its regressor on one of questions; overlays: configs/regressor/*.yaml
+  fit     -c configs/probe.yaml              train the paper's classifier on a score store of needle prompts,
+          -c configs/regressor.yaml          or its regressor on one of questions; overlays: configs/regressor/*.yaml
   test    -c configs/probe.yaml --ckpt_path CKPT
-                                           evaluate a probe on held-out samples, beside its baselines
-  test    -c configs/dynamism.yaml         dynamism: how the heads that score change from step to step
-  test    -c configs/correlation.yaml      correlation: of hidden states with heads' scores 0 to 10 steps later
-  fit, test -c configs/offsets.yaml        probes that predict the heads of 0 to 10 steps later
-  test    -c configs/ablation/niah.yaml    ablation: ablate dynamic, static or random heads while the LLM answers;
+                                             evaluate a probe on held-out samples, beside its baselines
+  test    -c configs/dynamism.yaml           dynamism: how the heads that score change from step to step
+  test    -c configs/correlation.yaml        correlation: of hidden states with heads' scores 0 to 10 steps later
+  fit, test -c configs/offset_probes.yaml    probes that predict the heads of 0 to 10 steps later
+  test    -c configs/ablation/niah.yaml      ablation: ablate dynamic, static or random heads while the LLM answers;
           -c configs/ablation/hotpotqa.yaml  *_k.yaml beside them: only the first k dynamic heads
   test    -c configs/rag.yaml --ckpt_path CKPT
-                                           masked dynamic RAG: a regressor chooses the heads, RIND when to retrieve;
-                                           overlays: configs/rag/*.yaml
+                                             masked dynamic RAG: a regressor chooses the heads, RIND when to retrieve;
+                                             overlays: configs/rag/*.yaml
 
 commands, each with its own --help:
-  configs [DIR]                            list the shipped configs, or copy them into a folder
-  report RUNS…                             one HTML page of all results, with an explorer of heads over time
-  overlap A B                              compare two static rankings of heads: published files or score stores
-  ranking STORE FILE                       write a store's static ranking of heads as .json, .yaml or .tsv
-  trace FILE                               print runs of masked RAG step by step
+  configs [DIR]                              list the shipped configs, or copy them into a folder
+  report RUNS…                               write one HTML page of all results, with an explorer of heads over time
+  overlap A B                                compare two static rankings of heads: published files or score stores
+  ranking STORE FILE                         write a store's static ranking of heads as .json, .yaml or .tsv
+  trace FILE                                 print runs of masked RAG step by step
 
 useful keys:
   -c FILE                a further config is merged over the former: configs/llm/*.yaml choose a model;
