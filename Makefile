@@ -36,24 +36,24 @@ demo: $(READY)
 	@echo '== 1/13 extract: the embedded LLM on needle prompts (4 to 6 minutes on 2 cores)'
 	$(LIGHTNING) predict $(NIAH)
 	@$(MAKE) --no-print-directory ckpts/demo/.trained
-	@echo '== 3/13 test: held-out prompts'
+	@echo '== 3/13 test: the classifier on held-out prompts'
 	$(LIGHTNING) test $(CLASSIFIER) --ckpt_path ckpts/demo/best.ckpt
 	@echo '== 4/13 extract: multi-hop questions (3 to 4 minutes)'
 	$(LIGHTNING) predict $(HOTPOTQA)
 	@$(MAKE) --no-print-directory ckpts/demo-regressor/.trained
-	@echo '== 6/13 test: held-out questions'
+	@echo '== 6/13 test: the regressor on held-out questions'
 	$(LIGHTNING) test $(REGRESSOR) --ckpt_path ckpts/demo-regressor/best.ckpt
 	@echo '== 7/13 ablation: ablate heads on 24 needle prompts (1 to 2 minutes)'
 	$(LIGHTNING) test $(ABLATION)
-	@echo '== 8/13 ablation: only the first k dynamic heads, 16 prompts (about 1 minute)'
+	@echo '== 8/13 ablation: ablate the first k dynamic heads, 16 needle prompts (about 1 minute)'
 	$(LIGHTNING) test $(ABLATION_K)
 	@echo '== 9/13 ablation: ablate heads on 24 questions (about 1 minute)'
 	$(LIGHTNING) test $(ABLATION_QA)
-	@echo '== 10/13 masked dynamic RAG: nine strategies on 16 questions (2 to 3 minutes)'
+	@echo '== 10/13 rag: masked dynamic RAG, nine strategies on 16 questions (2 to 3 minutes)'
 	$(LIGHTNING) test $(RAG) --ckpt_path ckpts/demo-regressor/best.ckpt
-	@echo '== 11/13 dynamism: how the heads of the needle prompts change from step to step (a few seconds)'
+	@echo '== 11/13 dynamism: how dynamic heads change from step to step, needle prompts (a few seconds)'
 	$(LIGHTNING) test -c configs/dynamism.yaml --store stores/demo-niah
-	@echo '== 12/13 correlation: does the hidden state predict them? (about 1 minute)'
+	@echo '== 12/13 correlation: of hidden states with the scores of later steps (about 1 minute)'
 	$(LIGHTNING) test -c configs/correlation.yaml --store stores/demo-niah
 	@echo '== 13/13 report: report.html, open it in a browser'
 	$(LIGHTNING) report runs stores ckpts --output report.html

@@ -61,6 +61,7 @@ PROBES = (
 )
 install_import_hook([*CHECKED, *PROBES], "beartype.beartype")
 
+import lightning.pytorch  # noqa: F401 (its log goes to the stderr of its import, which must outlive a single test)
 import torch
 from hypothesis import settings
 

@@ -1,11 +1,10 @@
-"""LightningCLI with this project's links, checks and one-line errors."""
+"""LightningCLI with this project's links and checks."""
 
-import difflib
 import pkgutil
-import re
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any
 
+from jsonargparse import ActionConfigFile  # type: ignore[attr-defined]
 from lightning import LightningDataModule, LightningModule
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI, SaveConfigCallback
 
@@ -13,43 +12,33 @@ import datamodules
 import extract
 from extract.errors import UserError
 from extract.llm import LLM
+from probe.cli.config_files import find_config
+from probe.cli.parser import Parser
 from probe.models import probe_class, read_checkpoint
 from probe.rag import RagEvaluation
 from probe.results import Artifacts, Results
 
-_NOISE = re.compile(
-    r"Does not validate against any of the Union subtypes|^- Expected a <class 'NoneType'>|"
-    r"^(- )?(Subtypes|Errors|Given value|Given value type):.*"
-)
+
+class ConfigFile(ActionConfigFile):
+    """`-c`: a file of the working folder, or a shipped config by its name."""
+
+    def __call__(self, parser: Any, cfg: Any, values: Any, option_string: str | None = None) -> None:
+        """Merge the file over what earlier arguments gave."""
+        super().__call__(parser, cfg, find_config(values), option_string)  # type: ignore[no-untyped-call]
 
 
-class Parser(LightningArgumentParser):
-    """Raises what a user got wrong as one line."""
+class StageParser(Parser, LightningArgumentParser):
+    """Lightning's parser with one-line errors and shipped configs."""
 
-    def error(self, message: str, ex: Exception | None = None) -> NoReturn:
-        """The parts of jsonargparse's report that name the mistake, with a suggestion for a mistyped key."""
-        lines = (_NOISE.sub("", line.strip()).strip(" -") for line in message.splitlines())
-        text = " ".join(line for line in lines if line)
-        unknown = re.search(r"(?:unrecognized arguments: --|ption ')([\w.]+)", text)
-        hint = self._suggest(unknown.group(1)) if unknown and "did you mean" not in text else ""
-        raise UserError((text[:300] + " …" if len(text) > 300 else text) + hint) from ex
-
-    def _suggest(self, key: str) -> str:
-        known = {name for action in self._actions for name in (action.dest, *_subkeys(action)) if name}
-        close = difflib.get_close_matches(key, sorted(known), n=1, cutoff=0.6)
-        return f" (did you mean '{close[0]}'?)" if close else ""
-
-
-def _subkeys(action: Any) -> list[str]:
-    """Keys of a stage, for a message of the parser above it."""
-    stages = getattr(action, "choices", None)
-    if not isinstance(stages, dict):
-        return []
-    return sorted({inner.dest for stage in stages.values() for inner in stage._actions})
+    def add_argument(self, *names: Any, **options: Any) -> Any:
+        """Lightning adds `-c` in its constructor: take the action above for it."""
+        if options.get("action") is ActionConfigFile:
+            options["action"] = ConfigFile
+        return super().add_argument(*names, **options)
 
 
 class StageCLI(LightningCLI):
-    """One command for every stage: a model, a data module, callbacks, and one shared LLM and store."""
+    """One command for every stage: a model, a data module, callbacks, and one LLM and score store for all of them."""
 
     @classmethod
     def run_stage(cls) -> "StageCLI":
@@ -65,12 +54,12 @@ class StageCLI(LightningCLI):
             seed_everything_default=0,
             save_config_callback=SaveConfigCallback,
             save_config_kwargs={"overwrite": True},
-            parser_class=Parser,
+            parser_class=StageParser,
             auto_configure_optimizers=False,
         )
 
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
-        """Top-level `llm:` and `store:`, linked to whatever takes them; sizes go from data to model."""
+        """Add `llm:` and `store:`, and link them to every class that takes them; sizes go from data to model."""
         parser.add_subclass_arguments(LLM, "llm", required=False, help="The frozen LLM: configs/llm/*.yaml.")
         parser.add_argument("--store", type=str, default="stores/niah", help="Folder of the score store.")
         for target in ("model", "data", "trainer.callbacks"):
@@ -82,16 +71,19 @@ class StageCLI(LightningCLI):
         parser.link_arguments("data.probed_target", "model.init_args.target", apply_on="instantiate")
 
     def predict(self, **arguments: Any) -> None:
-        """Lightning's predict, without keeping every prediction in memory."""
+        """Run Lightning's predict without keeping every prediction in memory."""
         self.trainer.predict(**{**arguments, "return_predictions": False})
 
     def test(self, **arguments: Any) -> None:
-        """Lightning's test; a callback of ours prints the table, so Lightning's own would repeat it."""
+        """Run Lightning's test, without its table of metrics where one of our callbacks prints its own."""
         reported = any(isinstance(callback, Results | Artifacts | RagEvaluation) for callback in self.trainer.callbacks)  # type: ignore[attr-defined]
         self.trainer.test(**{**arguments, "verbose": arguments["verbose"] and not reported})
 
     def _parse_ckpt_path(self) -> None:
-        """Check the checkpoint first, and that it holds the model that the config asks for."""
+        """Take the model's settings from the checkpoint, once it is checked to hold the class of the config.
+
+        Lightning's own version would silently let the checkpoint replace the class that the config names.
+        """
         if self.subcommand_config is None:
             return
         config = self.subcommand_config

@@ -1,43 +1,69 @@
-"""What is shipped: three packages, one command, configs that parse and explain themselves."""
+"""The distributions: what they hold, and that the installed wheel works from an empty folder, without a clone."""
 
-import ast
 import importlib.metadata
-import inspect
+import os
+import shutil
 import subprocess
 import sys
+import sysconfig
+import venv
 import zipfile
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-import yaml
 
-from probe.rag import RIND, RagEvaluation, Windows
-from tests.conftest import ROOT, Run
+from tests.conftest import ROOT
 
 PACKAGES = ("extract", "datamodules", "probe")
-ABLATIONS = {
-    "ablation.yaml": "niah.yaml",
-    "ablation_k.yaml": "niah_k.yaml",
-    "ablation_hotpotqa.yaml": "hotpotqa.yaml",
-}
-"""The demo's overlays of claim 2, and what each is merged over."""
-CONFIGS = sorted((ROOT / "configs").rglob("*.yaml"))
+BUILD_SDIST = "import sys; from setuptools.build_meta import build_sdist; build_sdist(sys.argv[1])"
 
 
-def imports(file: Path) -> set[str]:
-    names: set[str] = set()
-    for node in ast.walk(ast.parse(file.read_text())):
-        if isinstance(node, ast.Import):
-            names |= {alias.name.split(".")[0] for alias in node.names}
-        elif isinstance(node, ast.ImportFrom) and node.module:
-            names.add(node.module.split(".")[0])
-    return names
+def shell(*words: object, cwd: Path = ROOT) -> str:
+    """Output of a command that must succeed, without this process's import path."""
+    environment = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
+    done = subprocess.run([*map(str, words)], capture_output=True, text=True, check=False, cwd=cwd, env=environment)
+    assert done.returncode == 0, done.stderr
+    return done.stdout
 
 
-@pytest.mark.parametrize(("package", "forbidden"), [("extract", {"datamodules", "probe"}), ("datamodules", {"probe"})])
-def test_imports_go_one_way(package: str, forbidden: set[str]) -> None:
-    for file in (ROOT / package).glob("*.py"):
-        assert not imports(file) & forbidden, file
+@pytest.fixture(scope="module")
+def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The wheel, built from the source distribution, which is built from a copy: a clone keeps no build folder."""
+    source, dist = tmp_path_factory.mktemp("source"), tmp_path_factory.mktemp("dist")
+    for name in (*PACKAGES, "configs"):
+        shutil.copytree(ROOT / name, source / name, symlinks=True, ignore=shutil.ignore_patterns("__pycache__"))
+    for name in ("pyproject.toml", "README.md", "LICENSE"):
+        shutil.copy(ROOT / name, source)
+    shell(sys.executable, "-c", BUILD_SDIST, dist, cwd=source)
+    pip = (sys.executable, "-m", "pip", "wheel", "-q", "--no-deps", "--no-build-isolation", "--no-index")
+    shell(*pip, "-w", dist, *dist.glob("*.tar.gz"))
+    (built,) = dist.glob("*.whl")
+    return built
+
+
+@pytest.fixture(scope="module")
+def installed(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Callable[..., str]:
+    """`lightning …` of the installed wheel, run in an empty folder; its dependencies are those of this environment."""
+    home, folder = tmp_path_factory.mktemp("home"), tmp_path_factory.mktemp("empty")
+    venv.create(home, symlinks=True)
+    packages = Path(sysconfig.get_path("purelib", vars={"base": str(home)}))
+    (packages / "dependencies.pth").write_text(sysconfig.get_path("purelib") + "\n")
+    shell(
+        sys.executable,
+        "-m",
+        "pip",
+        "--python",
+        home / "bin" / "python",
+        "install",
+        "-q",
+        "--no-deps",
+        "--no-index",
+        wheel,
+    )
+    where = shell(home / "bin" / "python", "-c", "import probe; print(probe.__file__)", cwd=folder)
+    assert Path(where.strip()).is_relative_to(home)
+    return lambda *words: shell(home / "bin" / "lightning", *words, cwd=folder)
 
 
 def test_exactly_one_distribution_owns_the_command() -> None:
@@ -51,92 +77,54 @@ def test_exactly_one_distribution_owns_the_command() -> None:
 
 
 @pytest.mark.slow
-def test_the_wheel_holds_the_three_packages_and_nothing_else(tmp_path: Path) -> None:
-    build = [sys.executable, "-m", "pip", "wheel", "-q", "--no-deps", "--no-build-isolation", "-w", str(tmp_path), "."]
-    subprocess.run(build, check=True, cwd=ROOT, capture_output=True)
-    (wheel,) = tmp_path.glob("*.whl")
+def test_the_wheel_holds_the_three_packages_and_nothing_else(wheel: Path) -> None:
     names = zipfile.ZipFile(wheel).namelist()
     tops = {name.split("/")[0] for name in names}
     assert {top for top in tops if not top.endswith(".dist-info")} == set(PACKAGES)
+    modules = {str(file.relative_to(ROOT)) for package in PACKAGES for file in (ROOT / package).rglob("*.py*")}
+    assert {name for name in names if Path(name).suffix in {".py", ".pyi"}} == {
+        m for m in modules if "__pycache__" not in m
+    }
     assert {f"{package}/py.typed" for package in PACKAGES} <= set(names)
     assets = {str(file.relative_to(ROOT)) for file in (ROOT / "probe/report/assets").iterdir()}
     assert "probe/report/assets/report.html.j2" in assets <= set(names)
 
 
-def command(config: Path) -> list[str]:
-    """The stage and the configs it is merged over, as the README gives them."""
-    if config.parent.name == "llm":
-        return ["predict", "-c", "configs/extract/niah.yaml", "-c", str(config)]
-    if config.name in ("regressor_ranking.yaml", "regressor_rag.yaml"):
-        return ["fit", "-c", "configs/regressor.yaml", "-c", str(config)]
-    if config.parent.name == "ablation":
-        return ["test", "-c", str(config)]
-    if config.name in ABLATIONS:
-        return ["test", "-c", f"configs/ablation/{ABLATIONS[config.name]}", "-c", str(config)]
-    if config.name in ("rag.yaml", "rag/sweep.yaml", "rag_hotpotqa.yaml"):  # a file merged over itself stays the same
-        return ["test", "-c", "configs/rag.yaml", "-c", str(config)]
-    extraction = config.name in ("niah.yaml", "hotpotqa.yaml")
-    base = f"configs/extract/{config.name}" if extraction else f"configs/{config.name}"
-    first = ["-c", base] if config.parent.name in ("demo", "source") else []
-    return ["predict" if extraction else "fit", *first, "-c", str(config)]
+@pytest.mark.slow
+def test_the_wheel_holds_every_config(wheel: Path) -> None:
+    with zipfile.ZipFile(wheel) as archive:
+        held = {name: archive.read(name) for name in archive.namelist() if name.endswith(".yaml")}
+    configs = {path.relative_to(ROOT): path.read_bytes() for path in (ROOT / "configs").rglob("*.yaml")}
+    assert held == {f"probe/{name}": content for name, content in configs.items()}
 
 
-@pytest.mark.parametrize("config", CONFIGS, ids=lambda path: str(path.relative_to(ROOT)))
-def test_every_shipped_config_parses(config: Path, run: Run) -> None:
-    with pytest.raises(SystemExit) as stop:
-        run(*command(config), "--print_config")
-    assert stop.value.code == 0
+@pytest.mark.slow
+def test_the_installed_wheel_extracts_trains_tests_and_reports(
+    installed: Callable[..., str], tiny_llm_folder: Path, tmp_path: Path
+) -> None:
+    names = [line.split()[0] for line in installed("configs").splitlines()]
+    assert {"probe.yaml", "extract/niah.yaml", "demo/probe.yaml"} <= set(names)
+    mine = tmp_path / "mine"
+    installed("configs", mine)
+    assert sorted(names) == sorted(str(path.relative_to(mine)) for path in mine.rglob("*.yaml"))
 
-
-@pytest.mark.parametrize("config", CONFIGS, ids=lambda path: str(path.relative_to(ROOT)))
-def test_every_config_says_what_it_is_for(config: Path) -> None:
-    text = config.read_text()
-    assert text.startswith("# ")
-    assert yaml.safe_load(text)
-
-
-@pytest.mark.parametrize("name", ["probe", "regressor"])
-def test_the_probe_configs_are_the_papers(name: str) -> None:
-    """A.5, value by value."""
-    config = yaml.safe_load((ROOT / f"configs/{name}.yaml").read_text())
-    model, data, trainer = config["model"]["init_args"], config["data"]["init_args"], config["trainer"]
-    assert model["hidden"] == [8192, 4096, 4096]
-    assert (model["dropout"], model["lr"], model["patience"]) == (0.1, 3e-4, 3)
-    assert (data["batch_size"], data["split"]["fractions"]) == (128, [0.7, 0.2, 0.1])
-    assert (trainer["max_epochs"], trainer["gradient_clip_val"]) == (100, 1.0)
-    assert trainer["gradient_clip_algorithm"] == "norm"
-
-
-def test_the_ablation_configs_are_the_papers() -> None:
-    """Figs. 2, 3 and 6: grids, runs, numbers of heads."""
-    grid, sweep, questions = (
-        yaml.safe_load((ROOT / f"configs/ablation/{name}.yaml").read_text()) for name in ("niah", "niah_k", "hotpotqa")
+    task = "--data.init_args.task.init_args"
+    prompts = (f"{task}.lengths", "{low: 20, high: 40}", f"{task}.runs", 20, f"{task}.margin", -30)
+    llm = ("--llm.init_args.name", tiny_llm_folder, "--trainer.accelerator", "cpu")
+    installed("predict", "-c", "extract/niah.yaml", "-c", "configs/demo/niah.yaml", *llm, *prompts)
+    probe = (
+        "-c",
+        "probe.yaml",
+        "-c",
+        "demo/probe.yaml",
+        "--model.init_args.hidden",
+        "[8]",
+        "--trainer.accelerator",
+        "cpu",
     )
-    axes = {"lengths": {"start": 5000, "stop": 50000, "step": 5000}, "depths": {"start": 0, "stop": 100, "step": 10}}
-    task = grid["data"]["init_args"]["task"]["init_args"]
-    assert {name: task[name] for name in axes} == axes == {n: grid["model"]["init_args"]["cells"][n] for n in axes}
-    assert (task["runs"], task["haystack_start"]) == (5, "zero")
-    assert sweep["model"]["init_args"]["k"] == list(range(0, 75, 5))
-    task = sweep["data"]["init_args"]["task"]["init_args"]
-    assert (task["lengths"], task["runs"]) == ([5000], 20)
-    cells = questions["model"]["init_args"]["cells"]
-    assert cells["lengths"] == {"start": 250, "stop": 3750, "step": 500}
-    assert cells["depths"] == {"start": 5, "stop": 95, "step": 10}
-    assert cells["fade"]
-
-
-def test_the_rag_config_has_the_papers_columns_and_the_defaults_of_the_code() -> None:
-    """Table 4's five strategies first; every key as the callback has it, but for where trials go."""
-    callback = yaml.safe_load((ROOT / "configs/rag.yaml").read_text())["trainer"]["callbacks"][-1]["init_args"]
-    names = [strategy["class_path"].rpartition(".")[2] for strategy in callback["strategies"]]
-    heads = [f"{kind}HeadsStrategy" for kind in ("Dynamic", "Static", "DynamicRandom", "FixedRandom")]
-    assert names[:5] == [*heads, "WithoutRAG"]
-    assert callback["task"]["init_args"]["style"] == "chain"
-    defaults = inspect.signature(RagEvaluation).parameters
-    for name in ("mask", "draft_length", "retries", "batch_size", "every_n_epochs", "allow_seen", "resamples", "seed"):
-        assert callback[name] == defaults[name].default, name
-    assert Windows(**callback["windows"]) == Windows()
-    assert callback["trigger"]["init_args"]["threshold"] == RIND().threshold == 1.0
+    installed("fit", *probe, "--trainer.max_epochs", 2)
+    assert "F1" in installed("test", *probe, "--ckpt_path", "ckpts/demo/best.ckpt").upper()
+    assert "report.html" in installed("report", "runs", "stores", "ckpts")
 
 
 def test_every_dependency_has_its_reason() -> None:

@@ -2,7 +2,6 @@
 
 import json
 import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -74,7 +73,7 @@ def test_store_problems(one_line: Callable[..., str], tmp_path: Path) -> None:
         ((f"{TASK}.lenghts", "[3]"), "did you mean 'lengths'?"),
         (("--data.init_args.batch_size", "many"), "Expected a <class 'int'>. Got value: many"),
         (("--data.init_args.batch_size", "0"), "must be at least 1"),
-        (("--data.init_args.task.class_path", "extract.NIHA"), "no attribute 'NIHA'"),
+        (("--data.init_args.task.class_path", "extract.NIHA"), "No extract attribute NIHA (did you mean 'NIAH'?)"),
     ],
 )
 def test_extraction(
@@ -156,11 +155,3 @@ def test_debug_variable_shows_the_traceback(run: Run, tmp_path: Path, monkeypatc
     monkeypatch.setenv("RETRIEVAL_HEADS_DEBUG", "1")
     with pytest.raises(UserError):
         run(*fit(tmp_path / "none"))
-
-
-def test_help_is_quick_and_needs_no_library() -> None:
-    code = (
-        "import sys; from probe.cli.main import main; assert main(['--help']) == 0; assert 'torch' not in sys.modules"
-    )
-    out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=ROOT)
-    assert "configs/extract/niah.yaml" in out.stdout

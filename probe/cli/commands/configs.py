@@ -1,0 +1,28 @@
+"""`lightning configs`: the shipped configs."""
+
+import textwrap
+from pathlib import Path
+
+from probe.cli.config_files import copy_configs, shipped_configs, summary
+
+WIDTH = 80
+
+
+def configs(folder: str | None = None, force: bool = False) -> None:
+    """List the shipped configs, or copy them into a folder to change them there.
+
+    Stages find a shipped config without a copy: `lightning fit -c probe.yaml`. A file in the working folder goes first.
+
+    Args:
+        folder: Folder to copy them into; none: list them.
+        force: Overwrite files that differ from the shipped ones.
+
+    """
+    if folder is None:
+        for name, path in shipped_configs().items():
+            print(f"{name:<28} {summary(path)}")
+        return
+    written = copy_configs(Path(folder), force)
+    for line in textwrap.wrap(" ".join(written), WIDTH, break_on_hyphens=False):
+        print(line)
+    print(f"written: {len(written)}; already up to date: {len(shipped_configs()) - len(written)}")

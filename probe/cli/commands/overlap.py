@@ -1,0 +1,46 @@
+"""`lightning overlap`: agreement of two static rankings of heads."""
+
+from pathlib import Path
+
+from rich.console import Console
+from rich.table import Table
+
+from datamodules import Split
+from extract.scores import Target
+from probe.heads import Ranking, ranking_overlap, read_ranking, store_ranking
+
+
+def overlap(
+    first: str,
+    second: str,
+    n: int = 20,
+    target: Target = "copy_paste",
+    layers: int | None = None,
+    heads: int | None = None,
+) -> None:
+    """Compare two static rankings of heads: shared top heads and Spearman's correlation, each beside chance.
+
+    Both rankings must be of the same LLM. If one of them ranks KV heads, both are compared by KV head.
+
+    Args:
+        first: A ranking file (.json, .yaml, .tsv) or a score store.
+        second: The other ranking.
+        n: Number of top heads to compare.
+        target: Score that a store is ranked by: copy_paste (Eq. 1) or reasoning (Eq. 2).
+        layers: Layers of the LLM; by default as many as either ranking names.
+        heads: Query heads of a layer; by default as many as either ranking names.
+
+    """
+    result = ranking_overlap(_read(first, target), _read(second, target), n, layers, heads)
+    table = Table(title=f"{first} and {second}: {result.heads} {result.unit}")
+    for header in ("", "observed", "by chance", "p"):
+        table.add_column(header, justify="right" if header else "left")
+    table.add_row(f"shared in the top {n}", str(result.shared), f"{result.expected:.2f}", f"{result.p_shared:.2g}")
+    if result.ranked:
+        name = f"Spearman over {result.ranked} that both rank"
+        table.add_row(name, f"{result.spearman:.3f}", "0", f"{result.p_spearman:.2g}")
+    Console().print(table)
+
+
+def _read(path: str, target: Target) -> Ranking:
+    return store_ranking(path, target, Split()) if Path(path).is_dir() else read_ranking(path)

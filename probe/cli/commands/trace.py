@@ -1,0 +1,25 @@
+"""`lightning trace`: runs of masked RAG, step by step."""
+
+from rich.console import Console
+
+from extract.errors import UserError
+from probe.rag import read_traces, show
+
+
+def trace(file: str, sample: str | None = None, strategy: str | None = None, count: int = 1) -> None:
+    """Print runs of masked RAG step by step: drafts, RIND scores, chosen heads, visible windows, rewrites.
+
+    Args:
+        file: The `traces.jsonl` that a run of configs/rag.yaml wrote.
+        sample: Id of the question; by default any.
+        strategy: Name of the strategy; by default any.
+        count: Number of runs to print: the first that match.
+
+    """
+    console, shown = Console(), 0
+    for one in read_traces(file):
+        if shown < count and sample in (None, one["id"]) and strategy in (None, one["strategy"]):
+            show(one, console)
+            shown += 1
+    if not shown:
+        raise UserError(f"{file} holds no run of question {sample or 'any'} under strategy {strategy or 'any'}")

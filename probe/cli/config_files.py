@@ -1,0 +1,78 @@
+"""Config files by name: those of the working folder, and those that are shipped with the package."""
+
+import re
+import shutil
+from pathlib import Path, PurePath
+from tempfile import TemporaryDirectory
+
+from extract.errors import UserError
+from probe.cli.parser import did_you_mean
+
+SHIPPED = Path(__file__).parents[1] / "configs"
+
+
+def shipped_configs() -> dict[str, Path]:
+    """Every shipped config by its name below `configs/`, those of experiments before those of subfolders."""
+    names = {path.relative_to(SHIPPED).as_posix(): path for path in SHIPPED.rglob("*.yaml")}
+    return {name: names[name] for name in sorted(names, key=lambda name: ("/" in name, name))}
+
+
+def summary(config: Path) -> str:
+    """The first line of a config's header comment."""
+    return config.read_text(encoding="utf-8").partition("\n")[0].removeprefix("# ")
+
+
+def find_config(value: str) -> str:
+    """The file that `-c value` names: one of the working folder, else a shipped one by its relative name.
+
+    Raises:
+        UserError: there is neither.
+
+    """
+    if not re.fullmatch(r"[^\s:{}]+", value) or Path(value).exists():  # YAML itself may stand in place of a file
+        return value
+    shipped, name = shipped_configs(), PurePath(value).as_posix().removeprefix("configs/")
+    if name in shipped:
+        return str(shipped[name])
+    hint = did_you_mean(PurePath(name).with_suffix(".yaml").as_posix(), shipped)
+    raise UserError(f"-c {value}: the file does not exist, and no shipped config has this name{hint}")
+
+
+def copy_configs(folder: Path, force: bool = False) -> list[str]:
+    """Copy the shipped configs into a folder; the names of those that it did not hold yet in the same form.
+
+    Raises:
+        UserError: a file differs from the shipped one and `force` is not given, or the folder cannot be written.
+
+    """
+    new = {name: path for name, path in shipped_configs().items() if not _same(path, folder / name)}
+    _refuse_overwriting([folder / name for name in new if (folder / name).exists()], force)
+    try:
+        _write(folder, new)
+    except OSError as error:
+        raise UserError(f"cannot write to {folder}: {error.strerror or error}; choose another folder") from error
+    return list(new)
+
+
+def _same(shipped: Path, copy: Path) -> bool:
+    return copy.is_file() and copy.read_bytes() == shipped.read_bytes()
+
+
+def _refuse_overwriting(changed: list[Path], force: bool) -> None:
+    for path in changed:
+        if not path.is_file():
+            raise UserError(f"{path} is not a file; choose another folder")
+    if changed and not force:
+        more = f" and {len(changed) - 1} more" if len(changed) > 1 else ""
+        raise UserError(f"{changed[0]}{more} would be overwritten; choose another folder, or add --force")
+
+
+def _write(folder: Path, files: dict[str, Path]) -> None:
+    """Copy all files beside their places before the first takes its own: a full disk leaves none of them."""
+    for name in files:
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+    with TemporaryDirectory(prefix=".configs-", dir=folder) as stage:
+        for number, path in enumerate(files.values()):
+            shutil.copyfile(path, Path(stage, str(number)))
+        for number, name in enumerate(files):
+            Path(stage, str(number)).replace(folder / name)

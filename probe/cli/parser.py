@@ -1,0 +1,92 @@
+"""A parser whose errors are one line, and the commands that it parses."""
+
+import difflib
+import inspect
+import re
+import sys
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any, NoReturn
+
+from jsonargparse import ArgumentParser, auto_cli
+
+from extract.errors import UserError
+
+_NOISE = re.compile(
+    r"Does not validate against any of the Union subtypes|^- Expected a <class 'NoneType'>|"
+    r"^(- )?(Subtypes|Errors|Given value|Given value type):.*"
+)
+
+ARGUMENTS: dict[str, dict[str, dict[str, Any]]] = {
+    "configs": {"folder": {"type": str, "nargs": "?"}, "--force": {"action": "store_true"}},
+    "report": {"runs": {"type": str, "nargs": "+"}},
+}
+"""By command, the arguments whose form jsonargparse does not derive from a signature."""
+
+
+def did_you_mean(word: str, known: Iterable[str]) -> str:
+    """A suggestion for a mistyped word, to put after a message; empty if no known word is near.
+
+    >>> did_you_mean("max_epohcs", ["max_epochs", "max_steps"])
+    " (did you mean 'max_epochs'?)"
+    >>> did_you_mean("devices", ["max_epochs", "max_steps"])
+    ''
+
+    """
+    close = difflib.get_close_matches(word, sorted(known), n=1, cutoff=0.6)
+    return f" (did you mean '{close[0]}'?)" if close else ""
+
+
+class Parser(ArgumentParser):
+    """Reports what is wrong with the arguments as one line."""
+
+    def error(self, message: str, ex: Exception | None = None) -> NoReturn:
+        """Raise the lines of jsonargparse's report that name the mistake, with a suggestion for a mistyped key.
+
+        Raises:
+            UserError: always.
+
+        """
+        lines = (_NOISE.sub("", line.strip()).strip(" -") for line in message.splitlines())
+        text = " ".join(line for line in lines if line)
+        raise UserError((text[:300] + " …" if len(text) > 300 else text) + self._suggestion(text)) from ex
+
+    def _suggestion(self, text: str) -> str:
+        """What a mistyped key or class name may have meant."""
+        if "did you mean" in text:
+            return ""
+        if key := re.search(r"(?:unrecognized arguments: --|ption ')([\w.]+)", text):
+            return did_you_mean(key[1], self._keys())
+        if name := re.search(r"No ([\w.]+) attribute (\w+)", text):  # lazy_loader's words for a package's missing name
+            return did_you_mean(name[2], dir(sys.modules[name[1]]))
+        return ""
+
+    def _keys(self) -> set[str]:
+        return {name for action in self._actions for name in (action.dest, *_stage_keys(action)) if name}
+
+
+def _stage_keys(action: Any) -> list[str]:
+    """Keys of the stages, where an error is reported by the parser above them."""
+    stages = getattr(action, "choices", None)
+    if not isinstance(stages, dict):
+        return []
+    return [inner.dest for stage in stages.values() for inner in stage._actions]
+
+
+def run_command(command: Callable[..., None], argv: Sequence[str]) -> None:
+    """Call a function with command-line arguments; its signature gives the options, its docstring their help.
+
+    Raises:
+        UserError: the arguments are wrong, or the command refuses them.
+
+    """
+    about, _, explained = (inspect.getdoc(command) or "").partition("\n\nArgs:\n")
+    prog, name = f"lightning {command.__name__}", command.__name__
+    if name not in ARGUMENTS:
+        auto_cli(command, args=list(argv), parser_class=Parser, prog=prog, description=about)
+        return
+    parser = Parser(prog=prog, description=about)
+    meanings = dict(re.findall(r"^ +(\w+): (.*)$", explained, flags=re.MULTILINE))
+    for argument, form in ARGUMENTS[name].items():
+        parser.add_argument(argument, help=meanings[argument.lstrip("-")], **form)
+    parser.add_function_arguments(command, as_group=False, skip={argument.lstrip("-") for argument in ARGUMENTS[name]})
+    command(**parser.parse_args(list(argv)).as_dict())
