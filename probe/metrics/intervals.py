@@ -211,4 +211,4 @@ def jackknife(
     groups = len(left_out)
     squares = np.square(left_out - left_out.mean(axis=0)).sum(axis=0)
     half = stats.t.ppf(0.975, groups - 1) * np.sqrt((groups - 1) / groups * squares)
-    return estimate - half, estimate + half
+    return np.asarray(estimate - half), np.asarray(estimate + half)
