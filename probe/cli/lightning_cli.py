@@ -15,7 +15,7 @@ from extract.errors import UserError
 from extract.llm import LLM
 from probe.models import probe_class, read_checkpoint
 from probe.rag import RagEvaluation
-from probe.results import Artifacts, Results
+from probe.results import Artifacts
 
 _NOISE = re.compile(
     r"Does not validate against any of the Union subtypes|^- Expected a <class 'NoneType'>|"
@@ -87,7 +87,7 @@ class StageCLI(LightningCLI):
 
     def test(self, **arguments: Any) -> None:
         """Lightning's test; a callback of ours prints the table, so Lightning's own would repeat it."""
-        reported = any(isinstance(callback, Results | Artifacts | RagEvaluation) for callback in self.trainer.callbacks)  # type: ignore[attr-defined]
+        reported = any(isinstance(callback, Artifacts | RagEvaluation) for callback in self.trainer.callbacks)  # type: ignore[attr-defined]
         self.trainer.test(**{**arguments, "verbose": arguments["verbose"] and not reported})
 
     def _parse_ckpt_path(self) -> None:

@@ -21,8 +21,8 @@ stages, each a config file:
   test    -c configs/probe.yaml --ckpt_path CKPT
                                           evaluate a probe on held-out samples, beside its baselines
   test    -c configs/dynamism.yaml        how the heads of a store change from step to step
-  test    -c configs/correlation.yaml             how far the hidden state correlates with the heads of later steps
-  fit, test -c configs/offsets.yaml       probes for the heads of 0 to 10 steps later
+  test    -c configs/correlation.yaml     how far the hidden state correlates with the heads of later steps
+  fit, test -c configs/offset_probes.yaml  probes for the heads of 0 to 10 steps later
   test    -c configs/ablation/niah.yaml   ablate heads while the LLM answers: dynamic, static, random ones;
           -c configs/ablation/hotpotqa.yaml  *_k.yaml beside them: only the first k dynamic heads
   test    -c configs/rag.yaml --ckpt_path CKPT

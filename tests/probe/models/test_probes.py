@@ -43,7 +43,7 @@ def stage(run: Run, store: Path, tmp_path: Path) -> Stage:
                     "init_args": {"dirpath": str(out), "filename": "best", "monitor": "val/loss"},
                 },
                 {"class_path": "lightning.pytorch.callbacks.LearningRateMonitor"},
-                {"class_path": "probe.Results", "init_args": {"file": str(out / "results.json")}},
+                {"class_path": "probe.Artifacts", "init_args": {"folder": str(out)}},
             ]
         )
         return run(
