@@ -12,7 +12,6 @@ from transformers import DynamicCache
 
 from extract.attention import RecordingPlan, instrumented, recording
 from extract.generation import Decoded, DynamicHeads, decode, generate_ablated
-from extract.heads import HeadGrid
 from extract.llm import LLM
 from extract.scores import ExcludedKeys
 from extract.tasks import Sample
@@ -236,7 +235,7 @@ def test_ablation_equals_full_forwards(family: Pair) -> None:
     }
     for condition in rules:
         condition.prepare(
-            TrainingHeads(HeadGrid(LAYERS, HEADS), Ranking(np.zeros((LAYERS, HEADS)), True, "none"), average=4)
+            TrainingHeads(Ranking(np.zeros((LAYERS, HEADS)), True, "none"), average=4)
         )
     chosen = samples(steps=3)[:2]
     for operator in ("zero", "mean"):

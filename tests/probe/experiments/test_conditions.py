@@ -8,7 +8,6 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from extract.errors import UserError
-from extract.heads import HeadGrid
 from probe.experiments.ablation import (
     AblateDynamic,
     AblateDynamicMinusStatic,
@@ -26,7 +25,7 @@ HEADS = 12
 
 def training(average: int = 3) -> TrainingHeads:
     return TrainingHeads(
-        HeadGrid(3, 4), Ranking(np.arange(HEADS, 0, -1, dtype=float).reshape(3, 4), True, "test"), average
+        Ranking(np.arange(HEADS, 0, -1, dtype=float).reshape(3, 4), True, "test"), average
     )
 
 

@@ -36,7 +36,7 @@ def test_heads_of_a_generation_are_counted() -> None:
         **{"steps": 2, "dynamic": 1.5, "ablated": 1.0},
         **{"compensated": 1, "compensated_static": 1},
     }
-    second =AblatedGeneration(torch.tensor([5]), before[1:], ablated[1:], after[1:])
+    second = AblatedGeneration(torch.tensor([5]), before[1:], ablated[1:], after[1:])
     assert head_counts(second, static)["compensated_static"] == 0
 
 
