@@ -123,9 +123,9 @@ def test_groups_divide_the_samples(tmp_path: Path) -> None:
 
 def test_the_jackknife_of_a_mean_is_its_standard_error() -> None:
     values = np.random.default_rng(0).normal(size=40)
-    left = np.array([np.delete(values, n).mean() for n in range(40)])
-    low, high = jackknife(np.array(values.mean()), left)
-    assert (high - low) / 2 == pytest.approx(2.0226909 * values.std(ddof=1) / np.sqrt(40))
+    left = np.array([[np.delete(values, n).mean()] for n in range(40)])
+    low, high = jackknife(np.array([values.mean()]), left)
+    assert (high[0] - low[0]) / 2 == pytest.approx(2.0226909 * values.std(ddof=1) / np.sqrt(40))
 
 
 @given(st.lists(st.integers(1, 9), min_size=2, max_size=9), st.booleans(), st.integers(0, 99))
