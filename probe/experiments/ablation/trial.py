@@ -52,7 +52,8 @@ def head_counts(generation: AblatedGeneration, static: Bool[Tensor, "head"]) -> 
 
     >>> import torch
     >>> before, after = torch.tensor([[True, False]]), torch.tensor([[False, True]])
-    >>> head_counts(AblatedGeneration(torch.tensor([7]), before, ablated=before, after=after), torch.tensor([True, True]))
+    >>> generation = AblatedGeneration(torch.tensor([7]), before, ablated=before, after=after)
+    >>> head_counts(generation, static=torch.tensor([True, True]))
     {'steps': 1, 'dynamic': 1.0, 'ablated': 1.0, 'compensated': 1, 'compensated_static': 1}
 
     """

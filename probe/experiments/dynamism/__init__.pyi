@@ -6,7 +6,6 @@ from .metrics import adjacent_jaccard as adjacent_jaccard
 from .metrics import entropy as entropy
 from .metrics import jaccard as jaccard
 from .metrics import shuffle_steps as shuffle_steps
-from .plots import most_varying as most_varying
 from .plots import plot_frequencies as plot_frequencies
 from .plots import plot_steps as plot_steps
 from .table import KINDS as KINDS

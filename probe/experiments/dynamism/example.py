@@ -7,7 +7,7 @@ import numpy as np
 from extract.errors import UserError
 from extract.llm import LLM
 from extract.store import ScoreStore
-from probe.experiments.dynamism.plots import most_varying
+from probe.metrics import most_varying
 
 
 def example_sample(store: ScoreStore, target: str, number: int, heads: int = 10) -> dict[str, Any]:

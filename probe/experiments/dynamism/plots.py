@@ -14,20 +14,6 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 
-def most_varying(scores: Float[NDArray[np.float32], "step head"], count: int) -> list[int]:
-    """The heads of highest score variance over the steps, highest first; missing scores are left out.
-
-    >>> most_varying(np.array([[0.0, 0.5, 0.2], [1.0, 0.5, 0.4]], dtype=np.float32), 2)
-    [0, 2]
-
-    """
-    known = np.isfinite(scores).any(axis=0)
-    variance = np.zeros(scores.shape[1])
-    variance[known] = np.nanvar(scores[:, known], axis=0)
-    heads: list[int] = np.argsort(-variance, kind="stable")[:count].tolist()
-    return heads
-
-
 def plot_steps(
     scores: Float[NDArray[np.float32], "step chosen"],
     tokens: Sequence[str],

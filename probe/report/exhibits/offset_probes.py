@@ -12,7 +12,9 @@ def view(record: dict[str, Any]) -> View:
     rows = []
     for offset in record["offsets"]:
         cells = [
-            measured(offset.get(kind, {}).get(metric), strong=kind == "probe") for metric in metrics for kind in PREDICTORS
+            measured(offset.get(kind, {}).get(metric), strong=kind == "probe")
+            for metric in metrics
+            for kind in PREDICTORS
         ]
         rows.append((f"k = {offset['k']}", [*cells, Cell(f"{offset['rows']:,}")]))
     note = (

@@ -234,9 +234,7 @@ def test_ablation_equals_full_forwards(family: Pair) -> None:
         AblateRandom(n=4, seed=3): lambda _: set(drawn[:4]),
     }
     for condition in rules:
-        condition.prepare(
-            TrainingHeads(Ranking(np.zeros((LAYERS, HEADS)), True, "none"), average=4)
-        )
+        condition.prepare(TrainingHeads(Ranking(np.zeros((LAYERS, HEADS)), True, "none"), average=4))
     chosen = samples(steps=3)[:2]
     for operator in ("zero", "mean"):
         found = generate_ablated(family.llm, chosen, list(rules), DynamicHeads("reasoning", *eq2), operator)  # type: ignore[arg-type]

@@ -24,9 +24,7 @@ HEADS = 12
 
 
 def training(average: int = 3) -> TrainingHeads:
-    return TrainingHeads(
-        Ranking(np.arange(HEADS, 0, -1, dtype=float).reshape(3, 4), True, "test"), average
-    )
+    return TrainingHeads(Ranking(np.arange(HEADS, 0, -1, dtype=float).reshape(3, 4), True, "test"), average)
 
 
 def ablated(condition: Condition, dynamic: Tensor, order: Tensor) -> Tensor:
