@@ -1,6 +1,6 @@
 from .experiments.ablation.ablation import Ablation as Ablation
-from .experiments.ablation.answer import Answer as Answer
-from .experiments.ablation.answer import answer as answer
+from .experiments.ablation.answering import Answer as Answer
+from .experiments.ablation.answering import answer as answer
 from .experiments.ablation.conditions import AblateDynamic as AblateDynamic
 from .experiments.ablation.conditions import AblateDynamicMinusStatic as AblateDynamicMinusStatic
 from .experiments.ablation.conditions import AblateRandom as AblateRandom
@@ -23,4 +23,3 @@ from .models.offset_probes import OffsetProbes as OffsetProbes
 from .models.regressor import ProbeRegressor as ProbeRegressor
 from .report.page import write_report as write_report
 from .results.artifacts import Artifacts as Artifacts
-from .results.probe_results import Results as Results

@@ -16,7 +16,7 @@ from probe.cli.config_files import find_config
 from probe.cli.parser import Parser
 from probe.models import probe_class, read_checkpoint
 from probe.rag import RagEvaluation
-from probe.results import Artifacts, Results
+from probe.results import Artifacts
 
 
 class ConfigFile(ActionConfigFile):
@@ -76,7 +76,7 @@ class StageCLI(LightningCLI):
 
     def test(self, **arguments: Any) -> None:
         """Run Lightning's test, without its table of metrics where one of our callbacks prints its own."""
-        reported = any(isinstance(callback, Results | Artifacts | RagEvaluation) for callback in self.trainer.callbacks)  # type: ignore[attr-defined]
+        reported = any(isinstance(callback, Artifacts | RagEvaluation) for callback in self.trainer.callbacks)  # type: ignore[attr-defined]
         self.trainer.test(**{**arguments, "verbose": arguments["verbose"] and not reported})
 
     def _parse_ckpt_path(self) -> None:

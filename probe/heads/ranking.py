@@ -5,8 +5,9 @@ from typing import Literal
 
 import numpy as np
 import torch
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from numpy.typing import NDArray
+from torch import Tensor
 
 from extract.errors import UserError
 from extract.heads import HeadGrid, top_k
@@ -49,6 +50,15 @@ class Ranking:
             raise UserError(f"{self.source} ranks {ranked} heads: the top {n} of them cannot be taken")
         heads: list[int] = top_k(flat, n).tolist()
         return heads
+
+    def top_mask(self, n: int) -> Bool[Tensor, "head"]:
+        """Whether each head is among the `n` of highest score (see `top`).
+
+        >>> Ranking(np.array([[0.1, 0.7], [0.7, 0.2]]), whole=True, source="example").top_mask(2)
+        tensor([False,  True,  True, False])
+
+        """
+        return self.grid.mask(map(self.grid.layer_and_head, self.top(n))).flatten()
 
     def on_grid(self, layers: int, heads: int) -> "Ranking":
         """The ranking over all query heads of an LLM; each query head of a KV group has the group's score.

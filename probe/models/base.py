@@ -2,16 +2,21 @@
 
 from abc import abstractmethod
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from jaxtyping import Float
+from rich.table import Table
 from torch import Tensor
 
 from datamodules import Rows
 from probe.metrics import GatheredRows
 from probe.models.mlp import MLP
 from probe.models.training_record import TrainedOnRows
+from probe.results import probe_records, probe_table
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 
 class Probe(TrainedOnRows):
@@ -25,6 +30,9 @@ class Probe(TrainedOnRows):
         **kwargs: See `TrainedOnRows`.
 
     """
+
+    experiment: str
+    """Name of its test in results.json and the report."""
 
     def __init__(
         self,
@@ -75,3 +83,15 @@ class Probe(TrainedOnRows):
         self.gathered.update(self(batch.hidden), batch.scores, batch.sample)
 
     test_step = validation_step
+
+    def records(self) -> list[dict[str, Any]]:
+        """One row for each metric of the probe and of each baseline."""
+        return probe_records(self.results)
+
+    def table(self) -> Table:
+        """Probe, baselines and the paper's row (Tables 2 and 3)."""
+        return probe_table(self.experiment, self.results, self._rows())
+
+    def plots(self) -> "dict[str, Figure]":
+        """None: curves and scatter plots are in TensorBoard."""
+        return {}

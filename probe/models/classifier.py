@@ -83,7 +83,7 @@ class ProbeClassifier(Probe):
         """Table 2 on the test split: probe and static baseline, with intervals over samples."""
         outputs, scores, sample = self.gathered.drain()
         probabilities, labels = torch.sigmoid(outputs), scores > 0
-        self.results = {"rows": len(labels), "samples": len(sample.unique())}
+        self.results = {**self.provenance(), "rows": len(labels), "samples": len(sample.unique())}
         self._evaluate("probe", RankedDecisions(probabilities, labels, sample), float(self.threshold))
         self._evaluate("static", RankedDecisions(self._static(labels), labels, sample), float(self.static_threshold))
         self._log_curve("test/precision_recall", probabilities, labels)

@@ -150,13 +150,9 @@ class OffsetProbes(TrainedOnRows):
     def on_test_epoch_end(self) -> None:
         """Metrics at each k of its probe, of the static scores, and of the current step's scores repeated."""
         outputs, scores, sample = self._drain()
-        rows = self._rows()
         self.results = {
-            "llm": self.training_record["llm"],
-            "store": rows.store.fingerprint,
-            "test_store": rows.test_store.fingerprint,
+            **self.provenance(),
             "target": self.target,
-            "split": rows.split_record(),
             "samples": len(sample.unique()),
             "resamples": self.resamples,
             "seed": self.bootstrap_seed,

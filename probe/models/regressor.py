@@ -122,6 +122,7 @@ class ProbeRegressor(Probe):
             "ridge": outputs[:, heads:],
         }
         self.results = {
+            **self.provenance(),
             "rows": len(scores),
             "samples": len(sample.unique()),
             "unscored_rows": int((~scores.isfinite()).all(dim=1).sum()),

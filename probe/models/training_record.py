@@ -46,7 +46,7 @@ class TrainedOnRows(LightningModule):
         self.training_record: dict[str, Any] = {}
         """LLM, store, target, split and sample ids (`seen`) of the training data; empty before `fit`."""
         self.results: dict[str, Any] = {}
-        """Metrics of the last test."""
+        """Metrics of the last test and their provenance; empty before it."""
 
     def configure_optimizers(self) -> Any:
         """Adam, with a learning rate that drops on a plateau of `val/loss` (A.5)."""
@@ -118,6 +118,17 @@ class TrainedOnRows(LightningModule):
                 f"{len(shared)} of the test samples of {rows.test_path or rows.store_path} were training or validation "
                 f"samples of this probe ({min(shared)}, …): extract others, by another seed or other questions"
             )
+
+    def provenance(self) -> dict[str, Any]:
+        """What a test runs on: checkpoint, LLM, score stores, split."""
+        rows, checkpoint = self._rows(), self.trainer.ckpt_path
+        return {
+            "checkpoint": str(checkpoint) if checkpoint else None,
+            "llm": self.training_record["llm"],
+            "store": rows.store.fingerprint,
+            "test_store": rows.test_store.fingerprint,
+            "split": rows.split_record(),
+        }
 
     def on_fit_start(self) -> None:
         """Record the training data, and compute the static baseline."""

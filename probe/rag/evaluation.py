@@ -3,7 +3,6 @@
 import hashlib
 import json
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -11,7 +10,6 @@ import torch
 from lightning import Callback, LightningModule, Trainer
 from lightning.pytorch.trainer.states import TrainerFn
 from lightning.pytorch.utilities import rank_zero_info
-from rich.console import Console
 from tqdm import tqdm
 
 from datamodules import ScoreRows
@@ -22,12 +20,12 @@ from extract.tasks import MultiHopQA
 from extract.utils import digest, on_rank_zero, write_bytes
 from probe.models import ProbeRegressor
 from probe.rag.loop import Run, Settings, run_together
-from probe.rag.outcomes import RagOutcomes, Trace
+from probe.rag.outcomes import RagOutcomes, RagResults, Trace
 from probe.rag.question import ask
 from probe.rag.strategies import Strategy, Windows
 from probe.rag.trace import trace
 from probe.rag.triggers import RIND, Trigger
-from probe.results import Trials, leave, paper_table
+from probe.results import Artifacts, Trials
 
 
 class RagEvaluation(Callback):
@@ -76,7 +74,7 @@ class RagEvaluation(Callback):
         self.trigger, self.windows, self.mask = trigger or RIND(), windows, mask
         self.draft_length, self.retries, self.batch_size = draft_length, retries, batch_size
         self.every_n_epochs, self.allow_seen = every_n_epochs, allow_seen
-        self.trials, self.folder = Trials(trials), folder
+        self.trials, self.artifacts = Trials(trials), Artifacts(folder)
         self.resamples, self.seed = resamples, seed
         self._constant: list[Trace] = []
 
@@ -163,9 +161,7 @@ class RagEvaluation(Callback):
         for number in tqdm(left, desc="Masked RAG, batches of questions", disable=not trainer.is_global_zero):
             self.trials.write(number, self._run(batches[number], self.strategies))
         trainer.strategy.barrier("rag")
-        folder = Path(self.folder or trainer.log_dir or trainer.default_root_dir)  # log_dir: asked by every process
-        if trainer.is_global_zero:
-            self._report(folder, settings, trainer)
+        self._report(settings, trainer)
 
     def _describe(self) -> dict[str, Any]:
         """What determines the answers, beside the probe."""
@@ -193,7 +189,7 @@ class RagEvaluation(Callback):
         per_layer = self.llm.identity.heads
         return [trace(run, task.grade(run.question.sample, run.text), per_layer) for run in runs]
 
-    def _report(self, folder: Path, settings: dict[str, Any], trainer: Trainer) -> None:
+    def _report(self, settings: dict[str, Any], trainer: Trainer) -> None:
         traces = self.trials.read()
         names = [strategy.name for strategy in self.strategies]
         if len(traces) != len(self.task) * len(names):
@@ -202,13 +198,12 @@ class RagEvaluation(Callback):
         kept = {key: value for key, value in settings.items() if key != "probe"}
         origin = {key: value for key, value in settings["probe"].items() if key != "seen"}
         results = {"probe": origin, **kept, "strategy_settings": kept.pop("strategies"), **outcomes.results()}
-        leave(folder, "rag", results, outcomes.records(), outcomes.plots(), trainer)
-        lines = "".join(json.dumps(one, ensure_ascii=False) + "\n" for one in outcomes.traces)
-        write_bytes(folder / "traces.jsonl", lines.encode())
         title = f"Masked dynamic RAG of {self.llm.name}: {len(self.task)} questions, mask {settings['mask']}"
-        console = Console()
-        console.print(outcomes.table(title, self.strategies), outcomes.retrieval_table(), paper_table(), sep="\n")
-        console.print(f"tables, figures and traces written to {folder}", highlight=False)
+        self.artifacts.write(RagResults(results, outcomes, title, self.strategies), trainer)
+        folder = self.artifacts.path(trainer)
+        if trainer.is_global_zero:
+            lines = "".join(json.dumps(one, ensure_ascii=False) + "\n" for one in outcomes.traces)
+            write_bytes(folder / "traces.jsonl", lines.encode())
 
     def on_validation_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """While the probe trains: how well it serves. Strategies that do not use it are run once."""

@@ -7,11 +7,12 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from jaxtyping import Float
 from numpy.typing import NDArray
+from rich.console import Group
 from rich.table import Table
 
 from probe.metrics import mean_interval, paired
 from probe.rag.strategies import Strategy
-from probe.results import PAPER
+from probe.results import PAPER_MODEL, TABLE_4, published_rag
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -78,7 +79,7 @@ class RagOutcomes:
     def results(self) -> dict[str, Any]:
         """Every number, in plain values."""
         questions = self.values["f1"].shape[1]
-        return {"questions": questions, "strategies": self.figures(), "pairs": self.pairs(), "paper": PAPER}
+        return {"questions": questions, "strategies": self.figures(), "pairs": self.pairs(), "paper": TABLE_4}
 
     def records(self) -> list[dict[str, Any]]:
         """One flat row for each run."""
@@ -101,7 +102,7 @@ class RagOutcomes:
             out.add_column(header, justify="right" if header else "left")
         figures, pairs = self.figures(), self.pairs()
         for label, strategy in zip(self.strategies, known, strict=True):
-            published = PAPER["llama3.1-8b"].get(strategy.paper or "")
+            published = TABLE_4[PAPER_MODEL].get(strategy.paper or "")
             out.add_row(
                 label,
                 *(_cell(figures[label][name]) for name in ("em", "f1")),
@@ -147,6 +148,38 @@ class RagOutcomes:
             axes.grid(axis="x", alpha=0.3)
         drawn.suptitle(f"Masked dynamic RAG, {self.values['f1'].shape[1]} questions")
         return {"strategies": drawn}
+
+
+@dataclass(frozen=True)
+class RagResults:
+    """Masked RAG as an experiment (see `probe.results.Experiment`).
+
+    Attributes:
+        results: Settings and metrics.
+        outcomes: Of the strategies.
+        title: Of the table.
+        strategies: As they ran.
+
+    """
+
+    results: dict[str, Any]
+    outcomes: RagOutcomes
+    title: str
+    strategies: Sequence[Strategy]
+    experiment: str = "rag"
+
+    def records(self) -> list[dict[str, Any]]:
+        """One row for each run of a strategy on a question."""
+        return self.outcomes.records()
+
+    def table(self) -> Group:
+        """Answers, retrieval, and Table 4 as published."""
+        answers = self.outcomes.table(self.title, self.strategies)
+        return Group(answers, self.outcomes.retrieval_table(), published_rag())
+
+    def plots(self) -> "dict[str, Figure]":
+        """F1 and recall by strategy."""
+        return self.outcomes.plots()
 
 
 COLUMNS = {"precision": 2, "visible": 0, "retrievals": 1, "forward_tokens": 0}

@@ -36,11 +36,20 @@ class Result:
 
 @dataclass
 class Sources:
-    """Everything found."""
+    """What lies in the folders.
+
+    Attributes:
+        results: Newest first.
+        stores: Score stores.
+        probes: Checkpoints and exported probes.
+        skipped: One line about each file of results that another version wrote, which is left out.
+
+    """
 
     results: list[Result] = field(default_factory=list)
     stores: list[Path] = field(default_factory=list)
     probes: list[Path] = field(default_factory=list)
+    skipped: list[str] = field(default_factory=list)
 
 
 def find_sources(paths: Sequence[str | Path]) -> Sources:
@@ -80,20 +89,22 @@ def _sort(file: Path, found: Sources) -> None:
     elif file.name in ("best.ckpt", "probe.json"):
         found.probes.append(file if file.suffix == ".ckpt" else file.parent)
     elif file.name == RESULTS:
-        found.results.append(Result(file, _read(file), file.stat().st_mtime))
+        record = _read(file)
+        if (schema := record.get("schema")) == SCHEMA:
+            found.results.append(Result(file, record, file.stat().st_mtime))
+        else:
+            found.skipped.append(
+                f"{file} is left out: its schema is {schema}, and this version reads {SCHEMA}; run its command again: "
+                f"{record.get('command', 'unknown')}"
+            )
 
 
 def _read(file: Path) -> dict[str, Any]:
     try:
-        # Python writes NaN where there is no figure; a browser's JSON knows no such thing.
+        # Python writes NaN for a metric that is undefined; a browser's JSON has no NaN.
         record: dict[str, Any] = json.loads(file.read_text(), parse_constant=lambda _: None)
     except (ValueError, UnicodeDecodeError) as error:
         raise UserError(f"{file} is damaged ({error}); run its command again, or leave it out") from error
     if not isinstance(record, dict):
         raise UserError(f"{file} holds no results of `lightning test`; leave it out")
-    if record.get("schema") != SCHEMA:
-        raise UserError(
-            f"{file} has results of schema {record.get('schema')}, and this version reads {SCHEMA}; run its command "
-            f"again: {record.get('command', 'unknown')}"
-        )
     return record

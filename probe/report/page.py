@@ -3,6 +3,7 @@
 import datetime
 import json
 import shlex
+import sys
 from collections.abc import Sequence
 from dataclasses import asdict
 from importlib import resources
@@ -40,6 +41,8 @@ def write_report(
 
     """
     found = find_sources(runs)
+    for line in found.skipped:
+        print(line, file=sys.stderr)
     file = Path(output)
     file.parent.mkdir(parents=True, exist_ok=True)
     options = ["--output", str(output), "--samples", str(samples), "--questions", str(questions)]

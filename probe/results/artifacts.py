@@ -1,4 +1,4 @@
-"""What a measurement leaves behind: a table on screen, JSON, CSV, figures as PNG and PDF and in TensorBoard."""
+"""Artifacts of an experiment: results.json, results.csv, plots as PNG and PDF and in TensorBoard, a table on screen."""
 
 import csv
 import io
@@ -7,8 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 from lightning import Callback, LightningModule, Trainer
-from rich.console import Console
-from rich.table import Table
+from rich.console import Console, RenderableType
 
 from extract.errors import UserError
 from extract.utils import command, versions, write_bytes
@@ -17,35 +16,34 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 
-SCHEMA = 1
+SCHEMA = 2
 """Version of the layout of results.json."""
 
 
 @runtime_checkable
-class Measurement(Protocol):
-    """A LightningModule that measures in `test` and can say what it found.
+class Experiment(Protocol):
+    """What an experiment offers after its run: a LightningModule after `test`, or the outcomes of masked RAG."""
 
-    Attributes:
-        experiment: Name of the experiment, as results.json records it.
-        results: Every number, in plain values.
+    @property
+    def experiment(self) -> str:
+        """Its name: `dynamism`, `correlation`, `ablation`, `offset_probes`, `classifier`, `regressor` or `rag`."""
 
-    """
-
-    experiment: str
-    results: dict[str, Any]
+    @property
+    def results(self) -> dict[str, Any]:
+        """Metrics, settings and provenance in plain values, for results.json."""
 
     def records(self) -> list[dict[str, Any]]:
-        """The same numbers as flat rows, all with the same keys."""
+        """The same metrics as flat rows with the same keys, for results.csv."""
 
-    def table(self) -> Table:
-        """What a user wants to see first."""
+    def table(self) -> RenderableType:
+        """The main metrics, for the terminal."""
 
     def plots(self) -> "dict[str, Figure]":
-        """Figures by name."""
+        """Plots by file name."""
 
 
 class Artifacts(Callback):
-    """After `test`, print the table and write `results.json`, `results.csv` and every figure.
+    """After `test`, print the experiment's table and write `results.json`, `results.csv` and its plots.
 
     Args:
         folder: Where they go; by default the run's log folder.
@@ -56,44 +54,45 @@ class Artifacts(Callback):
         self.folder = folder
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        """Refuse a module that measures nothing before the work begins."""
+        """Refuse a module without results before the run begins."""
         del trainer, stage
-        if not isinstance(pl_module, Measurement):
-            raise UserError(f"the Artifacts callback reports on measurements, not on {type(pl_module).__name__}")
+        if not isinstance(pl_module, Experiment):
+            raise UserError(f"the Artifacts callback writes results of experiments; {type(pl_module).__name__} is none")
 
     def on_test_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Rank 0 reports."""
-        folder = Path(self.folder or trainer.log_dir or trainer.default_root_dir)  # log_dir: asked by every process
+        """Write the module's results."""
+        experiment: Any = pl_module
+        self.write(experiment, trainer)
+
+    def path(self, trainer: Trainer) -> Path:
+        """The folder of this run. All processes must ask: Lightning broadcasts the log folder."""
+        return Path(self.folder or trainer.log_dir or trainer.default_root_dir)
+
+    def write(self, experiment: Experiment, trainer: Trainer) -> None:
+        """Print the table and write the files, on rank 0; called on every process."""
+        folder = self.path(trainer)
         if not trainer.is_global_zero:
             return
-        found: Any = pl_module
-        leave(folder, found.experiment, found.results, found.records(), found.plots(), trainer)
+        folder.mkdir(parents=True, exist_ok=True)
+        head = {"experiment": experiment.experiment, "schema": SCHEMA, "command": command(), "versions": versions()}
+        record = {**head, **experiment.results}
+        write_bytes(folder / "results.json", (json.dumps(record, indent=2) + "\n").encode())
+        write_bytes(folder / "results.csv", _csv(experiment.records()).encode())
+        _save_plots(experiment.plots(), folder, getattr(trainer.logger, "experiment", None))
         console = Console()
-        console.print(found.table())
-        console.print(f"tables and figures written to {folder}", highlight=False)
+        console.print(experiment.table())
+        console.print(f"results written to {folder}", highlight=False)
 
 
-def leave(
-    folder: Path,
-    experiment: str,
-    results: dict[str, Any],
-    records: list[dict[str, Any]],
-    plots: "dict[str, Figure]",
-    trainer: Trainer,
-) -> None:
-    """Write results as JSON and CSV, and every figure, into a folder and to TensorBoard."""
-    folder.mkdir(parents=True, exist_ok=True)
-    record = {"experiment": experiment, "schema": SCHEMA, "command": command(), "versions": versions(), **results}
-    write_bytes(folder / "results.json", (json.dumps(record, indent=2) + "\n").encode())
-    write_bytes(folder / "results.csv", _csv(records).encode())
-    writer: Any = getattr(trainer.logger, "experiment", None)
-    for name, figure in plots.items():
+def _save_plots(plots: "dict[str, Figure]", folder: Path, writer: Any) -> None:
+    """Each plot as PNG and PDF, and in TensorBoard where that is the logger."""
+    for name, plot in plots.items():
         for suffix in ("png", "pdf"):
             image = io.BytesIO()
-            figure.savefig(image, format=suffix, dpi=150)
+            plot.savefig(image, format=suffix, dpi=150)
             write_bytes(folder / f"{name}.{suffix}", image.getvalue())
         if hasattr(writer, "add_figure"):
-            writer.add_figure(name, figure)
+            writer.add_figure(name, plot)
 
 
 def _csv(records: list[dict[str, Any]]) -> str:

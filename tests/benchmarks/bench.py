@@ -34,7 +34,7 @@ from extract.llm import LLM, LLMIdentity
 from extract.scores import ExcludedKeys
 from extract.tasks import Sample
 from extract.tasks.niah import NIAH
-from probe.experiments.ablation.conditions import AblateDynamic, AblateRandom, AblateStatic, Condition, Known
+from probe.experiments.ablation import AblateDynamic, AblateRandom, AblateStatic, Condition, TrainingHeads
 from probe.heads import Ranking
 from probe.models.classifier import ProbeClassifier
 from probe.models.losses import asymmetric_loss
@@ -254,7 +254,7 @@ def ablation(llm: LLM) -> list[Result]:
         AblateRandom(),
     ]
     for condition in conditions:
-        condition.prepare(Known(30, 9, Ranking(scores, True, "drawn"), average=5))
+        condition.prepare(TrainingHeads(Ranking(scores, True, "sampled"), average=5))
     found: dict[str, list[list[int]]] = {"together": [], "alone": []}
 
     def tokens(some: list[Condition]) -> list[list[int]]:

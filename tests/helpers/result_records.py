@@ -2,11 +2,10 @@
 
 from typing import Any
 
-from probe.experiments.correlation import FIGURES as CORRELATIONS
 from probe.experiments.correlation import KINDS
-from probe.experiments.dynamism import FIGURES, PUBLISHED
-from probe.experiments.dynamism.dynamism import PAPER as TURNOVER
-from probe.results import SCHEMA
+from probe.experiments.correlation import METRICS as CORRELATIONS
+from probe.experiments.dynamism import METRICS as DYNAMISM
+from probe.results import SCHEMA, TABLE_1, TABLE_4
 
 LLM = {"name": "toy", "weights": "sha256:" + "0" * 64, "layers": 2, "heads": 3, "hidden_size": 8, "dtype": "float32"}
 SPLIT = {"by": "sample", "fractions": [0.7, 0.2, 0.1], "seed": 0, "limit": None, "sizes": {"train": 7}, "sha256": "s"}
@@ -17,13 +16,13 @@ def cell(value: float) -> dict[str, Any]:
     return {"value": value, "low": value - 0.01, "high": value + 0.01, "n": 20}
 
 
-def turnover() -> dict[str, Any]:
-    figures = {name: cell(0.5 + place / 100) for place, name in enumerate(FIGURES)}
+def dynamism() -> dict[str, Any]:
+    metrics = {name: cell(0.5 + place / 100) for place, name in enumerate(DYNAMISM)}
     return {
         **{"command": "lightning test -c configs/dynamism.yaml", **HEAD, "target": "copy_paste"},
         **{"dynamic_heads": "copy_paste", "static_heads": [1, 4], "static_source": "training samples of s"},
-        **{"samples": 9, "steps": 120, "figures": {"dynamic": figures, "shuffled": figures}},
-        "paper": {name: dict(zip(PUBLISHED, row, strict=True)) for name, row in TURNOVER.items()},
+        **{"samples": 9, "steps": 120, "metrics": {"dynamic": metrics, "shuffled": metrics}},
+        "paper": TABLE_1,
         "frequency": [0.0, 0.1, 0.2, 0.3, 0.4, 0.5],
         "example": {"sample": 4, "tokens": ["<script>", "\n"], "heads": [5, 1], "scores": [[1.0, 0.0], [None, 1.0]]},
     }
@@ -32,8 +31,8 @@ def turnover() -> dict[str, Any]:
 def ablation(target: str, sweep: bool) -> dict[str, Any]:
     names = ["none", *(["dynamic top 2", "dynamic top 4"] if sweep else ["dynamic"]), "static 5"]
     metrics = ("accuracy", "rouge_l") if target == "copy_paste" else ("em", "f1")
-    extra = ("ablated", "dynamic", "compensated", "compensated_static", "steps")
-    figures = {name: {key: cell(0.3) for key in (*metrics, *extra)} for name in names}
+    heads = ("ablated", "dynamic", "compensated", "compensated_static", "steps")
+    estimates = {name: {key: cell(0.3) for key in (*metrics, *heads)} for name in names}
     pairs = [
         {"first": a, "second": b, "metric": metric, **cell(0.2), "difference": 0.2, "more": 4, "less": 1, "p": 0.375}
         for metric in metrics
@@ -45,10 +44,10 @@ def ablation(target: str, sweep: bool) -> dict[str, Any]:
         **{"command": f"lightning test -c configs/ablation/{target}_{sweep}.yaml", **HEAD},
         "store": {"store": "s", "fingerprint": "f" * 64, "split": SPLIT},
         **{"conditions": {name: {"name": name} for name in names}, "dynamic_heads": {"target": target}},
-        **{"operator": "zero", "keep": "clean", "prompts": 20, "solved": 15},
-        "figures": {"all": figures, "solved": figures},
-        "pairs": {"all": pairs, "solved": pairs},
-        "cells": {"lengths": [100.0, 200.0], "depths": [10.0, 90.0], "metrics": dict.fromkeys(metrics, cells)},
+        **{"operator": "zero", "keep": "clean", "prompts": 20, "baseline_correct": 15},
+        "metrics": {"all": estimates, "baseline_correct": estimates},
+        "pairs": {"all": pairs, "baseline_correct": pairs},
+        "heatmaps": {"lengths": [100.0, 200.0], "depths": [10.0, 90.0], "metrics": dict.fromkeys(metrics, cells)},
     }
 
 
@@ -70,27 +69,27 @@ def correlation(target: str) -> dict[str, Any]:
 
 def classifier() -> dict[str, Any]:
     names = ("f1", "precision", "recall", "auprc")
-    figures = {**dict.fromkeys(names, 0.8123), "intervals": dict.fromkeys(names, (0.79, 0.83)), "threshold": 0.5}
+    metrics = {**dict.fromkeys(names, 0.8123), "intervals": dict.fromkeys(names, (0.79, 0.83)), "threshold": 0.5}
     return {
         **{"command": "lightning test -c configs/probe.yaml", **HEAD, "test_store": "f" * 64, "rows": 90},
-        **{"samples": 5, "checkpoint": "c", "probe": figures, "static": figures},
+        **{"samples": 5, "checkpoint": "c", "probe": metrics, "static": metrics},
     }
 
 
 def regressor() -> dict[str, Any]:
     names = ("mse", "mae", "r2_variance_weighted", "r2_flattened", "top_overlap", "ndcg", "rank_correlation")
-    figures = {**dict.fromkeys(names, 0.4), "intervals": dict.fromkeys(names, (0.3, 0.5))}
+    metrics = {**dict.fromkeys(names, 0.4), "intervals": dict.fromkeys(names, (0.3, 0.5))}
     return {
         **{"command": "lightning test -c configs/regressor.yaml", **HEAD, "test_store": "f" * 64, "rows": 90},
-        **{"samples": 5, "top": 5, "probe": figures, "static": figures, "ridge": figures},
+        **{"samples": 5, "top": 5, "probe": metrics, "static": metrics, "ridge": metrics},
     }
 
 
-def offsets() -> dict[str, Any]:
+def offset_probes() -> dict[str, Any]:
     kinds = {kind: {name: cell(0.7) for name in ("f1", "auprc")} for kind in ("probe", "static", "repeat")}
     rows = [{"k": k, "rows": 50, **kinds} for k in range(3)]
     return {
-        "command": "lightning test -c configs/offsets.yaml",
+        "command": "lightning test -c configs/offset_probes.yaml",
         **HEAD,
         "target": "copy_paste",
         "samples": 5,
@@ -119,14 +118,12 @@ def rag() -> dict[str, Any]:
         "pairs": [
             {"first": "dynamic", "second": "w/o RAG", "metric": "f1", "difference": 0.2, "low": 0.1, "high": 0.3}
         ],
-        "paper": {"llama3.1-8b": {"dynamic": [0.456, 0.5586], "w/o RAG": [0.252, 0.3257]}},
+        "paper": TABLE_4,
     }
 
 
-EXPERIMENTS = {"turnover": "dynamism", "offsets": "offset_probes"}
-"""Names of experiments that differ from the exhibit's."""
 _SHOWN = {
-    "turnover": turnover(),
+    "dynamism": dynamism(),
     "ablation": ablation("copy_paste", sweep=False),
     "ablation-k": ablation("copy_paste", sweep=True),
     "correlation": correlation("copy_paste"),
@@ -136,12 +133,9 @@ _SHOWN = {
     "ablation-qa": ablation("reasoning", sweep=False),
     "ablation-qa-k": ablation("reasoning", sweep=True),
     "correlation-qa": correlation("reasoning"),
-    "offsets": offsets(),
+    "offset_probes": offset_probes(),
 }
-RECORDS = {
-    name: {"experiment": EXPERIMENTS.get(name, name.partition("-")[0]), "schema": SCHEMA, **record}
-    for name, record in _SHOWN.items()
-}
+RECORDS = {name: {"experiment": name.partition("-")[0], "schema": SCHEMA, **record} for name, record in _SHOWN.items()}
 """By the exhibit that shows it."""
 
 

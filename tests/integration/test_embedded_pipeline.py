@@ -36,7 +36,7 @@ def test_extract_fit_test_on_the_embedded_llm(run: Run, tmp_path: Path) -> None:
                 "class_path": "lightning.pytorch.callbacks.ModelCheckpoint",
                 "init_args": {"dirpath": str(out), "filename": "best", "monitor": "val/loss"},
             },
-            {"class_path": "probe.Results", "init_args": {"file": str(out / "results.json")}},
+            {"class_path": "probe.Artifacts", "init_args": {"folder": str(out)}},
         ]
     )
     small = ("--trainer.max_epochs", 15, "--trainer.callbacks", callbacks, "--trainer.logger", "false")

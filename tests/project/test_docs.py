@@ -150,8 +150,8 @@ def test_help_names_every_command_and_every_shipped_experiment() -> None:
         "probe",
         "regressor",
         "dynamism",
-        "cca",
-        "offsets",
+        "correlation",
+        "offset_probes",
         "ablation/niah",
         "rag",
     ):

@@ -1,50 +1,44 @@
-"""Claim 2: are the dynamic heads of a step replaceable? (Figs. 2, 3, 6 and 7)."""
+"""Claim 2: the dynamic heads of a step cannot be replaced by others (Figs. 2, 3, 6 and 7)."""
 
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
-import torch
 from rich.table import Table
 
-from datamodules import Prompts, Split
+from datamodules import Prompts
 from extract.errors import UserError
-from extract.generation import AblatedGeneration, DynamicHeads, generate_ablated
+from extract.generation import DynamicHeads, generate_ablated
 from extract.llm import LLM
 from extract.pipeline import LLMStage
-from extract.scores import REASONING_THRESHOLD, ExcludedKeys, Target
-from extract.tasks import PromptBatch, Sample
+from extract.tasks import PromptBatch
 from extract.utils import on_rank_zero
-from probe.experiments.ablation.conditions import AblateDynamic, Condition, Known, NoAblation
-from probe.experiments.ablation.heatmap_grid import Cells, cell_figures
-from probe.experiments.ablation.outcomes import Outcomes, heads_of
-from probe.experiments.ablation.plots import plot_grid, plot_sweep
-from probe.experiments.ablation.table import outcome_table, pair_lines
+from probe.experiments.ablation.conditions import AblateDynamic, Condition, NoAblation, TrainingHeads
+from probe.experiments.ablation.heatmap_grid import HeatmapGrid
+from probe.experiments.ablation.outcomes import Outcomes
+from probe.experiments.ablation.plots import plot_heatmaps, plot_sweep
+from probe.experiments.ablation.settings import Bootstrap, Intervention, StaticSet
+from probe.experiments.ablation.table import ablation_table, comparison_text
+from probe.experiments.ablation.trial import ablation_trial
 from probe.heads import StoreHeads, read_store_heads
-from probe.results import Trial, Trials
+from probe.results import Trials
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 
 class Ablation(LLMStage):
-    """Generate every prompt under every condition, and compare them.
+    """Generate every prompt under every condition, and compare the answers.
 
     Args:
         llm: The frozen model (linked from the top-level `llm:`).
         store: Its training samples give the static ranking and n (linked from the top-level `store:`).
-        conditions: What to ablate, one experiment each; unmasked generation always runs.
-        k: Also ablate only the first k dynamic heads, for each of these numbers (Fig. 3); 0 is unmasked.
-        target: What makes a head dynamic: `copy_paste` (Eq. 1) or `reasoning` (Eq. 2).
-        threshold: Reasoning scores only: from here on a head is dynamic.
-        sink, local: First and last tokens that Eq. 2 leaves out.
-        operator: A ablated head's output is `zero`, or its `mean` over the prompt's positions.
-        keep: Whose keys and values of a step later steps see: the `clean` pass's or the `masked` one's.
-        split: Which samples of the store are training samples.
-        count_empty: Whether steps without any dynamic head count in the average number n.
-        static_top: Size of the static set that compensation is counted in (the paper's 20).
-        trials: Folder of finished batches; the same command goes on with it.
-        cells: Of the heatmaps over length and depth; null draws none.
-        resamples: Of the bootstrap over prompts.
-        seed: Of the bootstrap.
+        conditions: What to ablate, beside generation without ablation, which always runs.
+        k: Also ablate only the first k dynamic heads, for each of these numbers (Figs. 3 and 7); 0 ablates none.
+        dynamic_heads: What makes a head dynamic.
+        static: The static set, and the training samples that it comes from.
+        intervention: What ablation changes.
+        trials: Folder of finished batches; the same command continues there.
+        heatmap: Cells of the heatmaps over context length and depth; null for none.
+        bootstrap: For the intervals.
 
     """
 
@@ -56,29 +50,17 @@ class Ablation(LLMStage):
         store: str = "stores/niah",
         conditions: list[Condition] | None = None,
         k: list[int] | None = None,
-        target: Target = "copy_paste",
-        threshold: float = REASONING_THRESHOLD,
-        sink: int = ExcludedKeys.sink,
-        local: int = ExcludedKeys.local,
-        operator: Literal["zero", "mean"] = "zero",
-        keep: Literal["clean", "masked"] = "clean",
-        split: Split = Split(),  # noqa: B008 (frozen)
-        count_empty: bool = False,
-        static_top: int = 20,
+        dynamic_heads: DynamicHeads = DynamicHeads(),  # noqa: B008 (frozen)
+        static: StaticSet = StaticSet(),  # noqa: B008 (frozen)
+        intervention: Intervention = Intervention(),  # noqa: B008 (frozen)
         trials: str = "runs/ablation/trials",
-        cells: Cells | None = None,
-        resamples: int = 1000,
-        seed: int = 0,
+        heatmap: HeatmapGrid | None = None,
+        bootstrap: Bootstrap = Bootstrap(),  # noqa: B008 (frozen)
     ) -> None:
         super().__init__(llm)
-        self.store, self.split = store, split
-        self.k = sorted(set(k or []))
-        self.listed = conditions or []
-        self.heads = DynamicHeads(target, threshold, sink, local)
-        self.operator, self.keep = operator, keep
-        self.count_empty, self.static_top = count_empty, static_top
-        self.trials, self.cells = Trials(trials), cells
-        self.resamples, self.seed = resamples, seed
+        self.store, self.k, self.listed = store, sorted(set(k or [])), conditions or []
+        self.dynamic_heads, self.static, self.intervention = dynamic_heads, static, intervention
+        self.trials, self.heatmap, self.bootstrap = Trials(trials), heatmap, bootstrap
         self.results: dict[str, Any] = {}
 
     @property
@@ -89,21 +71,20 @@ class Ablation(LLMStage):
         return data
 
     def setup(self, stage: str) -> None:
-        """Read the store, prepare the conditions, and learn which batches are done."""
+        """Read the store, prepare the conditions, and find the batches that are finished."""
         del stage
         data = self._data
-        if self.cells is not None:
-            self.cells.check()
-        self.known = read_store_heads(self.store, self.heads.target, self.heads.threshold, self.split)
-        self._check_store(self.known)
-        self.conditions = self._prepared(self.known)
-        static = self.known.ranking.top(self.static_top)
-        self.static = torch.zeros(self.known.ranking.scores.size, dtype=torch.bool)
-        self.static[static] = True
+        if self.heatmap is not None:
+            self.heatmap.check()
+        heads = self.dynamic_heads
+        self.store_heads = read_store_heads(self.store, heads.target, heads.threshold, self.static.split)
+        self._check_store(self.store_heads)
+        self.conditions = self._prepared(self.store_heads)
+        self.static_heads = self.store_heads.ranking.top_mask(self.static.top)
         first = data.task.sample(data.task.order()[0])
         if first.forced is not None:
             raise UserError("task.teacher_forcing: an ablated model must choose its own tokens; set it to false")
-        self.known.refuse_shared([first.id])
+        self.store_heads.refuse_shared([first.id])
         self.settings = {"llm": self.llm.identity.as_dict(), **data.describe(), **self._describe()}
         self._finished = frozenset(on_rank_zero(self.trainer, lambda: self.trials.open(self.settings)))
 
@@ -111,34 +92,33 @@ class Ablation(LLMStage):
         """Numbers of the batches whose trials an earlier run finished; the data module skips them."""
         return self._finished
 
-    def _check_store(self, known: StoreHeads) -> None:
+    def _check_store(self, store_heads: StoreHeads) -> None:
         identity = self.llm.identity
-        if not known.identity.same_model(identity):
-            raise UserError(f"store {self.store} holds heads of {known.identity}, but the llm is {identity}")
+        if not store_heads.identity.same_model(identity):
+            raise UserError(f"store {self.store} holds heads of {store_heads.identity}, but the llm is {identity}")
 
-    def _prepared(self, known: StoreHeads) -> list[Condition]:
+    def _prepared(self, store_heads: StoreHeads) -> list[Condition]:
         if any(k < 0 for k in self.k):
             raise UserError(f"model.k: numbers of heads, 0 or more, not {self.k}")
         listed = [condition for condition in self.listed if not isinstance(condition, NoAblation)]
         conditions = [NoAblation(), *(AblateDynamic(k) for k in self.k if k), *listed]
-        average = round(known.average(self.count_empty))
-        identity = known.identity
+        average = round(store_heads.average(self.static.count_empty))
         for condition in conditions:
-            condition.prepare(Known(identity.layers, identity.heads, known.ranking, average))
+            condition.prepare(TrainingHeads(store_heads.ranking, average))
         names = [condition.name for condition in conditions]
         if twice := {name for name in names if names.count(name) > 1}:
-            raise UserError(f"model.conditions: '{min(twice)}' stands there twice")
+            raise UserError(f"model.conditions: '{min(twice)}' is listed twice")
         return conditions
 
     def _describe(self) -> dict[str, Any]:
         """What determines the trials, beside the prompts."""
         return {
-            "store": self.known.record,
+            "store": self.store_heads.record,
             "conditions": {condition.name: condition.describe() for condition in self.conditions},
-            "dynamic_heads": self.heads.describe(),
-            "operator": self.operator,
-            "keep": self.keep,
-            "static_top": self.static.nonzero().flatten().tolist(),
+            "dynamic_heads": self.dynamic_heads.describe(),
+            "operator": self.intervention.operator,
+            "keep": self.intervention.keep,
+            "static_top": self.static_heads.nonzero().flatten().tolist(),
         }
 
     def on_test_start(self) -> None:
@@ -146,35 +126,21 @@ class Ablation(LLMStage):
         self.place_llm()
 
     def test_step(self, batch: PromptBatch) -> None:
-        """Generate one batch under every condition and keep it."""
+        """Generate one batch under every condition and write its trials."""
         if not batch.samples:
             return
-        self.known.refuse_shared([sample.id for sample in batch.samples])
-        found = generate_ablated(self.llm, batch.samples, self.conditions, self.heads, self.operator, self.keep)
+        self.store_heads.refuse_shared([sample.id for sample in batch.samples])
+        operator, keep = self.intervention.operator, self.intervention.keep
+        found = generate_ablated(self.llm, batch.samples, self.conditions, self.dynamic_heads, operator, keep)
         trials = [
-            self._trial(batch, sample, condition.name, found.of(row, place))
+            ablation_trial(self.llm, batch.task, sample, condition.name, found.of(row, place), self.static_heads)
             for row, sample in enumerate(batch.samples)
             for place, condition in enumerate(self.conditions)
         ]
         self.trials.write(batch.number, trials)
 
-    def _trial(self, batch: PromptBatch, sample: Sample, condition: str, generation: AblatedGeneration) -> Trial:
-        tokens = generation.tokens.tolist()
-        answer = str(self.llm.tokenizer.decode(tokens, skip_special_tokens=True)).strip()
-        return {
-            "sample": sample.index,
-            "id": sample.id,
-            "condition": condition,
-            "length": sample.fields["length"],
-            "depth": sample.fields["depth"],
-            "metrics": batch.task.grade(sample, answer),
-            **heads_of(generation, self.static),
-            "gold": sample.gold,
-            "answer": answer,
-        }
-
     def on_test_epoch_end(self) -> None:
-        """Every process reads the trials of all, once all are done."""
+        """Metrics of all trials, on every process, once all are finished."""
         self.trainer.strategy.barrier("trials")
         self._trials = self.trials.read()
         names = [condition.name for condition in self.conditions]
@@ -184,24 +150,27 @@ class Ablation(LLMStage):
                 f"{self.trials.folder}: {len(self._trials)} of {expected} trials; run the same command again"
             )
         self.outcomes = Outcomes.of(self._trials, names)
-        groups = self.outcomes.groups()
-        average = {name: self.known.average(counted) for name, counted in (("all", True), ("non_empty", False))}
-        self.results = {
-            **self.settings,
-            "average_dynamic_heads": average,
-            "prompts": len(self.outcomes),
-            "solved": int(groups["solved"].sum()),
-            "seed": self.seed,
-            "resamples": self.resamples,
-            "trials": str(self.trials.folder),
-            "figures": {name: self.outcomes.figures(rows, self.resamples, self.seed) for name, rows in groups.items()},
-            "pairs": {name: self.outcomes.pairs(rows, self.resamples, self.seed) for name, rows in groups.items()},
-        }
-        if self.cells is not None:
-            self.results["cells"] = cell_figures(self.outcomes, self.cells, self.resamples, self.seed)
-        for condition, cells in self.results["figures"]["all"].items():
+        self.results = {**self.settings, **self._measured(self.outcomes)}
+        for condition, estimates in self.results["metrics"]["all"].items():
             for metric in self.outcomes.metrics:
-                self.log(f"{metric}/{condition}", cells[metric]["value"], sync_dist=True)
+                self.log(f"{metric}/{condition}", estimates[metric]["value"], sync_dist=True)
+
+    def _measured(self, outcomes: Outcomes) -> dict[str, Any]:
+        groups = outcomes.groups()
+        counted = {"all": True, "non_empty": False}
+        found: dict[str, Any] = {
+            "average_dynamic_heads": {name: self.store_heads.average(empty) for name, empty in counted.items()},
+            "prompts": len(outcomes),
+            "baseline_correct": int(outcomes.baseline_correct().sum()),
+            "seed": self.bootstrap.seed,
+            "resamples": self.bootstrap.resamples,
+            "trials": str(self.trials.folder),
+            "metrics": {name: outcomes.estimates(chosen, self.bootstrap) for name, chosen in groups.items()},
+            "pairs": {name: outcomes.pairs(chosen, self.bootstrap) for name, chosen in groups.items()},
+        }
+        if self.heatmap is not None:
+            found["heatmaps"] = outcomes.heatmaps(self.heatmap, self.bootstrap)
+        return found
 
     def records(self) -> list[dict[str, Any]]:
         """Every trial, its metrics as columns."""
@@ -211,16 +180,16 @@ class Ablation(LLMStage):
         ]
 
     def table(self) -> Table:
-        """Conditions with their intervals, and each against the dynamic one."""
-        return outcome_table(self.results, self.outcomes)
+        """Conditions with their intervals, and the difference of each from the reference."""
+        return ablation_table(self.results, self.outcomes.metrics)
 
     def plots(self) -> "dict[str, Figure]":
-        """Heatmaps of the first two metrics where there are cells, and curves over k where there is one."""
-        drawn = {}
-        note = pair_lines(self.results, self.outcomes)
-        if self.cells is not None:
+        """Heatmaps of the first two metrics, and curves over k, where they were asked for."""
+        plots = {}
+        if self.heatmap is not None:
+            note = comparison_text(self.results, self.outcomes.metrics)
             for metric in self.outcomes.metrics[:2]:
-                drawn[f"{metric}_by_length_and_depth"] = plot_grid(self.outcomes, self.cells, metric, note)
+                plots[f"{metric}_by_length_and_depth"] = plot_heatmaps(self.outcomes, self.heatmap, metric, note)
         if self.k:
-            drawn["k_sweep"] = plot_sweep(self.results["figures"], self.outcomes, self.k, self.static_top)
-        return drawn
+            plots["k_sweep"] = plot_sweep(self.results["metrics"], self.outcomes, self.k, self.static.top)
+        return plots

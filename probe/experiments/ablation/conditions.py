@@ -1,4 +1,4 @@
-"""Which heads an experiment ablates at a step: the conditions of claim 2."""
+"""Conditions of claim 2: which heads to ablate at a step."""
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
@@ -14,43 +14,40 @@ from probe.heads import Ranking, read_ranking
 
 
 @dataclass(frozen=True)
-class Known:
-    """What conditions may know before the run, none of it from the prompts that are evaluated.
+class TrainingHeads:
+    """What conditions are prepared with, from a store's training samples alone.
 
     Attributes:
-        layers, heads: Of the LLM, heads being those of one layer.
         ranking: Static ranking of all heads.
-        average: Average number of dynamic heads of a step, rounded: the n of static and random.
+        average: n, the average number of dynamic heads per step, rounded.
 
     """
 
-    layers: int
-    heads: int
     ranking: Ranking
     average: int
 
 
 class Condition(ABC):
-    """A rule for ablating heads."""
+    """A rule that chooses the heads to ablate."""
 
     name: str
-    """Names the condition in tables and figures, complete once it is prepared."""
+    """Name in tables and plots, complete once the condition is prepared."""
 
-    def prepare(self, known: Known) -> None:
+    def prepare(self, training: TrainingHeads) -> None:
         """Fix what does not change during the run. Bad settings raise a UserError here."""
-        del known
+        del training
 
     @abstractmethod
     def ablated(self, dynamic: Bool[Tensor, "row head"], order: Float[Tensor, "row head"]) -> Bool[Tensor, "row head"]:
-        """The heads to ablate at a step, given its dynamic heads and their order (higher first)."""
+        """The heads to ablate at a step, given its dynamic heads and what orders them (higher first)."""
 
     def describe(self) -> dict[str, Any]:
-        """What determines the choice, for the record of a run."""
+        """Settings that determine the choice, for results.json."""
         return {"name": self.name}
 
 
 class NoAblation(Condition):
-    """Ablate nothing: plain greedy generation."""
+    """No ablation: plain greedy generation."""
 
     name = "none"
 
@@ -61,10 +58,10 @@ class NoAblation(Condition):
 
 
 class AblateDynamic(Condition):
-    """Ablate the heads that score at this very step.
+    """Ablate the dynamic heads of the step.
 
     Args:
-        top: At most this many of them, by score and then attention on the needle; null: all.
+        top: At most this many of them, by score, then by attention on the needle; null: all.
 
     """
 
@@ -72,9 +69,9 @@ class AblateDynamic(Condition):
         self.top = top
         self.name = "dynamic" if top is None else f"dynamic top {top}"
 
-    def prepare(self, known: Known) -> None:
+    def prepare(self, training: TrainingHeads) -> None:
         """Check the number."""
-        del known
+        del training
         if self.top is not None and self.top < 0:
             raise UserError(f"model.conditions: AblateDynamic.top must be at least 0, not {self.top}")
 
@@ -84,19 +81,18 @@ class AblateDynamic(Condition):
 
 
 class _FixedSize(Condition):
-    """A condition of `n` heads, by default as many as are dynamic on average."""
+    """A condition of `n` heads, by default the average number of dynamic heads per step."""
 
     label: str
-    """The name, with {n} where the number stands."""
+    """The name, with {n} in place of the number."""
 
     def __init__(self, n: int | None = None) -> None:
         self.n = n
         self.name = self.label
 
-    def prepare(self, known: Known) -> None:
-        """Settle how many heads."""
-        total = known.layers * known.heads
-        self._count = known.average if self.n is None else self.n
+    def prepare(self, training: TrainingHeads) -> None:
+        """Fix the number of heads."""
+        self._count, total = training.average if self.n is None else self.n, len(training.ranking.grid)
         if not 1 <= self._count <= total:
             raise UserError(
                 f"model.conditions: {type(self).__name__} of {self._count} heads, but the LLM has {total}; set its `n` "
@@ -113,7 +109,7 @@ class AblateStatic(_FixedSize):
     """Ablate the top `n` of a static ranking, the same at every step.
 
     Args:
-        n: How many; null: as many as are dynamic on average.
+        n: Number of heads; null: the average number of dynamic heads per step.
         ranking: A published file (.json, .yaml, .tsv); null: the store's training samples.
 
     """
@@ -124,14 +120,13 @@ class AblateStatic(_FixedSize):
         super().__init__(n)
         self.ranking = ranking
 
-    def prepare(self, known: Known) -> None:
+    def prepare(self, training: TrainingHeads) -> None:
         """Read the ranking."""
-        super().prepare(known)
-        ranking = known.ranking
+        super().prepare(training)
+        ranking, grid = training.ranking, training.ranking.grid
         if self.ranking is not None:
-            ranking = read_ranking(self.ranking).on_grid(known.layers, known.heads)
-        self.chosen = torch.zeros(known.layers * known.heads, dtype=torch.bool)
-        self.chosen[ranking.top(self._count)] = True
+            ranking = read_ranking(self.ranking).on_grid(grid.layers, grid.heads)
+        self.chosen = ranking.top_mask(self._count)
 
     def ablated(self, dynamic: Tensor, order: Tensor) -> Tensor:
         """The static heads."""
@@ -139,12 +134,12 @@ class AblateStatic(_FixedSize):
         return self.chosen.to(dynamic.device).expand_as(dynamic)
 
     def describe(self) -> dict[str, Any]:
-        """The heads themselves."""
+        """Name, and the heads by number."""
         return {"name": self.name, "heads": self.chosen.nonzero().flatten().tolist()}
 
 
 class AblateStaticMinusDynamic(AblateStatic):
-    """Ablate the static heads that do not score at this step: if only dynamic heads matter, it does no harm."""
+    """Ablate the static heads that are not dynamic at the step: harmless if only dynamic heads matter."""
 
     label = "static {n} minus dynamic"
 
@@ -154,7 +149,7 @@ class AblateStaticMinusDynamic(AblateStatic):
 
 
 class AblateDynamicMinusStatic(AblateStatic):
-    """Ablate the dynamic heads that are not static: what a fixed set misses."""
+    """Ablate the dynamic heads that are not static: harmless if a fixed set is enough."""
 
     label = "dynamic minus static {n}"
 
@@ -164,12 +159,12 @@ class AblateDynamicMinusStatic(AblateStatic):
 
 
 class AblateRandom(_FixedSize):
-    """Ablate `n` heads of one random draw, the same in the whole run.
+    """Ablate `n` heads, sampled at random once and the same in the whole run.
 
     Args:
-        n: How many; null: as many as are dynamic on average.
-        seed: Of the draw.
-        exclude_dynamic: Pass over heads that score at a step and take the next of the draw instead.
+        n: Number of heads; null: the average number of dynamic heads per step.
+        seed: Of the random order of all heads.
+        exclude_dynamic: Skip heads that are dynamic at the step, and take the next ones of the random order instead.
 
     """
 
@@ -179,16 +174,16 @@ class AblateRandom(_FixedSize):
         super().__init__(n)
         self.seed, self.exclude_dynamic = seed, exclude_dynamic
 
-    def prepare(self, known: Known) -> None:
-        """Draw."""
-        super().prepare(known)
+    def prepare(self, training: TrainingHeads) -> None:
+        """Sample the random order."""
+        super().prepare(training)
         generator = torch.Generator().manual_seed(self.seed)
-        drawn = torch.randperm(known.layers * known.heads, generator=generator)
-        self._order = -drawn.argsort().float()  # the place of each head in the draw, first ones highest
+        permutation = torch.randperm(len(training.ranking.grid), generator=generator)
+        self._order = -permutation.argsort().float()  # of each head its place in the permutation, first ones highest
         self.name += f" seed {self.seed}" + (", not dynamic" if self.exclude_dynamic else "")
 
     def ablated(self, dynamic: Tensor, order: Tensor) -> Tensor:
-        """The first heads of the draw."""
+        """The first `n` heads of the random order."""
         del order
         allowed = ~dynamic if self.exclude_dynamic else torch.ones_like(dynamic)
         return top_k_mask(self._order.to(dynamic.device).expand(dynamic.shape), self._count, among=allowed)

@@ -1,27 +1,38 @@
-"""The grid of context length × depth that heatmaps are drawn on."""
+"""Context length × depth grid of the heatmaps (Figs. 2 and 6)."""
 
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from jaxtyping import Int
+from jaxtyping import Float, Int
 from numpy.typing import NDArray
+from scipy import stats
 
 from extract.errors import UserError
-from probe.experiments.ablation.outcomes import Outcomes
-from probe.metrics import mean_interval
 
 Centres = list[float] | dict[str, float]
+Values = Float[NDArray[np.float64], "prompt"]
+UNBOUNDED = 1e12
+"""Half the width of the only cell of an axis, in tokens or percent: it holds every prompt."""
 
 
 @dataclass(frozen=True)
-class Cells:
-    """A heatmap's cells by their centres; a prompt belongs to the cell that it lies in.
+class HeatmapGrid:
+    """Cells of a heatmap by their centres; a cell has its lower edges, the last of an axis both.
 
     Attributes:
         lengths: Centres in tokens: an evenly spaced list, or `{start, stop, step}` with both ends.
         depths: Centres in percent of the context, likewise.
         fade: Draw a cell the fainter the fewer prompts it has (Figs. 6 and 7).
+
+    >>> grid = HeatmapGrid(lengths=[100.0, 200.0], depths={"start": 0.0, "stop": 100.0, "step": 50.0})
+    >>> grid.edges("lengths"), grid.edges("depths")
+    (array([ 50., 150., 250.]), array([-25.,  25.,  75., 125.]))
+    >>> means, count = grid.means(np.array([90.0, 110, 210]), np.array([0.0, 10, 60]), np.array([1.0, 0, 1]))
+    >>> means
+    array([[0.5, nan],
+           [nan, 1. ],
+           [nan, nan]])
 
     """
 
@@ -34,7 +45,7 @@ class Cells:
         for name in ("lengths", "depths"):
             axis = self.axis(name)
             if not len(axis) or (len(axis) > 1 and not np.allclose(np.diff(axis), axis[1] - axis[0])):
-                raise UserError(f"model.cells.{name}: evenly spaced centres, one at least, not {axis.tolist()}")
+                raise UserError(f"model.heatmap.{name}: evenly spaced centres, one at least, not {axis.tolist()}")
 
     def axis(self, name: str) -> NDArray[np.float64]:
         """Centres of an axis, `lengths` or `depths`."""
@@ -42,37 +53,34 @@ class Cells:
         if isinstance(values, list):
             return np.asarray(values, dtype=np.float64)
         if set(values) != {"start", "stop", "step"} or values["step"] <= 0:
-            raise UserError(f"model.cells.{name}: a list, or {{start, stop, step}} with a step above 0, not {values}")
+            raise UserError(f"model.heatmap.{name}: a list, or {{start, stop, step}} with a step above 0, not {values}")
         return np.arange(values["start"], values["stop"] + values["step"] / 2, values["step"])
 
-    def place(self, name: str, values: NDArray[np.float64]) -> Int[NDArray[np.int64], "prompt"]:
-        """Cell of each value along an axis, -1 for one beyond it. The last cell takes its upper edge too."""
+    def edges(self, name: str) -> NDArray[np.float64]:
+        """Edges of the cells along an axis, one more than centres."""
         centres = self.axis(name)
-        half = (centres[1] - centres[0]) / 2 if len(centres) > 1 else np.inf
-        edges = np.append(centres - half, centres[-1] + half)
-        found = np.searchsorted(edges, values, side="right") - 1
-        found[values == edges[-1]] = len(centres) - 1
-        return np.where((found >= 0) & (found < len(centres)), found, -1)
+        half = (centres[1] - centres[0]) / 2 if len(centres) > 1 else UNBOUNDED
+        return np.append(centres - half, centres[-1] + half)
 
+    def means(self, length: Values, depth: Values, values: Values) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
+        """Mean of a metric in each cell, NaN without a prompt, and the number of prompts, both [depth, length].
 
-def cell_figures(outcomes: Outcomes, cells: Cells, resamples: int, seed: int) -> dict[str, Any]:
-    """Centres of both axes, and for each metric and condition the cells that hold a prompt.
+        Args:
+            length: Context length of each prompt, tokens.
+            depth: Depth of the evidence in it, percent.
+            values: The metric of each prompt.
 
-    A cell: its place (`depth`, `length`, counted along the axes), `n`, `value`, and the bounds of the 95 % interval.
-    """
-    rows, columns = cells.place("depths", outcomes.depth), cells.place("lengths", outcomes.length)
-    held = sorted({(int(r), int(c)) for r, c in zip(rows, columns, strict=True) if r >= 0 and c >= 0})
-    found: dict[str, Any] = {"lengths": cells.axis("lengths").tolist(), "depths": cells.axis("depths").tolist()}
-    found["metrics"] = {}
-    for metric in outcomes.metrics[:2]:
-        share = bool(np.isin(outcomes.values[metric], (0, 1)).all())
-        grids: dict[str, list[dict[str, float]]] = {}
-        for condition, values in zip(outcomes.conditions, outcomes.values[metric], strict=True):
-            grids[condition] = []
-            for row, column in held:
-                inside = values[(rows == row) & (columns == column)]
-                low, high = mean_interval(inside, share, resamples, seed)
-                cell = {"depth": row, "length": column, "n": len(inside), "value": float(inside.mean())}
-                grids[condition].append({**cell, "low": low, "high": high})
-        found["metrics"][metric] = grids
-    return found
+        """
+        means = self._binned(length, depth, values, "mean").statistic
+        return means, self._binned(length, depth, values, "count").statistic.astype(np.int64)
+
+    def locate(self, length: Values, depth: Values) -> Int[NDArray[np.int64], "2 prompt"]:
+        """Depth index and length index of each prompt's cell; both are -1 for a prompt outside of the grid."""
+        found = self._binned(length, depth, np.zeros_like(length), "count").binnumber - 1
+        sizes = np.array([[len(self.axis("depths"))], [len(self.axis("lengths"))]])
+        outside = ((found < 0) | (found >= sizes)).any(axis=0)
+        return np.where(outside, -1, found).astype(np.int64)
+
+    def _binned(self, length: Values, depth: Values, values: Values, statistic: str) -> Any:
+        edges = [self.edges("depths"), self.edges("lengths")]
+        return stats.binned_statistic_2d(depth, length, values, statistic, edges, expand_binnumbers=True)

@@ -1,4 +1,4 @@
-"""Outcomes of conditions on the same prompts: figures with intervals, pairs, and what the plain model solves."""
+"""Metrics of each condition on the same prompts: means with intervals, paired comparisons, heatmap cells."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -8,14 +8,17 @@ from typing import Any
 import numpy as np
 from jaxtyping import Bool, Float
 from numpy.typing import NDArray
-from torch import Tensor
 
-from extract.generation import AblatedGeneration
 from probe.experiments.ablation.conditions import NoAblation
-from probe.metrics import mean_interval, paired
+from probe.experiments.ablation.heatmap_grid import HeatmapGrid
+from probe.experiments.ablation.settings import Bootstrap
+from probe.metrics import Estimate, mean_interval, paired
 from probe.results import Trial
 
-EXTRA = ("ablated", "dynamic", "compensated", "compensated_static", "steps")
+HEAD_COUNTS = ("ablated", "dynamic", "compensated", "compensated_static", "steps")
+GROUPS = ("all", "baseline_correct")
+"""All prompts, and those that the model answers correctly without ablation: only on these can ablation do harm."""
+Chosen = Bool[NDArray[np.bool_], "prompt"]
 
 
 @dataclass(frozen=True)
@@ -24,9 +27,9 @@ class Outcomes:
 
     Attributes:
         conditions: Names, in the order of the config.
-        metrics: Names of the task's metrics; the first is 0 or 1 and says whether a prompt is solved.
-        values: Of each metric, and of each of `EXTRA`, by condition and prompt.
-        length, depth: Of each prompt's context: tokens, and percent.
+        metrics: Names of the task's metrics; the first is 0 or 1, whether the answer is correct.
+        values: Of each metric, and of each of `HEAD_COUNTS`, by condition and prompt.
+        length, depth: Of each prompt's context and evidence: tokens, and percent.
 
     """
 
@@ -38,7 +41,7 @@ class Outcomes:
 
     @classmethod
     def of(cls, trials: Sequence[Trial], conditions: list[str]) -> "Outcomes":
-        """Arrange trials; prompts are in sample order, whatever batches and processes ran them."""
+        """Arrange trials by condition and prompt; prompts are in sample order whatever batches and processes ran."""
         rows = {(trial["sample"], trial["condition"]): trial for trial in trials}
         samples = sorted({sample for sample, _ in rows})
         metrics = list(trials[0]["metrics"])
@@ -47,7 +50,7 @@ class Outcomes:
             return np.array([[read(rows[sample, name]) for sample in samples] for name in conditions], np.float64)
 
         values = {name: array(lambda trial, name=name: trial["metrics"][name]) for name in metrics}
-        values |= {name: array(lambda trial, name=name: trial[name]) for name in EXTRA}
+        values |= {name: array(lambda trial, name=name: trial[name]) for name in HEAD_COUNTS}
         length, depth = (array(lambda trial, name=name: trial[name])[0] for name in ("length", "depth"))
         return cls(conditions, metrics, values, length, depth)
 
@@ -55,51 +58,62 @@ class Outcomes:
         """Number of prompts."""
         return len(self.length)
 
-    def solved(self) -> Bool[NDArray[np.bool_], "prompt"]:
-        """Prompts that the unmasked model solves: only on these can ablation do harm."""
-        right: NDArray[np.bool_] = self.values[self.metrics[0]][self.conditions.index(NoAblation.name)] == 1
-        return right
+    def baseline_correct(self) -> Chosen:
+        """Prompts that the model answers correctly without ablation."""
+        correct: NDArray[np.bool_] = self.values[self.metrics[0]][self.conditions.index(NoAblation.name)] == 1
+        return correct
 
-    def groups(self) -> dict[str, Bool[NDArray[np.bool_], "prompt"]]:
-        """All prompts, and those the unmasked model solves."""
-        return {"all": np.ones(len(self), dtype=bool), "solved": self.solved()}
+    def groups(self) -> dict[str, Chosen]:
+        """The prompts of each of `GROUPS`."""
+        return dict(zip(GROUPS, (np.ones(len(self), dtype=bool), self.baseline_correct()), strict=True))
 
-    def figures(
-        self, chosen: Bool[NDArray[np.bool_], "prompt"], resamples: int, seed: int
-    ) -> dict[str, dict[str, dict[str, float]]]:
-        """Mean of every value under every condition over the chosen prompts, with its n and 95 % interval."""
-        shares = {name for name in self.metrics if np.isin(self.values[name], (0, 1)).all()}
-        found: dict[str, dict[str, dict[str, float]]] = {}
-        for row, condition in enumerate(self.conditions):
-            cells = {}
-            for name, grid in self.values.items():
-                values = grid[row, chosen]
-                low, high = mean_interval(values, name in shares, resamples, seed)
-                mean = float(values.mean()) if len(values) else float("nan")
-                cells[name] = {"value": mean, "low": low, "high": high, "n": len(values)}
-            found[condition] = cells
-        return found
+    def estimates(self, chosen: Chosen, bootstrap: Bootstrap) -> dict[str, dict[str, dict[str, float | None]]]:
+        """Mean of every value under every condition over the chosen prompts, with its 95 % interval and n."""
+        return {
+            condition: {
+                name: _mean(grid[row, chosen], self._is_share(name), bootstrap) for name, grid in self.values.items()
+            }
+            for row, condition in enumerate(self.conditions)
+        }
 
-    def pairs(self, chosen: Bool[NDArray[np.bool_], "prompt"], resamples: int, seed: int) -> list[dict[str, Any]]:
-        """Every two conditions on the chosen prompts, by the first two metrics."""
+    def _is_share(self, name: str) -> bool:
+        return name in self.metrics and bool(np.isin(self.values[name], (0, 1)).all())
+
+    def pairs(self, chosen: Chosen, bootstrap: Bootstrap) -> list[dict[str, Any]]:
+        """Paired comparison of every two conditions on the chosen prompts, by the first two metrics."""
         return [
-            {"first": a, "second": b, "metric": name, **paired(x[chosen], y[chosen], resamples, seed).as_dict()}
+            {
+                **{"first": a, "second": b, "metric": name},
+                **paired(x[chosen], y[chosen], bootstrap.resamples, bootstrap.seed).as_dict(),
+            }
             for name in self.metrics[:2]
             for (a, x), (b, y) in combinations(zip(self.conditions, self.values[name], strict=True), 2)
         ]
 
+    def heatmaps(self, grid: HeatmapGrid, bootstrap: Bootstrap) -> dict[str, Any]:
+        """Centres of both axes, and by metric and condition the cells that hold a prompt.
 
-def heads_of(generation: AblatedGeneration, static: Bool[Tensor, "head"]) -> dict[str, int | float]:
-    """Heads of a generation in numbers.
+        A cell is `depth` and `length`, its indices along the axes, and the mean of the metric with its interval and n.
+        """
+        depth, length = grid.locate(self.length, self.depth)
+        held = sorted({(int(d), int(t)) for d, t in zip(depth, length, strict=True) if d >= 0})
+        inside = {cell: (depth == cell[0]) & (length == cell[1]) for cell in held}
+        return {
+            **{name: grid.axis(name).tolist() for name in ("lengths", "depths")},
+            "metrics": {
+                metric: {
+                    condition: [
+                        {"depth": d, "length": t, **_mean(values[prompts], self._is_share(metric), bootstrap)}
+                        for (d, t), prompts in inside.items()
+                    ]
+                    for condition, values in zip(self.conditions, self.values[metric], strict=True)
+                }
+                for metric in self.metrics[:2]
+            },
+        }
 
-    Steps; dynamic and ablated heads a step, on average; compensated heads of the step that has most, all of them and
-    those of a static set: m(s).
-    """
-    new = generation.compensated()
-    return {
-        "steps": len(generation.tokens),
-        "dynamic": float(generation.before.sum(dim=1).double().mean()),
-        "ablated": float(generation.ablated.sum(dim=1).double().mean()),
-        "compensated": int(new.sum(dim=1).max()),
-        "compensated_static": int((new & static).sum(dim=1).max()),
-    }
+
+def _mean(values: Float[NDArray[np.float64], "prompt"], share: bool, bootstrap: Bootstrap) -> dict[str, float | None]:
+    low, high = mean_interval(values, share, bootstrap.resamples, bootstrap.seed)
+    mean = float(values.mean()) if len(values) else float("nan")
+    return Estimate(mean, low, high, len(values)).as_dict()

@@ -1,4 +1,4 @@
-"""Canonical correlations from first and second moments alone (claim 3): scaling, PCA and CCA without the rows."""
+"""Canonical correlation analysis from moments alone (claim 3): min-max scaling, PCA and CCA without the rows."""
 
 from dataclasses import dataclass
 
@@ -12,13 +12,13 @@ Vector = NDArray[np.float64]
 
 @dataclass  # not frozen: torchmetrics refuses frozen results
 class JointMoments:
-    """Moments of paired rows of x and y.
+    """First and second moments of paired rows of x and y.
 
     Attributes:
         count: Rows.
-        x_mean: Mean of x, from wherever it was measured.
+        x_mean: Mean of x, from any fixed origin.
         y_mean: Of y.
-        xx: Covariance of x, sums divided by `count`.
+        xx: Covariance of x, normalised by `count`.
         yy: Covariance of y.
         xy: Cross-covariance.
         x_range: Largest minus smallest value of each column of x.
@@ -35,10 +35,24 @@ class JointMoments:
     x_range: Float[Vector, "x"]
     y_range: Float[Vector, "y"]
 
-    def without(self, part: "JointMoments") -> "JointMoments | None":
-        """Moments of the rows that are not in `part`, one of their groups; None if there is none.
+    @classmethod
+    def of(cls, x: Float[Matrix, "row x"], y: Float[Matrix, "row y"]) -> "JointMoments":
+        """Moments of rows in memory.
 
-        The ranges stay those of all rows: what is left does not tell them.
+        >>> JointMoments.of(np.array([[0.0], [2.0]]), np.array([[1.0], [5.0]])).xy
+        array([[2.]])
+
+        """
+        a, b, count = x - x.mean(0), y - y.mean(0), len(x)
+        means, ranges = (x.mean(0), y.mean(0)), (np.ptp(x, axis=0), np.ptp(y, axis=0))
+        return cls(count, *means, a.T @ a / count, b.T @ b / count, a.T @ b / count, *ranges)
+
+    def without(self, part: "JointMoments") -> "JointMoments | None":
+        """Moments of the rows that are not in `part`, a subset of the rows; None if none are left.
+
+        With n rows in all, of which m are in `part`, a mean of the rest is (n μ - m μ') / (n - m), and so is the raw
+        second moment Σ + μ μᵀ, from which the mean of the rest is subtracted again. The ranges stay those of all rows:
+        moments do not determine them.
         """
         count = self.count - part.count
         if not count:
@@ -47,6 +61,7 @@ class JointMoments:
         x, y = (whole * getattr(self, name) - share * getattr(part, name) for name in ("x_mean", "y_mean"))
 
         def rest(name: str, left: str, right: str, means: Matrix) -> Matrix:
+            """A covariance of the rest: weighted raw second moments minus the outer product of its means."""
             squares = (
                 weight * (getattr(side, name) + np.outer(getattr(side, left), getattr(side, right)))
                 for weight, side in ((whole, self), (-share, part))
@@ -67,72 +82,118 @@ class JointMoments:
 
 @dataclass(frozen=True)
 class Canonical:
-    """Fitted directions.
+    """Fitted canonical directions.
 
     Attributes:
         correlations: Of each component on the fitting rows, largest first.
         x_weights: Columns turn centred x into canonical variates of variance 1.
         y_weights: Likewise of y.
-        x_kept: Principal components of x that were kept.
-        y_kept: Of y.
+        x_components: Principal components of x that PCA retains.
+        y_components: Of y.
 
     """
 
     correlations: Float[Vector, "component"]
     x_weights: Float[Matrix, "x component"]
     y_weights: Float[Matrix, "y component"]
-    x_kept: int
-    y_kept: int
+    x_components: int
+    y_components: int
 
 
-def whiten(covariance: Matrix, width: Vector, variance: float) -> Matrix:
-    """Min-max scaling, then the principal components that hold a share of the variance, each of variance 1.
+def whiten(
+    covariance: Float[Matrix, "column column"], width: Float[Vector, "column"], variance: float
+) -> Float[Matrix, "column component"]:
+    """Min-max scaling, PCA and whitening in one linear map W: Wᵀ Σ W = I (A.4).
 
-    Columns that never move are left out. As scikit-learn's `PCA(n_components=variance)`, the first components whose
-    variances add up to more than the share are kept; those without variance never are.
+    Constant columns are left out. Like scikit-learn's `PCA(n_components=variance)`, it retains the first components
+    whose explained variances add up to more than the share, and never one without variance.
 
     Args:
-        covariance: [column, column].
-        width: Range of each column.
-        variance: Share to keep, in (0, 1].
+        covariance: Σ.
+        width: Range of each column, largest minus smallest value.
+        variance: Share of variance to retain, in (0, 1].
 
     Returns:
-        [column, component] weights for centred, unscaled columns.
+        Weights for centred, unscaled columns.
+
+    >>> covariance = np.array([[4.0, 0.0], [0.0, 0.01]])
+    >>> weights = whiten(covariance, width=np.array([2.0, 1.0]), variance=0.95)
+    >>> weights.shape, weights.T @ covariance @ weights
+    ((2, 1), array([[1.]]))
 
     """
+    # Min-max scaling divides a column by its range: D Σ D, with 0 for a constant column.
     scale = np.divide(1.0, width, out=np.zeros_like(width), where=width > 0)
+    # Principal axes V and their variances λ, largest first; `eigh` returns them smallest first.
     values, vectors = np.linalg.eigh(covariance * scale[:, None] * scale)
     values, vectors = values[::-1], vectors[:, ::-1]
-    real = int((values > max(values[0], 0) * len(values) * np.finfo(np.float64).eps * 10).sum())
-    share = np.cumsum(values[:real]) / values[:real].sum() if real else np.zeros(0)
-    kept = min(real, int(np.searchsorted(share, variance, side="right")) + 1)
-    weights: Matrix = scale[:, None] * vectors[:, :kept] / np.sqrt(values[:kept])
+    # Numerical rank: below this multiple of the largest, an eigenvalue is rounding error.
+    rank = int((values > max(values[0], 0) * len(values) * np.finfo(np.float64).eps * 10).sum())
+    # The smallest number of components whose cumulative share exceeds `variance`.
+    share = np.cumsum(values[:rank]) / values[:rank].sum() if rank else np.zeros(0)
+    retained = min(rank, int(np.searchsorted(share, variance, side="right")) + 1)
+    # W = D V λ^(-1/2)
+    weights: Matrix = scale[:, None] * vectors[:, :retained] / np.sqrt(values[:retained])
     return weights
 
 
 def canonical(moments: JointMoments, components: int, x_variance: float, y_variance: float) -> Canonical:
-    """CCA after scaling and PCA of either side (A.4): a singular value decomposition of the whitened cross-covariance.
+    """Canonical correlations after scaling and PCA of either side (A.4).
 
-    Fewer components come back where a side has fewer.
+    With W the whitening maps, the singular values of W_xᵀ Σ_xy W_y are the canonical correlations, and its singular
+    vectors, mapped back by W, the directions.
+
+    Args:
+        moments: Of the fitting rows.
+        components: Canonical components to retain; fewer where a side has fewer principal components.
+        x_variance: Share of variance that PCA retains of x.
+        y_variance: And of y.
+
+    >>> x = np.array([[0.0], [1.0], [2.0], [3.0]])
+    >>> y = np.array([[0.0], [1.0], [1.0], [2.0]])
+    >>> canonical(JointMoments.of(x, y), 1, 1.0, 1.0).correlations.round(4)  # of one column each: |Pearson's r|
+    array([0.9487])
+
     """
     x = whiten(moments.xx, moments.x_range, x_variance)
     y = whiten(moments.yy, moments.y_range, y_variance)
     left, values, right = np.linalg.svd(x.T @ moments.xy @ y, full_matrices=False)
     number = min(components, len(values))
     return Canonical(
-        correlations=np.clip(values[:number], 0, 1),
+        correlations=np.clip(values[:number], 0, 1),  # rounding may leave [0, 1]
         x_weights=x @ left[:, :number],
         y_weights=y @ right[:number].T,
-        x_kept=x.shape[1],
-        y_kept=y.shape[1],
+        x_components=x.shape[1],
+        y_components=y.shape[1],
     )
 
 
 def correlations_on(fitted: Canonical, moments: JointMoments) -> Float[Vector, "component"]:
-    """Correlations of fitted components on other rows; NaN where a component does not move there."""
+    """Correlations of fitted components on other rows: uᵀ Σ_xy v / √(uᵀ Σ_xx u · vᵀ Σ_yy v) for directions u, v.
+
+    NaN where a component is constant on these rows.
+
+    >>> x, y = np.array([[0.0], [1.0], [2.0]]), np.array([[0.0], [1.0], [2.0]])
+    >>> correlations_on(canonical(JointMoments.of(x, y), 1, 1.0, 1.0), JointMoments.of(x, -y)).round(4)
+    array([-1.])
+
+    """
     shared: Vector = np.einsum("ic,ij,jc->c", fitted.x_weights, moments.xy, fitted.y_weights, optimize=True)
     x = np.einsum("ic,ij,jc->c", fitted.x_weights, moments.xx, fitted.x_weights, optimize=True)
     y = np.einsum("ic,ij,jc->c", fitted.y_weights, moments.yy, fitted.y_weights, optimize=True)
     product = np.sqrt(np.maximum(x, 0) * np.maximum(y, 0))
     found: Vector = np.divide(shared, product, out=np.full_like(shared, np.nan), where=product > 0)
     return found
+
+
+def summary(correlations: Float[Vector, "component"]) -> Float[Vector, "metric"]:
+    """Component 1, mean of the top 10 and of the top 50 (Figs. 4 and 8), or of as many as there are.
+
+    A component that is constant on the evaluated rows (NaN) predicts nothing there and counts 0.
+
+    >>> summary(np.array([0.9, 0.5, np.nan]))
+    array([0.9       , 0.46666667, 0.46666667])
+
+    """
+    known = np.nan_to_num(correlations)
+    return np.array([known[0], known[:10].mean(), known[:50].mean()])

@@ -1,4 +1,4 @@
-"""Moments of (hidden state, scores k steps later) for every k at once, in one pass and in constant memory."""
+"""Moments of (hidden state, scores k steps later) for every offset k, in one pass and in constant memory."""
 
 from typing import Any
 
@@ -14,16 +14,24 @@ from probe.experiments.correlation.cca import JointMoments
 class PairedMoments(Metric):
     """Sums from which the covariances of every offset follow exactly; they add up over batches and processes.
 
-    Row n of x is paired with row n + k of y within a sample. So x leaves out a sample's last k rows and y its first k:
-    a row's square is counted once, at the largest k that it takes part in, and what an offset needs is a sum over its
-    own and all larger ones. A row with a missing score ends a sequence: no pair reaches over it.
+    Row n of x is paired with row n + k of y within a sample. So offset k leaves out a sample's last k rows of x and its
+    first k rows of y. A row's outer product x xᵀ is added once, at the largest k that uses the row; Σ_xx of an offset
+    is the sum over its own and all larger k. A row with a missing score ends a sequence: no pair reaches over it.
 
     Args:
         x_size: Columns of x (hidden states).
         y_size: Columns of y (scores).
         offsets: Largest k.
-        x_centre: Subtracted from x before squaring, so that little cancels; about the mean, the same on every process.
+        x_centre: Subtracted from x before squaring, against cancellation; near the mean, the same on every process.
         y_centre: Likewise from y.
+
+    Three steps of one sample, x = (0, 1, 2) and y = (5, 7, 9): at k = 1 the pairs are (0, 7) and (1, 9).
+
+    >>> metric = PairedMoments(x_size=1, y_size=1, offsets=1)
+    >>> x, y = torch.tensor([[0.0], [1.0], [2.0]]), torch.tensor([[5.0], [7.0], [9.0]])
+    >>> metric.update(x, y, sample=torch.tensor([4, 4, 4]))
+    >>> [(moments.count, moments.x_mean.item(), round(moments.xy.item(), 3)) for moments in metric.compute()]
+    [(3, 1.0, 1.333), (2, 0.5, 0.5)]
 
     """
 
@@ -66,11 +74,13 @@ class PairedMoments(Metric):
 
     def update(self, x: Float[Tensor, "row x"], y: Float[Tensor, "row y"], sample: Int[Tensor, "row"]) -> None:
         """Add whole samples, rows in step order."""
+        # Rows without all scores are dropped, and what follows one is another sequence.
         known = y.isfinite().all(dim=1)
-        sequence = torch.cumsum(~known, dim=0)[known]  # grows at each gap
+        sequence = torch.cumsum(~known, dim=0)[known]
         if not bool(known.all()):
             x, y, sample = x[known], y[known], sample[known]
         x, y = x - self.x_centre, y - self.y_centre
+        # The sequence of each row, its place in it, and the rows that follow it there.
         new = torch.ones(len(x), dtype=torch.bool, device=x.device)
         new[1:] = (sample[1:] != sample[:-1]) | (sequence[1:] != sequence[:-1])
         unit = torch.cumsum(new, dim=0) - 1
@@ -79,7 +89,9 @@ class PairedMoments(Metric):
         step = torch.arange(len(x), device=x.device) - begins[unit]
         left = lengths[unit] - 1 - step
         for k in range(self.offsets + 1):
+            # Pair i of this offset: early[i] is k steps before late[i].
             early, late = (x, y) if k == 0 else (x[left >= k], y[step >= k])
+            # Rows that no larger offset uses; the largest one takes all that are left.
             final = (early, late) if k == self.offsets else (x[left == k], y[step == k])
             self.xx[k] += upper_gram(final[0])
             self.yy[k] += upper_gram(final[1])
@@ -89,25 +101,32 @@ class PairedMoments(Metric):
             self.x_sum[k] += early.sum(dim=0)
             self.y_sum[k] += late.sum(dim=0)
             self.xy[k] += early.T @ late
-            for side, rows in (("x", early), ("y", late)):
-                low, high = torch.aminmax(rows, dim=0)
-                torch.minimum(getattr(self, f"{side}_min")[k], low, out=getattr(self, f"{side}_min")[k])
-                torch.maximum(getattr(self, f"{side}_max")[k], high, out=getattr(self, f"{side}_max")[k])
+            self._extend_range("x", k, early)
+            self._extend_range("y", k, late)
+
+    def _extend_range(self, side: str, k: int, rows: Float[Tensor, "row column"]) -> None:
+        """Smallest and largest value of each column so far."""
+        low, high = torch.aminmax(rows, dim=0)
+        smallest, largest = getattr(self, f"{side}_min")[k], getattr(self, f"{side}_max")[k]
+        torch.minimum(smallest, low, out=smallest)
+        torch.maximum(largest, high, out=largest)
 
     def compute(self) -> list[JointMoments | None]:
-        """Moments of each offset; None where no sample is that long."""
+        """Moments of each offset, k = 0 first; None where no sequence is that long."""
         return [self._moments(k) for k in range(self.offsets + 1)]
 
     def _moments(self, k: int) -> JointMoments | None:
         count = int(self.count[k])
         if not count:
             return None
-        xx, yy = (squares[k:].sum(dim=0) for squares in (self.xx, self.yy))  # added, never subtracted: nothing cancels
+        # Added, never subtracted: nothing cancels.
+        xx, yy = (squares[k:].sum(dim=0) for squares in (self.xx, self.yy))
         x, y = self.x_sum[k] / count, self.y_sum[k] / count
         return JointMoments(
             count=count,
             x_mean=_numpy(x),
             y_mean=_numpy(y),
+            # E[x xᵀ] - E[x] E[x]ᵀ, both from the centre.
             xx=_numpy(_whole(xx) / count - torch.outer(x, x)),
             yy=_numpy(_whole(yy) / count - torch.outer(y, y)),
             xy=_numpy(self.xy[k] / count - torch.outer(x, y)),
@@ -117,7 +136,13 @@ class PairedMoments(Metric):
 
 
 def upper_gram(x: Float[Tensor, "row column"]) -> Float[Tensor, "column column"]:
-    """`x.T @ x` on and above the diagonal, by bands of columns: little more than half of the products."""
+    """Gram matrix xᵀ x on and above the diagonal, by bands of columns: little more than half of the products.
+
+    >>> upper_gram(torch.tensor([[1.0, 2.0], [3.0, 4.0]])).triu()
+    tensor([[10., 14.],
+            [ 0., 20.]])
+
+    """
     out = x.new_zeros(x.shape[1], x.shape[1])
     band = max(128, -(-x.shape[1] // 8))
     for first in range(0, x.shape[1], band):

@@ -1,9 +1,11 @@
-"""Correlations over offsets (Fig. 4 / 8): in sample, held out, and what chance and the step's number give."""
+"""Canonical correlation over offsets (Figs. 4 and 8): in sample, held out, and two nulls."""
 
-from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+
+from probe.experiments.correlation.held_out_cca import KINDS, METRICS
+from probe.results import PAPER_MODEL
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -16,27 +18,25 @@ LINE_STYLES = {
     "null_shifted": ("null: another sample, shifted", "0.35", ":", "v"),
     "null_step": ("null: another sample, same step", "0.6", "--", "^"),
 }
+"""Label, colour, line and marker of each kind."""
 TITLES = {"component_1": "component 1", "top_10_mean": "mean of the top 10", "top_50_mean": "mean of the top 50"}
 
 
-def plot_correlations(results: dict[str, Any], kinds: Sequence[str], figures: Sequence[str]) -> "Figure":
-    """One panel for each figure, correlation against k; bands are intervals, of a null its range over draws."""
+def plot_correlations(results: dict[str, Any]) -> "Figure":
+    """One panel for each metric, correlation against k; bands are 95 % intervals, of a null its range."""
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(11, 4.1), layout="constrained")
-    panels = figure.subplots(1, len(figures), sharey=True)
-    for axis, name in zip(panels, figures, strict=True):
-        for kind in kinds:
-            _line(axis, results["offsets"], kind, name)
-        axis.set_title(TITLES[name] + _fewer(results["offsets"], name), fontsize=10)
-        axis.set_xlabel("offset k, steps")
+    panels = figure.subplots(1, len(METRICS), sharey=True)
+    for axis, metric in zip(panels, METRICS, strict=True):
+        for kind in KINDS:
+            _line(axis, results["offsets"], kind, metric)
+        axis.set_title(TITLES[metric] + _fewer(results["offsets"], metric), fontsize=10)
+        axis.set_xlabel("offset k (steps)")
+        axis.locator_params(axis="x", integer=True)
         axis.axhline(0, color="0.85", linewidth=0.8, zorder=0)
         axis.grid(axis="y", color="0.92")
-    paper = results["paper_component_1"]
-    shown = [k for k in paper if k < len(results["offsets"])]
-    panels[0].plot(
-        shown, [paper[k] for k in shown], color="black", linestyle="-.", linewidth=1, label="paper, llama3.1-8b"
-    )
+    _paper_line(panels[0], results["paper_component_1"], len(results["offsets"]))
     panels[0].set_ylim(-0.05, 1.05)
     panels[0].set_ylabel("canonical correlation")
     handles, labels = panels[0].get_legend_handles_labels()
@@ -44,8 +44,8 @@ def plot_correlations(results: dict[str, Any], kinds: Sequence[str], figures: Se
     return figure
 
 
-def _line(axis: "Axes", offsets: list[dict[str, Any]], kind: str, name: str) -> None:
-    cells = [(offset["k"], offset[kind][name]) for offset in offsets if offset.get(kind)]
+def _line(axis: "Axes", offsets: list[dict[str, Any]], kind: str, metric: str) -> None:
+    cells = [(offset["k"], offset[kind][metric]) for offset in offsets if offset.get(kind)]
     if not cells:
         return
     label, colour, line, marker = LINE_STYLES[kind]
@@ -55,9 +55,15 @@ def _line(axis: "Axes", offsets: list[dict[str, Any]], kind: str, name: str) -> 
     axis.fill_between(k, low, high, color=colour, alpha=0.15, linewidth=0)
 
 
-def _fewer(offsets: list[dict[str, Any]], name: str) -> str:
-    """How many components a mean really has, where there are fewer than its name says."""
-    wanted = {"component_1": 1, "top_10_mean": 10, "top_50_mean": 50}[name]
+def _paper_line(axis: "Axes", paper: dict[int, float], offsets: int) -> None:
+    shown = [k for k in paper if k < offsets]
+    values, label = [paper[k] for k in shown], f"paper, {PAPER_MODEL}"
+    axis.plot(shown, values, color="black", linestyle="-.", linewidth=1, label=label)
+
+
+def _fewer(offsets: list[dict[str, Any]], metric: str) -> str:
+    """The number of components that a mean is over, where there are fewer than its name says."""
+    wanted = {"component_1": 1, "top_10_mean": 10, "top_50_mean": 50}[metric]
     counts = [min(offset["components"], wanted) for offset in offsets]
     if min(counts) >= wanted:
         return ""

@@ -1,9 +1,11 @@
-from .dynamism import PUBLISHED as PUBLISHED
-from .metrics import FIGURES as FIGURES
-from .metrics import Turnover as Turnover
-from .metrics import TurnoverSums as TurnoverSums
+from .dynamism import Dynamism as Dynamism
+from .metrics import METRICS as METRICS
+from .metrics import DynamismMetric as DynamismMetric
+from .metrics import DynamismSums as DynamismSums
+from .metrics import adjacent_jaccard as adjacent_jaccard
+from .metrics import entropy as entropy
+from .metrics import jaccard as jaccard
 from .metrics import shuffle_steps as shuffle_steps
-from .metrics import top_heads as top_heads
-from .plots import most_varying as most_varying
 from .plots import plot_frequencies as plot_frequencies
 from .plots import plot_steps as plot_steps
+from .table import KINDS as KINDS

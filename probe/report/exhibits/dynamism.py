@@ -1,65 +1,59 @@
-"""Whether the heads change from step to step: Table 1, Figs. 1 and 5."""
+"""Table 1, Figs. 1 and 5: how the dynamic heads change from step to step."""
 
 from typing import Any
 
-from probe.experiments.dynamism import FIGURES, PUBLISHED
+from extract.heads import HeadGrid
+from probe.experiments.dynamism import KINDS, METRICS
 from probe.report import EMPTY, Cell, Figure, TableView, View, axis, layout, measured, spread
+from probe.results import PAPER_MODEL, TABLE_1, published
 
 NAMES = {
-    "jaccard_static": "Jaccard with the static set; a step without heads counts 0",
-    "jaccard_static_non_empty": "the same, such steps left out",
-    "jaccard_adjacent": "Jaccard of adjacent steps; two empty sets left out",
-    "jaccard_adjacent_non_empty": "the same, both holding heads",
-    "jaccard_adjacent_empty_is_one": "the same, two empty sets counting 1",
+    "jaccard_static": "Jaccard index with the static set; 0 for a step without dynamic heads",
+    "jaccard_static_non_empty": "the same, without such steps",
+    "jaccard_adjacent": "Jaccard index of adjacent steps, without pairs of empty sets",
+    "jaccard_adjacent_non_empty": "the same, both sets non-empty",
+    "jaccard_adjacent_empty_is_one": "the same, two empty sets count 1",
     "entropy": "entropy over heads, nats",
-    "heads_per_step": "heads a step, mean",
-    "heads_per_step_sd": "heads a step, standard deviation",
-    "heads_ever": "heads ever active",
-    "steps_without": "share of steps without any",
+    "heads_per_step": "dynamic heads per step, mean",
+    "heads_per_step_sd": "dynamic heads per step, standard deviation",
+    "heads_ever": "heads ever dynamic",
+    "steps_without": "share of steps without dynamic heads",
 }
 
 
-def takes(record: dict[str, Any]) -> bool:
-    """Results of `Dynamism`."""
-    return bool(record["experiment"] == "dynamism")
-
-
 def view(record: dict[str, Any]) -> View:
-    """The table beside its shuffled baseline, heads over steps, and the map of frequencies."""
-    figures = [_steps(record), _frequency(record)] if "example" in record else []
-    return View([_table(record)], figures)
+    """The metrics beside the shuffled baseline, heads over steps, and how often each head is dynamic."""
+    return View([_table(record)], [_steps(record), _frequency(record)])
 
 
 def _table(record: dict[str, Any]) -> TableView:
-    paper = record["paper"]
     rows = []
-    for name in FIGURES:
-        digits = 0 if name == "heads_ever" else 3
-        published = [models[name] for models in paper.values()] if name in PUBLISHED else []
-        rows.append(
-            (
-                NAMES[name],
-                [
-                    measured(record["figures"]["dynamic"][name], digits, strong=name in PUBLISHED),
-                    measured(record["figures"]["shuffled"][name], digits),
-                    Cell(f"{paper['llama3.1-8b'][name]:.4f}") if published else EMPTY,
-                    spread(published) if published else EMPTY,
-                ],
-            )
-        )
+    for metric in METRICS:
+        paper = published(TABLE_1, metric)
+        digits = 0 if metric == "heads_ever" else 3
+        cells = [
+            measured(record["metrics"][kind][metric], digits, strong=kind == "dynamic" and bool(paper))
+            for kind in KINDS
+        ]
+        beside = [Cell(f"{paper[PAPER_MODEL]:.4f}"), spread([*paper.values()])] if paper else [EMPTY, EMPTY]
+        rows.append((NAMES[metric], [*cells, *beside]))
     note = (
         f"Dynamic heads: {record['dynamic_heads']}. Static heads: the top {len(record['static_heads'])} of "
         f"{record['static_source']}. Shuffled: each head's activations permuted over the steps of its sample. "
         f"In brackets the 95 % bootstrap interval over samples."
     )
-    return TableView(["here", "shuffled", "paper, llama3.1-8b", "paper, five models"], rows, note)
+    return TableView([*KINDS, f"paper, {PAPER_MODEL}", "paper, five models"], rows, note)
+
+
+def _grid(record: dict[str, Any]) -> HeadGrid:
+    return HeadGrid(record["llm"]["layers"], record["llm"]["heads"])
 
 
 def _steps(record: dict[str, Any]) -> Figure:
-    example, per_layer = record["example"], record["llm"]["heads"]
-    names = [f"{head // per_layer}-{head % per_layer}" for head in example["heads"]]
+    example = record["example"]
+    names = [*map(_grid(record).name, example["heads"])]
     places = list(range(len(example["tokens"])))
-    spec = {
+    heat = {
         "type": "heatmap",
         "x": places,
         "y": names,
@@ -73,42 +67,44 @@ def _steps(record: dict[str, Any]) -> Figure:
         "colorbar": {"title": {"text": "score"}, "thickness": 12},
         "hovertemplate": "head %{y}, step %{x}, token %{customdata}: <b>%{z}</b><extra></extra>",
     }
-    ticks = {"tickmode": "array", "tickvals": places, "ticktext": [_shown(token) for token in example["tokens"]]}
+    ticks = {"tickmode": "array", "tickvals": places, "ticktext": [_visible(token) for token in example["tokens"]]}
     x = axis("generated token", tickangle=-90, tickfont={"size": 9, "family": "monospace"}, **ticks)
+    y = axis("layer-head", autorange="reversed", type="category")
     return Figure(
-        f"Heads over the steps of sample {example['sample']}: the {len(names)} that vary most",
-        {"data": [spec], "layout": layout(x, axis("layer-head", autorange="reversed", type="category"), 380)},
+        f"Heads over the steps of sample {example['sample']}: the {len(names)} of highest variance",
+        {"data": [heat], "layout": layout(x, y, 380)},
         "Heatmap of scores, one row for each head and one column for each generated token",
     )
 
 
-def _shown(token: str) -> str:
+def _visible(token: str) -> str:
+    """A token's text with its spaces and breaks shown; plotly would read < and > as markup."""
     return token.replace(" ", "␣").replace("\n", "↵").replace("<", "‹").replace(">", "›") or "∅"
 
 
 def _frequency(record: dict[str, Any]) -> Figure:
-    per_layer, frequency = record["llm"]["heads"], record["frequency"]
-    grid = [frequency[first : first + per_layer] for first in range(0, len(frequency), per_layer)]
+    grid, frequency = _grid(record), record["frequency"]
     heat = {
         "type": "heatmap",
-        "z": grid,
+        "z": [[frequency[grid.flat(layer, head)] for head in range(grid.heads)] for layer in range(grid.layers)],
         "zmin": 0,
         "colorscale": "Cividis",
         "colorbar": {"title": {"text": "share"}, "thickness": 12},
-        "hovertemplate": "head %{y}-%{x}: scores at <b>%{z:.3f}</b> of the steps"
+        "hovertemplate": "head %{y}-%{x}: dynamic at <b>%{z:.3f}</b> of the steps"
         f"<br>n = {record['steps']:,} steps of {record['samples']} samples<extra></extra>",
     }
-    static = {
+    static = [*map(grid.layer_and_head, record["static_heads"])]
+    frames = {
         "type": "scatter",
         "mode": "markers",
         "name": "static set",
-        "x": [head % per_layer for head in record["static_heads"]],
-        "y": [head // per_layer for head in record["static_heads"]],
+        "x": [head for _, head in static],
+        "y": [layer for layer, _ in static],
         "marker": {"symbol": "square-open", "size": 11, "color": "#d55e00", "line": {"width": 2}},
         "hoverinfo": "skip",
     }
     return Figure(
-        "How often each head scores",
-        {"data": [heat, static], "layout": layout(axis("head"), axis("layer", autorange="reversed"), 420)},
-        "Map of layer by head with the share of steps at which each head scores; the static set is framed",
+        "How often each head is dynamic",
+        {"data": [heat, frames], "layout": layout(axis("head"), axis("layer", autorange="reversed"), 420)},
+        "Map of layer by head with the share of steps at which each head is dynamic; the static set is framed",
     )

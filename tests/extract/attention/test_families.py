@@ -15,7 +15,7 @@ from extract.generation import Decoded, DynamicHeads, decode, generate_ablated
 from extract.llm import LLM
 from extract.scores import ExcludedKeys
 from extract.tasks import Sample
-from probe.experiments.ablation.conditions import AblateDynamic, AblateRandom, Condition, Known, NoAblation
+from probe.experiments.ablation import AblateDynamic, AblateRandom, Condition, NoAblation, TrainingHeads
 from probe.heads import Ranking
 from tests.helpers import reference
 from tests.helpers.families import FAMILIES, SIZES, WINDOW, projected, save
@@ -234,7 +234,7 @@ def test_ablation_equals_full_forwards(family: Pair) -> None:
         AblateRandom(n=4, seed=3): lambda _: set(drawn[:4]),
     }
     for condition in rules:
-        condition.prepare(Known(LAYERS, HEADS, Ranking(np.zeros((LAYERS, HEADS)), True, "none"), average=4))
+        condition.prepare(TrainingHeads(Ranking(np.zeros((LAYERS, HEADS)), True, "none"), average=4))
     chosen = samples(steps=3)[:2]
     for operator in ("zero", "mean"):
         found = generate_ablated(family.llm, chosen, list(rules), DynamicHeads("reasoning", *eq2), operator)  # type: ignore[arg-type]

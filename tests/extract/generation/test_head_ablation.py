@@ -13,15 +13,15 @@ from extract.generation.ablated_output import AblatedGenerations
 from extract.llm import LLM
 from extract.prompts import find_token_span, tokenize_with_offsets
 from extract.tasks import Sample
-from probe.experiments.ablation.conditions import (
+from probe.experiments.ablation import (
     AblateDynamic,
     AblateDynamicMinusStatic,
     AblateRandom,
     AblateStatic,
     AblateStaticMinusDynamic,
     Condition,
-    Known,
     NoAblation,
+    TrainingHeads,
 )
 from probe.heads import Ranking
 from tests.helpers import reference
@@ -35,7 +35,7 @@ def prepared(*conditions: Condition) -> list[Condition]:
     scores = np.zeros(270)
     scores[list(STATIC)] = np.arange(len(STATIC), 0, -1)
     for condition in conditions:
-        condition.prepare(Known(30, 9, Ranking(scores.reshape(30, 9), True, "test"), average=4))
+        condition.prepare(TrainingHeads(Ranking(scores.reshape(30, 9), True, "test"), average=4))
     return list(conditions)
 
 

@@ -34,7 +34,7 @@ def measure(measured: Measure, store: Path, tiny_llm_folder: Path, tmp_path: Pat
     """Results of a run of four prompts of the tiny LLM, or its refusal."""
     listed: list[Any] = [{"class_path": "probe.AblateDynamic"}]
     for name in ("AblateStatic", "AblateRandom", "AblateStaticMinusDynamic", "AblateDynamicMinusStatic"):
-        listed.append({"class_path": f"probe.experiments.ablation.conditions.{name}", "init_args": {"n": 2}})
+        listed.append({"class_path": f"probe.{name}", "init_args": {"n": 2}})
 
     def call(*args: object, trials: str = "trials") -> Any:
         return measured(
@@ -46,31 +46,31 @@ def measure(measured: Measure, store: Path, tiny_llm_folder: Path, tmp_path: Pat
     return call
 
 
-def test_a_run_leaves_every_trial_and_every_figure(measure: Measure, tmp_path: Path) -> None:
+def test_a_run_leaves_every_trial_and_every_metric(measure: Measure, tmp_path: Path) -> None:
     found = measure("--model.init_args.k", "[0, 1, 4]")
     names = ["none", "dynamic top 1", "dynamic top 4", *CONDITIONS[1:]]
-    assert list(found["conditions"]) == names == list(found["figures"]["all"])
+    assert list(found["conditions"]) == names == list(found["metrics"]["all"])
     with (tmp_path / "out" / "results.csv").open() as file:
         rows = list(csv.DictReader(file))
     assert len(rows) == 4 * len(names)
     for name in names:
         mine = [row for row in rows if row["condition"] == name]
-        cell = found["figures"]["all"][name]
+        cell = found["metrics"]["all"][name]
         assert cell["rouge_l"]["n"] == 4
         assert cell["rouge_l"]["value"] == pytest.approx(sum(float(row["rouge_l"]) for row in mine) / 4)
         assert cell["accuracy"]["low"] <= cell["accuracy"]["value"] <= cell["accuracy"]["high"]
-    ablated = {name: found["figures"]["all"][name]["ablated"]["value"] for name in names}
+    ablated = {name: found["metrics"]["all"][name]["ablated"]["value"] for name in names}
     assert ablated["none"] == 0
     assert ablated["static 2"] == ablated["random 2 seed 0"] == 2
     assert 0 < ablated["dynamic top 1"] <= 1
     assert ablated["dynamic top 1"] < ablated["dynamic"]
     files = {path.name for path in (tmp_path / "out").iterdir()}
-    drawn = ("accuracy_by_length_and_depth", "rouge_l_by_length_and_depth", "k_sweep")
-    assert files == {"results.json", "results.csv", *(f"{name}.{end}" for name in drawn for end in ("png", "pdf"))}
+    plots = ("accuracy_by_length_and_depth", "rouge_l_by_length_and_depth", "k_sweep")
+    assert files == {"results.json", "results.csv", *(f"{name}.{end}" for name in plots for end in ("png", "pdf"))}
 
 
 def test_a_killed_run_goes_on_and_other_settings_are_refused(measure: Measure, monkeypatch: pytest.MonkeyPatch) -> None:
-    bare = ("--model.init_args.cells", "null")
+    bare = ("--model.init_args.heatmap", "null")
     whole, calls = measure(*bare, trials="whole"), list[int]()
 
     def broken(*args: Any) -> Any:
@@ -83,17 +83,17 @@ def test_a_killed_run_goes_on_and_other_settings_are_refused(measure: Measure, m
     assert "killed" in measure(*bare)
     again = measure(*bare)
     assert len(calls) == 3  # the first batch was not run again
-    assert again["figures"] == whole["figures"]
-    assert "keep: clean there, masked here" in measure("--model.init_args.keep", "masked")
-    assert measure(*bare, "--data.init_args.batch_size", 4, trials="large")["figures"] == whole["figures"]
+    assert again["metrics"] == whole["metrics"]
+    assert "keep: clean there, masked here" in measure("--model.init_args.intervention.keep", "masked")
+    assert measure(*bare, "--data.init_args.batch_size", 4, trials="large")["metrics"] == whole["metrics"]
 
 
 @pytest.mark.slow
 def test_two_processes_find_what_one_does(measure: Measure) -> None:
-    bare = ("--model.init_args.cells", "null")
+    bare = ("--model.init_args.heatmap", "null")
     one = measure(*bare)
     two = measure(*bare, "--trainer.devices", 2, "--trainer.strategy", "ddp_spawn", trials="two")
-    assert two["figures"] == one["figures"]
+    assert two["metrics"] == one["metrics"]
     assert two["pairs"] == one["pairs"]
 
 
@@ -116,8 +116,8 @@ def test_two_processes_find_what_one_does(measure: Measure) -> None:
             ),
             "twice",
         ),
-        (("--model.init_args.cells.lengths", "[1, 2, 4]"), "evenly spaced"),
-        (("--model.init_args.static_top", 13), "the top 13"),
+        (("--model.init_args.heatmap.lengths", "[1, 2, 4]"), "evenly spaced"),
+        (("--model.init_args.static.top", 13), "the top 13"),
         (("--llm.init_args.name", "embedded:smollm2"), "but the llm is embedded:smollm2"),
         (("--data", "datamodules.ScoreRows"), "datamodules.Prompts"),
         (("--llm", "null"), "no `llm:`"),

@@ -9,16 +9,10 @@ from sklearn.cross_decomposition import CCA
 from sklearn.decomposition import PCA
 from sklearn.preprocessing import MinMaxScaler
 
-from probe.experiments.correlation.cca import JointMoments, canonical, correlations_on, whiten
+from probe.experiments.correlation import JointMoments, canonical, correlations_on, whiten
 
 Array = NDArray[np.float64]
-
-
-def moments(x: Array, y: Array) -> JointMoments:
-    a, b = x - x.mean(0), y - y.mean(0)
-    n = len(x)
-    means, widths = (x.mean(0), y.mean(0)), (np.ptp(x, axis=0), np.ptp(y, axis=0))
-    return JointMoments(n, *means, a.T @ a / n, b.T @ b / n, a.T @ b / n, *widths)
+moments = JointMoments.of
 
 
 def related(seed: int, rows: int = 3000, width: int = 12, heads: int = 9) -> tuple[Array, Array]:
@@ -34,7 +28,7 @@ def test_equal_to_scikit_learn(seed: int) -> None:
     x, y = related(seed)
     ours = canonical(moments(x, y), 5, 0.95, 0.99)
     sides = [PCA(share).fit_transform(MinMaxScaler().fit_transform(side)) for share, side in ((0.95, x), (0.99, y))]
-    assert (ours.x_kept, ours.y_kept) == (sides[0].shape[1], sides[1].shape[1])
+    assert (ours.x_components, ours.y_components) == (sides[0].shape[1], sides[1].shape[1])
     left, right = CCA(5, scale=False, max_iter=5000, tol=1e-10).fit(*sides).transform(*sides)
     theirs = [np.corrcoef(left[:, i], right[:, i])[0, 1] for i in range(5)]
     np.testing.assert_allclose(ours.correlations, theirs, atol=1e-3)

@@ -8,27 +8,27 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from extract.errors import UserError
-from probe.experiments.ablation.conditions import (
+from probe.experiments.ablation import (
     AblateDynamic,
     AblateDynamicMinusStatic,
     AblateRandom,
     AblateStatic,
     AblateStaticMinusDynamic,
     Condition,
-    Known,
     NoAblation,
+    TrainingHeads,
 )
 from probe.heads import Ranking
 
 HEADS = 12
 
 
-def known(average: int = 3) -> Known:
-    return Known(3, 4, Ranking(np.arange(HEADS, 0, -1, dtype=float).reshape(3, 4), True, "test"), average)
+def training(average: int = 3) -> TrainingHeads:
+    return TrainingHeads(Ranking(np.arange(HEADS, 0, -1, dtype=float).reshape(3, 4), True, "test"), average)
 
 
 def ablated(condition: Condition, dynamic: Tensor, order: Tensor) -> Tensor:
-    condition.prepare(known())
+    condition.prepare(training())
     return condition.ablated(dynamic, order)
 
 
@@ -86,7 +86,7 @@ def test_a_draw_is_fixed_by_its_seed() -> None:
 )
 def test_bad_settings_are_refused_before_the_run(condition: Condition) -> None:
     with pytest.raises(UserError, match=r"conditions|ranking file"):
-        condition.prepare(known())
+        condition.prepare(training())
 
 
 def test_names_tell_conditions_apart() -> None:
@@ -100,7 +100,7 @@ def test_names_tell_conditions_apart() -> None:
         AblateRandom(),
     ]
     for condition in conditions:
-        condition.prepare(known())
+        condition.prepare(training())
     assert [condition.name for condition in conditions] == [
         *("none", "dynamic", "dynamic top 5", "static 3", "static 2 minus dynamic", "dynamic minus static 3"),
         "random 3 seed 0",

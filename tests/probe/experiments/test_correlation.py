@@ -1,4 +1,4 @@
-"""Correlation (configs/correlation.yaml): figures from rows put together one by one, nulls, intervals, refusals."""
+"""Correlation (configs/correlation.yaml): metrics from rows put together one by one, nulls, intervals, refusals."""
 
 import csv
 from pathlib import Path
@@ -13,13 +13,12 @@ from datamodules import Pass, ResampledSequences
 from datamodules.resampling import partner_places
 from extract.llm import LLMIdentity
 from extract.store import ScoreStore
-from probe.experiments.correlation.cca import canonical, correlations_on
-from probe.experiments.correlation.correlation import summary
+from probe.experiments.correlation import JointMoments, canonical, correlations_on, summary
 from probe.metrics import jackknife
 from tests.helpers.stores import make_store
-from tests.probe.experiments.test_cca import moments
 
 Measure = Any
+moments = JointMoments.of
 SIZES = LLMIdentity("toy", "sha256:" + "1" * 64, layers=2, heads=2, hidden_size=5, dtype="float32")
 
 
@@ -30,7 +29,7 @@ def measure(measured: Measure, tmp_path: Path) -> Measure:
 
     def call(*args: object, store: Path | None = None) -> Any:
         few = ("--model.init_args.offsets", 2, "--data.init_args.permutations", 2, "--data.init_args.groups", 4)
-        return measured("cca", store or tmp_path / "store", *few, *args)
+        return measured("correlation", store or tmp_path / "store", *few, *args)
 
     return call
 
@@ -53,7 +52,7 @@ def value(offset: Any, kind: str) -> list[float]:
     return [cell["value"] for cell in offset[kind].values()]
 
 
-def test_figures_of_a_store_equal_those_of_its_rows(measure: Measure, tmp_path: Path) -> None:
+def test_metrics_of_a_store_equal_those_of_its_rows(measure: Measure, tmp_path: Path) -> None:
     found = measure()
     train, evaluated = parts()
     for k, offset in enumerate(found["offsets"]):
@@ -68,7 +67,7 @@ def test_figures_of_a_store_equal_those_of_its_rows(measure: Measure, tmp_path: 
     assert {path.suffix for path in (tmp_path / "out").iterdir()} == {".json", ".csv", ".png", ".pdf"}
 
 
-def test_an_offset_beyond_the_samples_has_no_figures(measure: Measure, tmp_path: Path) -> None:
+def test_an_offset_beyond_the_samples_has_no_metrics(measure: Measure, tmp_path: Path) -> None:
     """Training samples of this store have up to 8 steps, evaluation ones up to 7."""
     store = make_store(tmp_path / "short", samples=12, shards=2, identity=SIZES, seed=6)
     options = ("--model.init_args.offsets", 8, "--data.init_args.groups", 0, "--data.init_args.target", "reasoning")
@@ -124,9 +123,9 @@ def test_groups_divide_the_samples(tmp_path: Path) -> None:
 
 def test_the_jackknife_of_a_mean_is_its_standard_error() -> None:
     values = np.random.default_rng(0).normal(size=40)
-    left = np.array([np.delete(values, n).mean() for n in range(40)])
-    low, high = jackknife(np.array(values.mean()), left)
-    assert (high - low) / 2 == pytest.approx(2.0226909 * values.std(ddof=1) / np.sqrt(40))
+    left = np.array([[np.delete(values, n).mean()] for n in range(40)])
+    low, high = jackknife(np.array([values.mean()]), left)
+    assert (high[0] - low[0]) / 2 == pytest.approx(2.0226909 * values.std(ddof=1) / np.sqrt(40))
 
 
 @given(st.lists(st.integers(1, 9), min_size=2, max_size=9), st.booleans(), st.integers(0, 99))

@@ -1,4 +1,4 @@
-"""`lightning test -c configs/dynamism.yaml`: its figures from plain sets, its files, its refusals."""
+"""`lightning test -c configs/dynamism.yaml`: its metrics from plain sets, its files, its refusals."""
 
 import csv
 from pathlib import Path
@@ -10,7 +10,7 @@ import pytest
 from datamodules import Sequences
 from extract.store import ScoreStore
 from tests.helpers.stores import make_store
-from tests.probe.experiments.test_dynamism_metrics import slow_figures
+from tests.probe.experiments.test_dynamism_metrics import slow_metrics
 
 Measure = Any
 
@@ -24,7 +24,7 @@ def measure(measured: Measure, tmp_path: Path) -> Measure:
 
 
 def plain(folder: Path, column: str, active: Any, static_top: int = 2) -> tuple[dict[str, float], list[int]]:
-    """Figures of the held-out samples from the store's own tables, and the training samples' top heads."""
+    """Metrics of the held-out samples from the store's own tables, and the training samples' top heads."""
     data = Sequences(store=str(folder))
     data.setup("test")
     store = ScoreStore(folder)
@@ -34,14 +34,14 @@ def plain(folder: Path, column: str, active: Any, static_top: int = 2) -> tuple[
     means = scores[[number in train for number in sample]].mean(axis=0)
     static = sorted(np.argsort(-means, kind="stable")[:static_top].tolist())
     sets = [[set(np.flatnonzero(active(row)).tolist()) for row in scores[sample == number]] for number in held_out]
-    return slow_figures(sets, set(static)), static
+    return slow_metrics(sets, set(static)), static
 
 
 def same(found: Any, wanted: dict[str, float]) -> None:
-    assert {name: cell["value"] for name, cell in found["figures"]["dynamic"].items()} == pytest.approx(wanted)
+    assert {name: cell["value"] for name, cell in found["metrics"]["dynamic"].items()} == pytest.approx(wanted)
 
 
-def test_figures_of_a_store_equal_plain_sets(measure: Measure, tmp_path: Path) -> None:
+def test_metrics_of_a_store_equal_plain_sets(measure: Measure, tmp_path: Path) -> None:
     found = measure()
     wanted, static = plain(tmp_path / "store", "copy_paste", lambda row: row > 0)
     same(found, wanted)
@@ -49,10 +49,10 @@ def test_figures_of_a_store_equal_plain_sets(measure: Measure, tmp_path: Path) -
     assert found["samples"] == 9
     for batch_size in (1, 7):
         again = measure("--data.init_args.batch_size", batch_size)
-        assert again["figures"] == found["figures"]
+        assert again["metrics"] == found["metrics"]
     rows = list(csv.DictReader((tmp_path / "out" / "results.csv").read_text().splitlines()))
     assert len(rows) == 20
-    assert float(rows[0]["value"]) == found["figures"]["dynamic"][rows[0]["figure"]]["value"]
+    assert float(rows[0]["value"]) == found["metrics"]["dynamic"][rows[0]["metric"]]["value"]
     files = {path.name for path in (tmp_path / "out").iterdir()}
     assert files == {
         *("results.json", "results.csv"),
@@ -66,7 +66,7 @@ def test_reasoning_scores_have_two_definitions(measure: Measure, tmp_path: Path)
     same(found, plain(tmp_path / "store", "reasoning", lambda row: row >= 0.7)[0])
     found = measure(*reasoning, "--model.init_args.top", 2)
     same(found, plain(tmp_path / "store", "reasoning", lambda row: row >= np.sort(row)[-2])[0])
-    assert found["figures"]["dynamic"]["heads_per_step"]["value"] == 2
+    assert found["metrics"]["dynamic"]["heads_per_step"]["value"] == 2
 
 
 def test_a_published_ranking_can_be_the_static_set(measure: Measure, tmp_path: Path) -> None:
@@ -86,7 +86,7 @@ def test_two_processes_measure_what_one_does(measure: Measure) -> None:
     two = measure(
         *("--data.init_args.batch_size", 7, "--trainer.devices", 2, "--trainer.strategy", "ddp_spawn"),
     )
-    assert two["figures"] == one["figures"]
+    assert two["metrics"] == one["metrics"]
     assert two["static_heads"] == one["static_heads"]
 
 

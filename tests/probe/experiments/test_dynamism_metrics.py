@@ -1,4 +1,4 @@
-"""Turnover of dynamic heads against sets in plain Python; laws; golden values."""
+"""Dynamism of heads against sets in plain Python; laws; golden values."""
 
 import itertools
 import math
@@ -11,13 +11,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from probe.experiments.dynamism import FIGURES, Turnover, TurnoverSums, shuffle_steps
-from probe.experiments.dynamism.metrics import jaccard
+from probe.experiments.dynamism import METRICS, DynamismMetric, DynamismSums, jaccard, shuffle_steps
 
 Sets = list[list[set[int]]]
 
 
-def slow_figures(samples: Sets, static: set[int]) -> dict[str, float]:
+def slow_metrics(samples: Sets, static: set[int]) -> dict[str, float]:
     """Table 1 from sets: one list of steps for each sample."""
 
     def j(a: set[int], b: set[int]) -> float:
@@ -65,18 +64,18 @@ def mask(heads: set[int]) -> Tensor:
     return chosen
 
 
-def measured(samples: Sets, static: set[int]) -> TurnoverSums:
-    metric = Turnover(HEADS)
+def measured(samples: Sets, static: set[int]) -> DynamismSums:
+    metric = DynamismMetric(HEADS)
     metric.update(*tensors(samples), mask(static))
     return metric.compute()
 
 
 @given(samples_of_steps, st.sets(st.integers(0, HEADS - 1), min_size=1))
-def test_figures_equal_plain_sets(samples: Sets, static: set[int]) -> None:
-    fast = measured(samples, static).figures()
-    slow = slow_figures(samples, static)
-    assert tuple(fast) == FIGURES
-    for name in FIGURES:
+def test_metrics_equal_plain_sets(samples: Sets, static: set[int]) -> None:
+    fast = measured(samples, static).metrics()
+    slow = slow_metrics(samples, static)
+    assert tuple(fast) == METRICS
+    for name in METRICS:
         if name == "entropy" and math.isnan(slow[name]):
             continue
         assert fast[name] == pytest.approx(slow[name], abs=1e-9, nan_ok=True), name
@@ -89,7 +88,7 @@ def test_batches_and_their_order_leave_no_trace(samples: Sets, static: set[int],
     active, sample = tensors(samples)
     parts = [sample == number for number in range(len(samples))]
     chance.shuffle(parts)  # type: ignore[attr-defined]
-    metric = Turnover(HEADS)
+    metric = DynamismMetric(HEADS)
     for part in parts:
         metric.update(active[part], sample[part], mask(static))
     metric.update(active[:0], sample[:0], mask(static))  # a process without any batch
@@ -102,8 +101,8 @@ def test_batches_and_their_order_leave_no_trace(samples: Sets, static: set[int],
 @settings(max_examples=50)
 def test_names_of_heads_do_not_matter(samples: Sets, order: list[int]) -> None:
     renamed = [[{order[head] for head in step} for step in sample] for sample in samples]
-    one, other = measured(samples, {0, 1}).figures(), measured(renamed, {order[0], order[1]}).figures()
-    for name in FIGURES:
+    one, other = measured(samples, {0, 1}).metrics(), measured(renamed, {order[0], order[1]}).metrics()
+    for name in METRICS:
         assert one[name] == pytest.approx(other[name], nan_ok=True)
 
 
@@ -116,9 +115,9 @@ def test_jaccard_is_symmetric_and_within_0_and_1(a: set[int], b: set[int]) -> No
 
 
 def test_twenty_equal_heads_have_entropy_ln_20() -> None:
-    metric = Turnover(30)
+    metric = DynamismMetric(30)
     metric.update(*tensors([[{head} for head in range(20)]], 30), torch.ones(30, dtype=torch.bool))
-    assert metric.compute().figures()["entropy"] == pytest.approx(2.9957, abs=5e-5)
+    assert metric.compute().metrics()["entropy"] == pytest.approx(2.9957, abs=5e-5)
 
 
 @given(samples_of_steps)
@@ -127,8 +126,8 @@ def test_weights_count_a_sample_as_often(samples: Sets) -> None:
     weights = np.arange(len(samples), dtype=float)
     weights[0] = 2
     repeated = [sample for sample, n in zip(samples, weights, strict=True) for _ in range(int(n))]
-    weighed, plain = measured(samples, {0}).figures(weights), slow_figures(repeated, {0})
-    for name in FIGURES:
+    weighed, plain = measured(samples, {0}).metrics(weights), slow_metrics(repeated, {0})
+    for name in METRICS:
         if name != "entropy" or not math.isnan(plain[name]):
             assert weighed[name] == pytest.approx(plain[name], abs=1e-9, nan_ok=True), name
 
@@ -154,12 +153,12 @@ def test_shuffling_permutes_heads_apart_and_evenly() -> None:
     assert ((table - 1000 / 9).abs() < 45).all()  # independent: each of nine pairs equally often, within 4.5 sd
 
 
-def test_intervals_hold_the_figure_they_belong_to() -> None:
+def test_intervals_hold_the_metric_they_belong_to() -> None:
     rng = np.random.default_rng(0)
     samples = [[set(np.flatnonzero(rng.random(HEADS) < 0.4).tolist()) for _ in range(8)] for _ in range(60)]
     sums = measured(samples, {0, 1})
-    figures, intervals = sums.figures(), sums.intervals(300, 0)
+    metrics, intervals = sums.metrics(), sums.intervals(300, 0)
     assert "heads_ever" not in intervals
     for name in ("jaccard_static", "jaccard_adjacent", "heads_per_step", "steps_without"):
         low, high = intervals[name]
-        assert low < figures[name] < high
+        assert low < metrics[name] < high

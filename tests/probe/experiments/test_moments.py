@@ -13,10 +13,10 @@ X, Y, K = 4, 3, 5
 
 
 def rows(lengths: list[int], seed: int) -> tuple[Tensor, Tensor, Tensor]:
-    draw = torch.Generator().manual_seed(seed)
+    generator = torch.Generator().manual_seed(seed)
     n = sum(lengths)
     sample = torch.repeat_interleave(torch.arange(len(lengths)) * 3, torch.tensor(lengths))
-    return torch.randn(n, X, generator=draw) + 5, torch.rand(n, Y, generator=draw), sample
+    return torch.randn(n, X, generator=generator) + 5, torch.rand(n, Y, generator=generator), sample
 
 
 def pairs(x: Tensor, y: Tensor, sample: Tensor, k: int) -> tuple[np.ndarray, np.ndarray]:

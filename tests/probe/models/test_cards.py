@@ -39,9 +39,9 @@ def test_a_checkpoint_has_a_card_and_a_test_fills_in_its_metrics(stage: Stage, t
 
 def test_probes_of_later_steps_have_a_line_for_each() -> None:
     origin = {"llm": LLM, "store": "s", "target": "copy_paste", "split": SPLIT}
-    card = ModelCard(probe_card("OffsetProbes", origin, "lightning test", RECORDS["offsets"]))
+    card = ModelCard(probe_card("OffsetProbes", origin, "lightning test", RECORDS["offset_probes"]))
     assert card.text.count("0.7000 [0.6900, 0.7100] | 0.7000 [0.6900, 0.7100] | 50 |") == 3
-    assert "configs/offsets.yaml --ckpt_path best.ckpt" in card.text
+    assert "configs/offset_probes.yaml --ckpt_path best.ckpt" in card.text
 
 
 def test_a_readme_of_somebody_else_stays(tmp_path: Path) -> None:

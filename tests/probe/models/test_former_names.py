@@ -34,7 +34,7 @@ def evaluate(run: Run, store: Path, tmp_path: Path) -> Callable[[str, Path], Any
 
     def call(kind: str, checkpoint: Path) -> Any:
         config, more = OVERLAYS[kind]
-        report = {"class_path": "probe.Results", "init_args": {"file": str(tmp_path / "results.json")}}
+        report = {"class_path": "probe.Artifacts", "init_args": {"folder": str(tmp_path)}}
         if config == "offsets":
             report = {"class_path": "probe.Artifacts", "init_args": {"folder": str(tmp_path)}}
         code, said = run(

@@ -31,7 +31,9 @@ def stage(run: Run, store: Path, tmp_path: Path) -> Stage:
     def call(name: str, config: str, *args: object) -> tuple[int, str]:
         out = tmp_path / config
         best = {"dirpath": str(out), "filename": "best", "monitor": "val/loss"}
-        report = [{"class_path": "probe.Artifacts", "init_args": {"folder": str(out)}}] if config == "offsets" else []
+        report = (
+            [{"class_path": "probe.Artifacts", "init_args": {"folder": str(out)}}] if config == "offset_probes" else []
+        )
         callbacks = [{"class_path": "lightning.pytorch.callbacks.ModelCheckpoint", "init_args": best}, *report]
         return run(
             *(name, "-c", f"configs/{config}.yaml", "-c", "tests/configs/tiny_probe.yaml", "--store", store),
@@ -71,8 +73,8 @@ def weights(path: Path) -> dict[str, torch.Tensor]:
 @pytest.mark.parametrize(("config", "target"), [("probe", "copy_paste"), ("regressor", "reasoning")])
 def test_alone_it_trains_as_the_single_probe_does(stage: Stage, tmp_path: Path, config: str, target: str) -> None:
     assert stage("fit", config)[0] == 0
-    assert stage("fit", "offsets", "--data.init_args.offsets", 0, "--data.init_args.target", target)[0] == 0
-    single, beside = weights(tmp_path / config / "best.ckpt"), weights(tmp_path / "offsets" / "best.ckpt")
+    assert stage("fit", "offset_probes", "--data.init_args.offsets", 0, "--data.init_args.target", target)[0] == 0
+    single, beside = weights(tmp_path / config / "best.ckpt"), weights(tmp_path / "offset_probes" / "best.ckpt")
     for name in ("mlp.layers.0.weight", "mlp.layers.3.bias"):
         torch.testing.assert_close(beside[f"probes.0.{name}"], single[name])
     if config == "probe":
@@ -102,10 +104,10 @@ def held_out(store: Path, column: str, k: int) -> tuple[Any, Any]:
 
 def test_metrics_and_baselines_equal_scikit_learn(stage: Stage, store: Path, tmp_path: Path) -> None:
     args = ("--data.init_args.offsets", 2, "--model.init_args.resamples", 20)
-    assert stage("fit", "offsets", *args)[0] == 0
-    code, said = stage("test", "offsets", *args, "--ckpt_path", tmp_path / "offsets" / "best.ckpt")
+    assert stage("fit", "offset_probes", *args)[0] == 0
+    code, said = stage("test", "offset_probes", *args, "--ckpt_path", tmp_path / "offset_probes" / "best.ckpt")
     assert code == 0, said
-    found = json.loads((tmp_path / "offsets" / "results.json").read_text())["offsets"]
+    found = json.loads((tmp_path / "offset_probes" / "results.json").read_text())["offsets"]
     assert "repeat" not in found[0]
     for k in (1, 2):
         now, later = held_out(store, "copy_paste", k)
@@ -114,14 +116,14 @@ def test_metrics_and_baselines_equal_scikit_learn(stage: Stage, store: Path, tmp
         assert cell["value"] == pytest.approx(f1_score(later.ravel(), now.ravel()))
         assert cell["low"] <= cell["value"] <= cell["high"]
     assert found[0]["probe"]["f1"]["value"] > found[0]["static"]["f1"]["value"]
-    assert (tmp_path / "offsets" / "probes_over_offsets.png").is_file()
+    assert (tmp_path / "offset_probes" / "probes_over_offsets.png").is_file()
 
 
 def test_regressors_are_evaluated_by_r2(stage: Stage, store: Path, tmp_path: Path) -> None:
     args = ("--data.init_args.offsets", 1, "--model.init_args.resamples", 20, "--data.init_args.target", "reasoning")
-    assert stage("fit", "offsets", *args)[0] == 0
-    assert stage("test", "offsets", *args, "--ckpt_path", tmp_path / "offsets" / "best.ckpt")[0] == 0
-    found = json.loads((tmp_path / "offsets" / "results.json").read_text())["offsets"]
+    assert stage("fit", "offset_probes", *args)[0] == 0
+    assert stage("test", "offset_probes", *args, "--ckpt_path", tmp_path / "offset_probes" / "best.ckpt")[0] == 0
+    found = json.loads((tmp_path / "offset_probes" / "results.json").read_text())["offsets"]
     now, later = held_out(store, "reasoning", 1)
     wanted = r2_score(later, now, multioutput="variance_weighted")
     assert found[1]["repeat"]["r2_variance_weighted"]["value"] == pytest.approx(wanted, abs=1e-5)
@@ -137,7 +139,7 @@ def test_regressors_are_evaluated_by_r2(stage: Stage, store: Path, tmp_path: Pat
     ],
 )
 def test_bad_settings_get_one_line(stage: Stage, args: tuple[object, ...], message: str) -> None:
-    code, said = stage("fit", "offsets", *args)
+    code, said = stage("fit", "offset_probes", *args)
     assert code == 2
     assert said.count("\n") == 1
     assert message in said

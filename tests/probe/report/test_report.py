@@ -63,7 +63,7 @@ def test_a_result_belongs_to_one_exhibit(key: str) -> None:
 
 
 @pytest.mark.parametrize("exhibit", EXHIBITS, ids=lambda exhibit: exhibit.key)
-def test_figures_are_ones_that_plotly_knows(exhibit: Any) -> None:
+def test_plots_are_ones_that_plotly_knows(exhibit: Any) -> None:
     view = exhibit.view(RECORDS[exhibit.key])
     for figure in view.figures:
         spec = json.loads(re.sub(r'"var:--\w+(:[\d.]+)?"', '"#000000"', json.dumps(figure.spec)))
@@ -90,17 +90,17 @@ def test_the_page_is_whole_and_its_numbers_are_the_records(runs: Path, tmp_path:
 
 
 def test_what_is_missing_is_named_with_its_command(runs: Path, tmp_path: Path) -> None:
-    page = html.unescape(write_report([runs / "turnover"], tmp_path / "report.html").read_text())
+    page = html.unescape(write_report([runs / "dynamism"], tmp_path / "report.html").read_text())
     missing = page[page.index('id="missing"') :]
     for exhibit in EXHIBITS:
-        assert (exhibit.command in missing) == (exhibit.key != "turnover")
+        assert (exhibit.command in missing) == (exhibit.key != "dynamism")
     assert "lightning predict -c configs/extract/niah.yaml" in page  # and how to get something to explore
 
 
-def test_figures_that_do_not_exist_are_left_blank(tmp_path: Path) -> None:
+def test_undefined_metrics_are_left_blank(tmp_path: Path) -> None:
     record = json.loads(json.dumps(RECORDS["ablation-k"]))
-    for figures in record["figures"]["solved"].values():  # as when the plain model solves nothing
-        for cell in figures.values():
+    for estimates in record["metrics"]["baseline_correct"].values():  # as when no answer is correct without ablation
+        for cell in estimates.values():
             cell |= {"value": float("nan"), "low": float("nan"), "high": float("nan"), "n": 0}
     (tmp_path / "results.json").write_text(json.dumps(record))
     page = write_report([tmp_path], tmp_path / "report.html").read_text()
@@ -168,6 +168,17 @@ def test_bad_folders_are_refused(run: Run, tmp_path: Path, name: str, text: str,
     assert code == 2 and said in error and not (tmp_path / "out.html").exists()
 
 
+def test_results_of_another_version_are_left_out_by_name(run: Run, runs: Path, tmp_path: Path) -> None:
+    former = {**RECORDS["classifier"], "schema": 1, "command": "lightning test -c former.yaml"}
+    (tmp_path / "results.json").write_text(json.dumps(former))
+    code, said = run("report", tmp_path, runs / "dynamism", "--output", tmp_path / "out.html")
+    assert code == 0
+    (line,) = said.splitlines()
+    assert str(tmp_path / "results.json") in line and "schema is 1" in line and "former.yaml" in line
+    page = html.unescape((tmp_path / "out.html").read_text())
+    assert RECORDS["dynamism"]["command"] in page and "former.yaml" not in page
+
+
 def test_a_damaged_trace_names_its_line(run: Run, tmp_path: Path) -> None:
     (tmp_path / "results.json").write_text(json.dumps(RECORDS["rag"]))
     (tmp_path / "traces.jsonl").write_text(json.dumps(traces(1)[0]) + "\n{\n")
@@ -193,5 +204,5 @@ def test_packed_arrays_come_back(text: str, wide: list[int], narrow: list[int]) 
 def test_the_command_says_where_the_page_is(run: Run, runs: Path, tmp_path: Path, capsys: Any) -> None:
     from probe.cli.main import main
 
-    assert main(["report", str(runs / "turnover"), str(runs / "rag"), "--output", str(tmp_path / "page.html")]) == 0
+    assert main(["report", str(runs / "dynamism"), str(runs / "rag"), "--output", str(tmp_path / "page.html")]) == 0
     assert f"written to {tmp_path / 'page.html'}" in capsys.readouterr().out

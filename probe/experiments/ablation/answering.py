@@ -1,4 +1,4 @@
-"""One answer of a frozen LLM, with chosen heads ablated or none: the quickest way to see what heads do."""
+"""One greedy answer of a frozen LLM, with chosen heads ablated or none: the quickest way to see what heads do."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -14,16 +14,17 @@ from extract.prompts import render_chat_prompt
 from extract.tasks import Sample
 
 Head = tuple[int, int]
+"""Layer, and index within it."""
 
 
 @dataclass(frozen=True)
 class Answer:
-    """What the model says.
+    """A greedy generation.
 
     Attributes:
         text: The answer.
         tokens: Generated tokens, the end token included.
-        scoring: Heads that copied from the evidence at each step (Eq. 1), before any was ablated.
+        scoring: Heads with a copy-paste score (Eq. 1) at each step before ablation.
 
     """
 
@@ -32,16 +33,16 @@ class Answer:
     scoring: Bool[Tensor, "step layer head"]
 
 
-class _Chosen:
+class _SameHeads:
     """Ablate the same heads at every step."""
 
-    def __init__(self, ablated: Bool[Tensor, "head"]) -> None:
-        self._ablated = ablated
+    def __init__(self, heads: Bool[Tensor, "head"]) -> None:
+        self._heads = heads
 
     def ablated(self, dynamic: Tensor, order: Tensor) -> Tensor:
-        """The chosen heads."""
+        """The heads."""
         del order
-        return self._ablated.to(dynamic.device).expand_as(dynamic)
+        return self._heads.to(dynamic.device).expand_as(dynamic)
 
 
 def answer(
@@ -51,26 +52,26 @@ def answer(
     evidence: Sequence[tuple[int, int]] = (),
     budget: int = 64,
 ) -> Answer:
-    """Generate greedily, with some heads' outputs zeroed at every step. The prompt itself is read by all heads.
+    """Generate greedily with some heads' outputs zeroed at every step. The prefill of the prompt is clean.
 
     Args:
         llm: The frozen model.
-        prompt: What a user says, put into the model's chat template; or the tokens of a whole prompt, as a score
-            store keeps them (`store.steps(n).sample["prompt"]`).
+        prompt: A user's message, which is put into the model's chat template; or the tokens of a whole prompt, as a
+            score store has them (`store.steps(n).sample["prompt"]`).
         ablate: (layer, head) of the heads to ablate.
-        evidence: Token spans that count as evidence for `Answer.scoring`.
+        evidence: Token spans of the evidence, for `Answer.scoring`.
         budget: Most tokens to generate.
 
     Raises:
         UserError: a head that the model does not have, or a budget below 1.
 
     """
+    grid = HeadGrid(llm.identity.layers, llm.identity.heads)
     if budget < 1:
         raise UserError(f"answer: a budget of at least 1 token, not {budget}")
-    grid = HeadGrid(llm.identity.layers, llm.identity.heads)
-    ablated = grid.mask(ablate)
+    condition = _SameHeads(grid.mask(ablate).flatten())
     ids = render_chat_prompt(llm.tokenizer, "", prompt).ids if isinstance(prompt, str) else list(prompt)
     sample = Sample(0, "", ids, list(evidence), budget, "", "")
-    found = generate_ablated(llm, [sample], [_Chosen(ablated.flatten())], DynamicHeads()).of(0, 0)
+    found = generate_ablated(llm, [sample], [condition], DynamicHeads()).of(0, 0)
     text = str(llm.tokenizer.decode(found.tokens.tolist(), skip_special_tokens=True)).strip()
     return Answer(text, found.tokens, found.before.view(-1, grid.layers, grid.heads))

@@ -1,0 +1,67 @@
+"""One trial of an ablation run: a prompt generated under a condition."""
+
+from jaxtyping import Bool
+from torch import Tensor
+
+from extract.generation import AblatedGeneration
+from extract.llm import LLM
+from extract.tasks import Sample, Task
+from probe.results import Trial
+
+
+def ablation_trial(
+    llm: LLM, task: Task, sample: Sample, condition: str, generation: AblatedGeneration, static: Bool[Tensor, "head"]
+) -> Trial:
+    """The answer, its metrics, and the heads in numbers.
+
+    Args:
+        llm: The frozen model, whose tokenizer decodes the answer.
+        task: Grades it.
+        sample: The prompt.
+        condition: Name of the condition.
+        generation: The sample under the condition.
+        static: The static set of the compensated heads.
+
+    """
+    answer = str(llm.tokenizer.decode(generation.tokens.tolist(), skip_special_tokens=True)).strip()
+    return {
+        "sample": sample.index,
+        "id": sample.id,
+        "condition": condition,
+        "length": sample.fields["length"],
+        "depth": sample.fields["depth"],
+        "metrics": task.grade(sample, answer),
+        **head_counts(generation, static),
+        "gold": sample.gold,
+        "answer": answer,
+    }
+
+
+def head_counts(generation: AblatedGeneration, static: Bool[Tensor, "head"]) -> dict[str, int | float]:
+    """Numbers of heads of a generation.
+
+    `dynamic` and `ablated` are means over its steps. Compensated heads E(s, t) score at step t after ablation and did
+    not before: `compensated` is max_t |E(s, t)|, and `compensated_static` the paper's
+    m(s) = max_t |E(s, t) ∩ static set| (Figs. 3 and 7).
+
+    Args:
+        generation: Of sample s.
+        static: The static set, the top 20 in the paper.
+
+    Two heads and one step: head 0 is dynamic and ablated, head 1 scores in its place.
+
+    >>> import torch
+    >>> before, after = torch.tensor([[True, False]]), torch.tensor([[False, True]])
+    >>> generation = AblatedGeneration(torch.tensor([7]), before, ablated=before, after=after)
+    >>> head_counts(generation, static=torch.tensor([True, True]))
+    {'steps': 1, 'dynamic': 1.0, 'ablated': 1.0, 'compensated': 1, 'compensated_static': 1}
+
+    """
+    compensated = generation.compensated()
+    return {
+        "steps": len(generation.tokens),
+        "dynamic": float(generation.before.sum(dim=1).double().mean()),
+        "ablated": float(generation.ablated.sum(dim=1).double().mean()),
+        "compensated": int(compensated.sum(dim=1).max()),
+        "compensated_static": int((compensated & static).sum(dim=1).max()),
+    }

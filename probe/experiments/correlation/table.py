@@ -1,0 +1,74 @@
+"""Figs. 4 and 8 in numbers: flat records for results.csv, and the table of the terminal."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from rich.table import Table
+
+from probe.experiments.correlation.held_out_cca import KINDS, METRICS
+from probe.metrics import Estimate
+from probe.results import COMPONENT_1, PAPER_MODEL
+
+
+def correlation_records(results: dict[str, Any]) -> list[dict[str, Any]]:
+    """One row for each offset, kind and metric."""
+    return [
+        {
+            **{"k": offset["k"], "kind": kind, "metric": metric, **estimate},
+            "components": offset["components"],
+            **{f"{part}_pairs": count for part, count in offset["pairs"].items()},
+        }
+        for offset in results["offsets"]
+        for kind in KINDS
+        for metric, estimate in offset.get(kind, {}).items()
+    ]
+
+
+def correlation_table(results: dict[str, Any], components: int) -> Table:
+    """Component 1 and the means at each offset, of all kinds, beside the paper's component 1.
+
+    Args:
+        results: Of the experiment.
+        components: Canonical components that were asked for.
+
+    """
+    title = f"Canonical correlation of hidden states and the scores k steps later ({results['target']})"
+    out = Table(title=title, caption=_caption(results, components))
+    for header in ("k", "", "in sample", "held out", "null, shifted", "null, same step", "paper"):
+        out.add_column(header, justify="right" if header else "left")
+    for offset in results["offsets"]:
+        for metric in METRICS:
+            first = metric == METRICS[0]
+            label = metric.replace("_", " ").removesuffix(" mean")
+            cells = [_cell(offset.get(kind, {}).get(metric), kind) for kind in KINDS]
+            out.add_row(
+                str(offset["k"]) if first else "",
+                label,
+                *cells,
+                _paper(results["target"], offset["k"]) if first else "",
+                end_section=metric == METRICS[-1],
+            )
+    return out
+
+
+def _cell(estimate: Mapping[str, Any] | None, kind: str) -> str:
+    """Nulls without their ranges, which the plot shows."""
+    if estimate is None or estimate["value"] is None:
+        return "–"
+    found = Estimate.of(estimate)
+    return found.value_text() if kind.startswith("null") else found.text(3, 2)
+
+
+def _paper(target: str, k: int) -> str:
+    return f"{COMPONENT_1[target][k]:.3f}" if k < len(COMPONENT_1[target]) else ""
+
+
+def _caption(results: dict[str, Any], components: int) -> str:
+    samples, fewest = results["samples"], min(offset["components"] for offset in results["offsets"])
+    fewer = "" if fewest >= components else f"only {fewest} of {components} components exist at some k; "
+    return (
+        f"fitted on {samples['train']} training samples, held out: {samples['evaluation']} ({results['evaluation']}); "
+        f"[95 % jackknife interval, {results['groups']} groups of samples]; nulls: the scores of another sample, from "
+        f"a random step on or at the same step, mean of {results['permutations']} permutations; {fewer}"
+        f"paper: {PAPER_MODEL}"
+    )

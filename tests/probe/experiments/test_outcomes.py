@@ -1,0 +1,64 @@
+"""Outcomes of an ablation run from its trials, and the heads of a generation in numbers."""
+
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from extract.generation import AblatedGeneration
+from probe.experiments.ablation import Bootstrap, HeatmapGrid, Outcomes, head_counts
+
+FEW = Bootstrap(resamples=50)
+
+
+def trial(sample: int, condition: str, accuracy: float) -> dict[str, Any]:
+    heads = {"ablated": 2.0, "dynamic": 3.0, "compensated": 1, "compensated_static": 1, "steps": 4}
+    place = {"length": 100.0 + sample, "depth": 10.0 * sample}
+    metrics = {"accuracy": accuracy, "rouge_l": accuracy / 2}
+    return {"sample": sample, "condition": condition, "metrics": metrics, **place, **heads}
+
+
+@pytest.fixture
+def found() -> Outcomes:
+    """Four prompts under two conditions, in any order."""
+    rows = [(0, 1.0, 0.0), (1, 0.0, 0.0), (2, 1.0, 1.0), (3, 1.0, 0.0)]
+    names = ["none", "dynamic"]
+    trials = [trial(s, name, value) for s, *both in rows[::-1] for name, value in zip(names, both, strict=True)]
+    return Outcomes.of(trials, names)
+
+
+def test_heads_of_a_generation_are_counted() -> None:
+    """Three heads, two steps: head 2 compensates at the second, head 1 at the first."""
+    before, after = torch.tensor([[1, 0, 0], [1, 1, 0]]).bool(), torch.tensor([[1, 1, 0], [0, 1, 1]]).bool()
+    ablated, static = before & torch.tensor([True, False, True]), torch.tensor([True, True, False])
+    assert head_counts(AblatedGeneration(torch.tensor([5, 6]), before, ablated, after), static) == {
+        **{"steps": 2, "dynamic": 1.5, "ablated": 1.0},
+        **{"compensated": 1, "compensated_static": 1},
+    }
+    second = AblatedGeneration(torch.tensor([5]), before[1:], ablated[1:], after[1:])
+    assert head_counts(second, static)["compensated_static"] == 0
+
+
+def test_estimates_are_plain_means_over_all_and_over_baseline_correct_prompts(found: Outcomes) -> None:
+    assert found.baseline_correct().tolist() == [True, False, True, True]
+    estimates = {name: found.estimates(chosen, FEW) for name, chosen in found.groups().items()}
+    assert estimates["all"]["none"]["accuracy"]["value"] == 0.75
+    assert estimates["baseline_correct"]["none"]["accuracy"]["value"] == 1
+    cell = estimates["baseline_correct"]["dynamic"]["accuracy"]
+    assert (cell["value"], cell["n"]) == (pytest.approx(1 / 3), 3)
+
+
+def test_pairs_count_discordant_prompts(found: Outcomes) -> None:
+    (pair, _) = found.pairs(found.groups()["all"], FEW)
+    assert (pair["more"], pair["less"], pair["n"], pair["p"]) == (2, 0, 4, 0.5)
+
+
+def test_heatmaps_hold_the_cells_means(found: Outcomes) -> None:
+    grid = HeatmapGrid([100.5, 102.5], [0.0, 20.0])
+    means, count = grid.means(found.length, found.depth, found.values["accuracy"][0])
+    assert count.tolist() == [[1, 0], [1, 2]]  # sample 1, 10 % deep, is at the second cell's lower edge
+    np.testing.assert_equal(means, [[1, np.nan], [0, 1]])
+    cells = found.heatmaps(grid, FEW)["metrics"]["accuracy"]["none"]
+    assert [(cell["depth"], cell["length"], cell["n"]) for cell in cells] == [(0, 0, 1), (1, 0, 1), (1, 1, 2)]
+    assert [cell["value"] for cell in cells] == [1, 0, 1]
