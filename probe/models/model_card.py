@@ -64,9 +64,8 @@ It is valid for this LLM only; `probe.load(…, llm=…)` and `lightning test` r
 
 def _usage(kind: str, llm: Mapping[str, Any], file: str) -> str:
     if kind == "OffsetProbes":
-        return (
-            f"One probe for each later step; evaluate with `lightning test -c configs/offsets.yaml --ckpt_path {file}`."
-        )
+        command = f"lightning test -c configs/offset_probes.yaml --ckpt_path {file}"
+        return f"One probe for each later step; evaluate with `{command}`."
     return f"""```python
 import probe
 

@@ -93,7 +93,7 @@ def test_two_processes_measure_what_one_does(measure: Measure) -> None:
 @pytest.mark.parametrize(
     ("args", "message"),
     [
-        (("--data.init_args.split.by", "row"), "only `sample` will do"),
+        (("--data.init_args.split.by", "row"), "it must be `sample`"),
         (("--model.init_args.static_top", 0), "static_top 0"),
         (("--model.init_args.static_top", 7), "at most 6"),
         (("--model.init_args.sample", 99), "model.sample 99 is not among the evaluation samples"),

@@ -18,7 +18,7 @@ METRICS: dict[str, Any] = json.loads((SAVED / "metrics.json").read_text())
 OVERLAYS = {
     "classifier": ("probe", ()),
     "regressor": ("probe", ("-c", "tests/configs/regressor.yaml")),
-    "offsets": ("offsets", ("--data.init_args.offsets", 1)),
+    "offsets": ("offset_probes", ("--data.init_args.offsets", 1)),
 }
 
 
@@ -35,8 +35,6 @@ def evaluate(run: Run, store: Path, tmp_path: Path) -> Callable[[str, Path], Any
     def call(kind: str, checkpoint: Path) -> Any:
         config, more = OVERLAYS[kind]
         report = {"class_path": "probe.Artifacts", "init_args": {"folder": str(tmp_path)}}
-        if config == "offsets":
-            report = {"class_path": "probe.Artifacts", "init_args": {"folder": str(tmp_path)}}
         code, said = run(
             *("test", "-c", f"configs/{config}.yaml", "-c", "tests/configs/tiny_probe.yaml", *more),
             *("--store", store, "--ckpt_path", checkpoint, "--trainer.callbacks", json.dumps([report])),
