@@ -1,4 +1,4 @@
-"""What an experiment leaves: artifacts on disk, trials of long runs, the paper's published tables."""
+"""Results of experiments: artifacts on disk, trials of long runs, the paper's published tables."""
 
 import lazy_loader
 

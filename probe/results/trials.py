@@ -1,4 +1,4 @@
-"""Trials of a long run, kept batch by batch: a killed run goes on where it stopped, and processes meet in files."""
+"""Trials of a long run, written batch by batch: an interrupted run resumes, and processes share results by files."""
 
 import json
 from pathlib import Path
@@ -8,11 +8,11 @@ from extract.errors import UserError
 from extract.utils import digest, first_difference, remove_temporary_files, write_bytes
 
 Trial = dict[str, Any]
-"""One generation: sample, condition, metrics. Plain values, the same keys in all trials of a run."""
+"""One generation: sample, condition, metrics. Plain values, with the same keys in all trials of a run."""
 
 
 class Trials:
-    """A folder of finished batches, each one JSON file, beside the settings that made them.
+    """A folder of finished batches, each one JSON file, and the settings that they were run with.
 
     Args:
         folder: Shared by all processes.
@@ -23,7 +23,10 @@ class Trials:
         self.folder = Path(folder)
 
     def open(self, config: dict[str, Any]) -> list[int]:
-        """Begin or go on; the numbers of the batches that are finished.
+        """Start or resume a run; the numbers of the batches that are finished.
+
+        Args:
+            config: Everything that determines the trials, in plain values.
 
         Raises:
             UserError: the folder holds trials of other settings, or cannot be written.
@@ -55,7 +58,7 @@ class Trials:
         )
 
     def write(self, batch: int, trials: list[Trial]) -> None:
-        """Keep a batch, whole or not at all."""
+        """Write a batch, all of it or nothing."""
         write_bytes(self.folder / f"{batch:06d}.json", json.dumps(trials).encode())
 
     def read(self) -> list[Trial]:

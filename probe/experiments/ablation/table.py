@@ -77,9 +77,9 @@ def comparison_text(results: Results, metrics: list[str]) -> str:
         if name == reference or name.startswith(TOP_K):
             continue
         first, second = (paired_difference(results["pairs"]["all"], name, reference, metric) for metric in metrics[:2])
+        difference = Estimate(second["difference"], second["low"], second["high"])
         lines.append(
             f"{name}: {metrics[0]} {first['difference']:+.3f} ({first['more']} prompts better, {first['less']} worse, "
-            f"p {first['p']:.2g}), {metrics[1]} {second['difference']:+.3f} "
-            f"[{second['low']:+.3f}, {second['high']:+.3f}]"
+            f"p {first['p']:.2g}), {metrics[1]} {difference.text(3, sign=True)}"
         )
     return "\n".join(lines)

@@ -24,6 +24,10 @@ class JointMoments:
         x_range: Largest minus smallest value of each column of x.
         y_range: Of y.
 
+    >>> moments = JointMoments.of(np.array([[0.0], [2.0]]), np.array([[1.0], [5.0]]))
+    >>> moments.x_mean, moments.xy
+    (array([1.]), array([[2.]]))
+
     """
 
     count: int
@@ -37,12 +41,7 @@ class JointMoments:
 
     @classmethod
     def of(cls, x: Float[Matrix, "row x"], y: Float[Matrix, "row y"]) -> "JointMoments":
-        """Moments of rows in memory.
-
-        >>> JointMoments.of(np.array([[0.0], [2.0]]), np.array([[1.0], [5.0]])).xy
-        array([[2.]])
-
-        """
+        """Moments of rows in memory."""
         a, b, count = x - x.mean(0), y - y.mean(0), len(x)
         means, ranges = (x.mean(0), y.mean(0)), (np.ptp(x, axis=0), np.ptp(y, axis=0))
         return cls(count, *means, a.T @ a / count, b.T @ b / count, a.T @ b / count, *ranges)
@@ -90,6 +89,14 @@ class Canonical:
         y_weights: Likewise of y.
         x_components: Principal components of x that PCA retains.
         y_components: Of y.
+
+    The second column of x is constant and gets no weight:
+
+    >>> x, y = np.array([[0.0, 7.0], [1.0, 7.0], [2.0, 7.0]]), np.array([[0.0], [3.0], [6.0]])
+    >>> fitted = canonical(JointMoments.of(x, y), components=5, x_variance=0.95, y_variance=0.99)
+    >>> fitted.correlations.round(4), fitted.x_components, fitted.x_weights.round(4)
+    (array([1.]), 1, array([[1.2247],
+           [0.    ]]))
 
     """
 
