@@ -77,15 +77,15 @@ def test_the_ablation_configs_are_the_papers() -> None:
     )
     axes = {"lengths": {"start": 5000, "stop": 50000, "step": 5000}, "depths": {"start": 0, "stop": 100, "step": 10}}
     task = grid["data"]["init_args"]["task"]["init_args"]
-    assert {name: task[name] for name in axes} == axes == {n: grid["model"]["init_args"]["cells"][n] for n in axes}
+    assert {name: task[name] for name in axes} == axes == {n: grid["model"]["init_args"]["heatmap"][n] for n in axes}
     assert (task["runs"], task["haystack_start"]) == (5, "zero")
     assert sweep["model"]["init_args"]["k"] == list(range(0, 75, 5))
     task = sweep["data"]["init_args"]["task"]["init_args"]
     assert (task["lengths"], task["runs"]) == ([5000], 20)
-    cells = questions["model"]["init_args"]["cells"]
-    assert cells["lengths"] == {"start": 250, "stop": 3750, "step": 500}
-    assert cells["depths"] == {"start": 5, "stop": 95, "step": 10}
-    assert cells["fade"]
+    heatmap = questions["model"]["init_args"]["heatmap"]
+    assert heatmap["lengths"] == {"start": 250, "stop": 3750, "step": 500}
+    assert heatmap["depths"] == {"start": 5, "stop": 95, "step": 10}
+    assert heatmap["fade"]
 
 
 def test_the_rag_config_has_the_papers_columns_and_the_defaults_of_the_code() -> None:
