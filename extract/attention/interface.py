@@ -37,6 +37,7 @@ def _attention(
     """The attention function: transformers' SDPA where that is exact, our own otherwise, and the recorder's part."""
     recorder = _active.get()
     softmax = Softmax.of(module, query.shape[-1], scaling, options)
+    # A decode step needs its softmax rows anyway: they are formed once, recorded, and used for the output.
     if recorder is not None and query.shape[2] == 1:
         output = recorder.attend(module, query, key, value, attention_mask, softmax)
         return recorder.apply_ablation(module, output), None
@@ -46,6 +47,7 @@ def _attention(
         output = softmax.attention(query, key, value, attention_mask)
     if recorder is None:
         return output, None
+    # A longer query's kernel forms no rows that could be read, so the last one is computed besides.
     recorder.record_last_row(module, query, key, attention_mask, softmax)
     return recorder.apply_ablation(module, output), None
 
@@ -59,7 +61,7 @@ def _sdpa(
     length, keys = query.shape[2], key.shape[2]
     # Without a mask PyTorch's causal kernel needs no n × n memory. With one, a block of queries bounds it.
     size, outputs = length if mask is None else QUERY_BLOCK, []
-    if length > size:  # repeat the keys of grouped heads once, where each block would do it again
+    if length > size:  # repeat the keys of grouped heads once instead of in each block
         groups = query.shape[1] // key.shape[1]
         key, value, module = repeat_kv(key, groups), repeat_kv(value, groups), _Ungrouped()
     for start in range(0, length, size):
@@ -127,6 +129,7 @@ def recording(
     def before_head(_: torch.nn.Module, inputs: tuple[Tensor, ...]) -> None:
         recorder.record_hidden(inputs[0])
 
+    # What the head reads is the hidden state after the final norm, whatever a family calls that norm.
     head = model.get_output_embeddings()
     hooks = [model.register_forward_pre_hook(before, with_kwargs=True), head.register_forward_pre_hook(before_head)]
     token = _active.set(recorder)

@@ -16,8 +16,8 @@ class PreallocatedLayer(DynamicLayer):
 
     Args:
         capacity: Tokens in all.
-        window: Sliding window: most keys that a query sees, its own included; None: all. A sliding-window layer keeps
-            only its last keys, in a buffer of about twice the window.
+        window: Sliding window: most keys that a query sees, its own included; None: all. Such a layer keeps only its
+            last keys, in a buffer of up to three windows.
 
     Attributes:
         first: Position in the sequence of the first key in the buffer.
@@ -41,6 +41,7 @@ class PreallocatedLayer(DynamicLayer):
         """Length of a buffer for the keys held, the new ones, and those to come."""
         if self.window is None:
             return self.capacity
+        # Room for two windows to come: kept keys are moved once in that many steps, not in each of them.
         return held + max(new, min(2 * self.window, self.capacity - self.get_seq_length()))
 
     def update(self, key_states: Tensor, value_states: Tensor, *_: Any, **__: Any) -> tuple[Tensor, Tensor]:
@@ -49,6 +50,7 @@ class PreallocatedLayer(DynamicLayer):
             self.lazy_initialization(key_states, value_states)
         new = key_states.shape[2]
         start, visible = self._held, self._visible
+        # A full buffer of a window holds keys that no later query sees: only the visible ones move on.
         if self.window is not None and start + new > self._keys.shape[2]:
             self._move_to_new_buffer(visible, new)
             start = visible
@@ -97,6 +99,7 @@ class PreallocatedLayer(DynamicLayer):
 
         """
         super().crop(tokens_to_remove)
+        # A window short of keys is right only at the start of a sequence, where none has left it.
         if self.window is not None and self.first and self._held < self.window - 1:
             raise RuntimeError("a sliding-window layer cannot be cropped by so many tokens")
 
@@ -137,7 +140,7 @@ def empty_buffer(like: Tensor, length: int) -> Tensor:
 def preallocated_cache(model: "PreTrainedModel", capacity: int) -> DynamicCache:
     """A cache with buffers for `capacity` tokens in every layer.
 
-    A sliding window that holds all of them has no effect, so its layer is an ordinary one.
+    A layer whose sliding window holds all of them is an ordinary one.
 
     Raises:
         UserError: a layer keeps anything else than keys and values, such as the state of linear attention.
@@ -151,6 +154,7 @@ def preallocated_cache(model: "PreTrainedModel", capacity: int) -> DynamicCache:
                 f"{type(model).__name__}: its cache has layers of {type(layer).__name__}; only models that attend to "
                 "keys in every layer are supported"
             )
+        # Where no key ever leaves the window, prefixes can be shared as in any other layer.
         window = getattr(layer, "sliding_window", None)
         layers.append(PreallocatedLayer(capacity, None if window is None or window >= capacity else window))
     cache.layers = list(layers)

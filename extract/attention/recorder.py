@@ -118,6 +118,7 @@ class Recorder:
             parts.insert(0, KeyValues(keys, values, self._plan.prefix.branching))
         weights = self._weights(query, parts, mask, softmax)
         self._reduce(module, weights.view(batch, heads, -1), query.shape[2])
+        # One softmax over all parts, then each part's share of the weights on its own values.
         shares = weights.to(value.dtype).split([part.length for part in parts], dim=-1)
         outputs = [part.weighted_values(share) for part, share in zip(parts, shares, strict=True)]
         return functools.reduce(torch.add, outputs).view(batch, 1, heads, value.shape[3])
@@ -145,6 +146,7 @@ class Recorder:
     ) -> None:
         """Record the last row of a longer query, whose output is computed elsewhere."""
         last = None if mask is None else mask[:, :, -1:]
+        # Values are not read here, so the keys stand in for them.
         weights = self._weights(query[:, :, -1:], [KeyValues(key, key)], last, softmax)
         self._reduce(module, weights.view(*query.shape[:2], -1), query.shape[2])
 
@@ -178,6 +180,7 @@ class Recorder:
             )
         if missing:
             weights = torch.nn.functional.pad(weights, (missing, 0))
+        # Results stay on the layer's device: a copy here would make every layer wait for the one before.
         self._argmax[layer] = weights.argmax(dim=-1)
         if self._plan.full_rows:
             self._rows[layer] = weights
@@ -187,12 +190,13 @@ class Recorder:
     def apply_ablation(self, module: torch.nn.Module, output: Float[Tensor, "batch query head vsize"]) -> Tensor:
         """Replace the outputs of ablated heads, at every query of the forward, before the output projection."""
         layer = int(module.layer_idx)  # type: ignore[arg-type]
-        if self._plan.mean_outputs:
+        if self._plan.mean_outputs:  # before ablation, and over all chunks of a prompt
             total = output.sum(dim=1, dtype=torch.float32)
             self._sums[layer] = total + self._sums[layer] if layer in self._sums else total
             self._summed[layer] = self._summed.get(layer, 0) + output.shape[1]
         if self._plan.ablate is None:
             return output
+        # [batch, 1, head, 1]: the same heads at every query.
         ablated = self._plan.ablate[:, layer, None, :, None].to(output.device)
         if self._plan.replacement is None:
             return output.masked_fill(ablated, 0)

@@ -14,7 +14,7 @@ class RecordingPlan:
 
     Attributes:
         columns: Weights of keys: attention is summed over the keys of each column. None: no sums.
-        full_rows: Keep the last query's whole softmax rows.
+        full_rows: Keep the last query's softmax rows in full.
         mean_outputs: Sum up each head's output over all positions, for its mean.
         ablate: Heads whose output is replaced before the output projection; None: no head.
         replacement: By layer, what an ablated head's output becomes; None: zero.

@@ -29,6 +29,7 @@ class Branching:
 
         """
         counts = torch.bincount(prompts)
+        # A row's number among those of its prompt: its own number less the rows of all earlier prompts.
         branch = torch.arange(len(prompts), device=prompts.device) - (counts.cumsum(0) - counts)[prompts]
         width = int(counts.max())
         return cls(prompts * width + branch, width)
@@ -90,14 +91,16 @@ class KeyValues:
         # Prompts with fewer branches leave slots empty: their products are zero, and `_by_row` skips them.
         grid = rows.new_zeros(prompts * self.branching.width, groups, *rows.shape[1:])
         grid[self.branching.slots.to(rows.device)] = rows.unflatten(0, (-1, groups))
+        # [prompt, branch, kvhead, share, …] → [prompt, kvhead, branch, share, …]: one matrix for each set of keys.
         split: Tensor = grid.unflatten(0, (prompts, -1)).transpose(1, 2)
         return split.reshape(prompts * groups, -1, rows.shape[2])
 
     def _by_row(self, product: Tensor, rows: Tensor) -> Tensor:
-        """A product of what `_by_prompt` gathered, in the order of the rows again."""
+        """A product of what `_by_prompt` gathered, back in the order of the rows."""
         if self.branching is None:
             return product
         prompts, groups = self.keys.shape[:2]
+        # [prompt × kvhead, branch × share, …] → [prompt × branch, kvhead, share, …], then only the slots in use.
         split = product.view(prompts, groups, self.branching.width, rows.shape[1], -1)
         spread: Tensor = split.transpose(1, 2).flatten(0, 1)[self.branching.slots.to(rows.device)]
         return spread.flatten(0, 1)

@@ -34,8 +34,8 @@ class BranchedLayer(DynamicLayer):
 
         Args:
             rows: The branches that it runs, one token each. In a rerun a branch may occur several times.
-            rerun: It runs the last token once more: its keys take the place of the last ones in this forward alone.
-                They are not kept, unless `replace_last` takes them over.
+            rerun: It runs the last token once more: in this forward its keys replace the last ones. They are not
+                kept, unless `replace_last` takes them over.
 
         """
         self._rows, self._rerun = rows, rerun
@@ -47,11 +47,12 @@ class BranchedLayer(DynamicLayer):
     def get_mask_sizes(self, query_length: int) -> tuple[int, int]:
         """Number of keys of prompt and answer, and the position of the first of them."""
         first = self._prompt.first
-        return self.get_seq_length() - first + query_length, first
+        return self.get_seq_length() - first + query_length, first  # the shared prompt's keys need masks, too
 
     def lazy_initialization(self, key_states: Tensor, value_states: Tensor) -> None:
         """Allocate the answers' buffers."""
         super().lazy_initialization(key_states, value_states)
+        # Room for every branch, whichever of them the first forward runs.
         self._own = [
             empty_buffer(states[:1].expand(self._branches, -1, -1, -1), self._capacity)
             for states in (key_states, value_states)
@@ -70,6 +71,7 @@ class BranchedLayer(DynamicLayer):
             return keys, values
         for own, states in zip(self._own, new, strict=True):
             own[:, :, self._length][rows] = states[:, :, 0]
+        # All answers grow together: rows that did not run are copied from those that did, or have ended.
         self._length += 1
         keys, values = (own[rows, :, : self._length] for own in self._own)
         return keys, values

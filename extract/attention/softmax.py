@@ -66,18 +66,21 @@ class Softmax:
             bias: 0, or the dtype's lowest number where masked; None: nothing is masked.
 
         """
-        if self.cap is None and len(parts) == 1:  # product, scale and mask in one kernel
+        # The usual case: product, scale and mask in one kernel.
+        if self.cap is None and len(parts) == 1:
             keys = parts[0].keys.flatten(0, 1).transpose(1, 2)
             if bias is None:
                 logits = torch.bmm(queries * self.scaling, keys)
             else:
                 logits = torch.baddbmm(bias, queries, keys, alpha=self.scaling)
         else:
+            # The cap comes between scale and mask.
             logits = self._capped(torch.cat([part.query_products(queries * self.scaling) for part in parts], dim=-1))
             if bias is not None:
                 logits = logits + bias
         sinks = None
-        if self.sinks is not None:  # heads are numbered KV head by KV head, as the rows of a sample are
+        if self.sinks is not None:
+            # Heads are numbered KV head by KV head, as the rows of a sample are: repeated once for each sample.
             sinks = self.sinks.view(-1, queries.shape[1]).repeat(
                 queries.shape[0] * queries.shape[1] // len(self.sinks), 1
             )
@@ -87,6 +90,7 @@ class Softmax:
         return logits if self.cap is None else torch.tanh(logits / self.cap) * self.cap
 
     def _weights(self, logits: Float[Tensor, "*rows key"], sinks: Float[Tensor, "*rows"] | None) -> Tensor:
+        # In float32 whatever the model's precision: bfloat16 rounds small weights away, and argmax ties.
         weights = torch.softmax(logits, dim=-1, dtype=torch.float32)
         if sinks is None:
             return weights
@@ -135,6 +139,7 @@ def _visible_keys(
     """Which keys each query of a block sees: the mask's, or all up to its own position."""
     if mask is not None:
         return mask[:, :, start : start + count]
+    # With a cache there are more keys than queries, and the last query still sees the last key.
     last = torch.arange(start, start + count, device=device) + keys - length
     return torch.arange(keys, device=device) <= last[:, None]
 

@@ -74,7 +74,7 @@ def pad(samples: Sequence[Sample], fill: int, device: torch.device) -> Batch:
     real, evidence = torch.ones(shape, dtype=torch.bool), torch.zeros(shape, dtype=torch.bool)
     forced = torch.full((len(samples), shape[1] - width), -1)
     for row, sample in enumerate(samples):
-        first = width - len(sample.ids)
+        first = width - len(sample.ids)  # prompts end at the same column, so that answers begin at the same one
         tokens[row, first:width] = torch.tensor(sample.ids)
         real[row, :first] = False
         for start, end in sample.evidence:

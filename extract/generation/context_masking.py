@@ -64,6 +64,7 @@ class ContextMaskedLLM:
 
         """
         done: dict[GenerationRequest, GenerationOutput] = {}
+        # `dict.fromkeys` drops equal requests, and keeps the order.
         for group in _by_length(list(dict.fromkeys(requests))):
             done.update(zip(group, self._generate(group), strict=True))
         return [done[request] for request in requests]
@@ -73,6 +74,7 @@ class ContextMaskedLLM:
         model, width = self.llm.model, max(len(request.view) for request in requests)
         check_short(model, max(request.view.end + request.limit for request in requests), "a prompt")
         cache = preallocated_cache(model, width + max(request.limit for request in requests))
+        # Left-padded: all views end at column `width`, where their first decode step begins.
         for row, request in enumerate(requests):
             single = self._prefill(request.question, request.view, len(request.view) - 1)
             for layer, source in zip(cache.layers, single.layers, strict=True):
@@ -118,6 +120,7 @@ class ContextMaskedLLM:
         cache = self._prefill(question, view, len(view))
         with instrumented(model), recording(model, RecordingPlan(full_rows=True)) as recorder:
             self._run(view, len(view) - 1, len(view), cache)
+        # The question's next read of the full context continues from these keys.
         self._prefixes.add(question, view, cache.layers, 0, 0)
         return LastQueryState(recorder.hidden[0].float(), recorder.rows[0].flatten(0, 1))
 

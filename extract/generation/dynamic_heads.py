@@ -66,5 +66,5 @@ class DynamicHeads:
             order = mass[..., 0]
         else:
             score = reasoning_score(mass[..., 0], mass[..., 1], columns[..., 0].any(dim=1))
-            order = score.nan_to_num(nan=-1.0)
+            order = score.nan_to_num(nan=-1.0)  # heads without a score come last
         return is_dynamic(score, self.target, self.threshold), order

@@ -114,6 +114,7 @@ class _TwoPassDecoding:
         rows, capacity = self.batch.tokens.shape
         self.cache, self.layers = branched_cache(prompt_cache, rows, capacity - prompts.width)
         self.prompt_keys = [layer.prompt_keys() for layer in self.layers]
+        # At first all rows of a sample have the same, empty, answer: the sample's first row leads them.
         self.sample = torch.arange(rows, device=self.batch.tokens.device) // len(conditions)
         self.leader = self.sample * len(conditions)
 
@@ -128,6 +129,7 @@ class _TwoPassDecoding:
             steps.append((generated, *heads))
             if width + step < tokens.shape[1]:
                 tokens[:, width + step] = generated
+            # The step that generates an end token counts.
             ended = torch.isin(generated, ends) & (lengths > step)
             lengths = torch.where(ended, step + 1, lengths)
             if bool((lengths <= step + 1).all()):
@@ -170,6 +172,7 @@ class _TwoPassDecoding:
             replacement=None if ablate is None else self._replacement(rows),
             prefix=SharedPrefix(self.prompt_keys, Branching.of(self.sample[rows])),
         )
+        # A rerun of the query sees the cached keys of earlier steps, and its own in place of the clean pass's.
         for layer in self.layers:
             layer.next_forward(rows, rerun=ablate is not None)
         with recording(self.llm.model, plan) as recorder:
@@ -197,7 +200,7 @@ class _TwoPassDecoding:
     ) -> None:
         """Give rows whose answers diverge at this step leaders and cached keys of their own.
 
-        `ablated_row` is a row's place in the second pass, -1 without one.
+        `ablated_row` is a row's index in the second pass, -1 without one.
         """
         # Rows stay together if they had the same leader and now have the same token (and the same cached keys).
         state = ablated_row if self.keep == "masked" else torch.zeros_like(ablated_row)
@@ -211,7 +214,7 @@ class _TwoPassDecoding:
         copied, replaced = (first[new], former[new]), (first[rerun], groups[rerun, 2])
         for layer in self.layers:
             layer.copy_answers(*copied)
-            if self.keep == "masked":
+            if self.keep == "masked":  # later steps see the query as the ablated pass computed it
                 layer.replace_last(*replaced)
 
     def _collect(self, lengths: Tensor, steps: list[tuple[Tensor, ...]]) -> AblatedGenerations:

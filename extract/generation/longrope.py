@@ -42,6 +42,7 @@ def rotary_groups(model: "PreTrainedModel", samples: Sequence[Sample]) -> list[R
     """A batch in groups that can run together: short samples, then long ones; one group without LongRoPE."""
     rotaries = _long_rotaries(model)
     border = _original_length(rotaries[0]) if rotaries else None
+    # The longest possible answer decides, for how long it will be is not known before.
     long = [border is not None and len(sample.ids) + sample.budget > border for sample in samples]
     groups = []
     for kind in (False, True):
@@ -93,6 +94,7 @@ def join_groups(parts: Sequence[Columns], groups: Sequence[RotaryGroup]) -> Colu
     if len(parts) == 1:
         return parts[0]
     indices = [index for group in groups for index in group.indices]
+    # Inverse permutation: where each sample of the batch lies in the concatenated parts.
     order = sorted(range(len(indices)), key=indices.__getitem__)
     names = [field.name for field in fields(first)]
     joined: Columns = type(first)(**{name: _joined([getattr(part, name) for part in parts], order) for name in names})

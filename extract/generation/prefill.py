@@ -55,6 +55,7 @@ def prefill_each(
     # A sliding-window layer no longer holds the keys of a prefix, so nothing can continue from there.
     prefixes = _shared_prefixes(batch) if reuse and not any(cache.is_sliding) else [(0, 0)] * len(batch.tokens)
     for row, padding in enumerate(batch.padding.tolist()):
+        # The last token is left to the first decode step, which is recorded.
         prompt = batch.tokens[row : row + 1, padding : batch.width - 1]
         if not prompt.shape[1]:
             continue
@@ -63,7 +64,7 @@ def prefill_each(
         if length:
             _copy_prefix(single, cache, donor, int(batch.padding[donor]), length)
         _run(model, prompt, length, single, chunk)
-        yield row
+        yield row  # before the copy: the caller may read what this prompt's forwards recorded
         if not only:
             for layer, source in _layer_pairs(cache, single):
                 layer.write_row(row, padding, source, len(batch.tokens))

@@ -58,14 +58,15 @@ class PrefixCache:
         """Keep the keys of a view that was run in a row of a batch, from column `start` on."""
         if self._windowed:
             return
-        place = slice(row, row + 1), slice(None), slice(start, start + len(view))
+        span = slice(row, row + 1), slice(None), slice(start, start + len(view))
         copies = []
         for layer in layers:
             assert isinstance(layer, PreallocatedLayer)
             assert layer.keys is not None
             assert layer.values is not None
+            # A copy: the batch's buffer still changes, and is larger.
             copy = PreallocatedLayer(len(view))
-            copy.update(layer.keys[place], layer.values[place])
+            copy.update(layer.keys[span], layer.values[span])
             copies.append(copy)
         views = self._views.setdefault(question, [])
         views.append(_CachedView(view, copies))

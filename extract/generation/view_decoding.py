@@ -103,12 +103,13 @@ class ViewDecoding:
     def _step(self, step: int) -> None:
         logits = self._logits(step)
         self.token = logits.argmax(dim=-1)
+        # entr(p) = -p ln p, 0 at p = 0.
         entropies = torch.special.entr(torch.softmax(logits, dim=-1)).sum(dim=-1)
         # One copy to the host for the whole batch: `stop` reads the tokens there.
         for row, (token, entropy) in enumerate(zip(self.token.tolist(), entropies.tolist(), strict=True)):
-            if self.live[row] not in self.done:
+            if self.live[row] not in self.done:  # a row that is done runs along until half of them are
                 self._add_token(row, token, entropy, step)
-        self.position = self.next_position + step
+        self.position = self.next_position + step  # after the first step, which ran the view's last token
         self._drop_done()
 
     def _logits(self, step: int) -> Tensor:

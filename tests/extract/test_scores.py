@@ -43,7 +43,7 @@ def test_scores_equal_the_loops_with_padding(case: tuple) -> None:  # type: igno
         assert math.isnan(score) or 0 <= score <= 1
 
 
-@given(st.lists(st.sampled_from([0.0, 0.25, 0.5, 0.75, 1.0, math.nan]), max_size=8), st.sampled_from([0.25, 0.5]))
+@given(st.lists(st.sampled_from([0.0, 0.25, 0.5, 0.75, 1.0, math.nan]), max_size=8), st.sampled_from([0.25, 0.5, 2.0]))
 def test_heads_are_dynamic_from_their_threshold_on(scores: list[float], threshold: float) -> None:
     for target, cut in (("reasoning", threshold), ("copy_paste", 1.0)):
         known = [score for score in scores if target == "reasoning" or score in (0.0, 1.0)]

@@ -1,4 +1,4 @@
-"""A tiny random model of each family that is supported, its peculiarities switched on."""
+"""A tiny random model of each family that is supported, with the peculiarities of its attention."""
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager

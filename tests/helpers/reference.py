@@ -55,18 +55,18 @@ class SlowAblation:
     def __init__(self, model: Any, evidence: set[int], eq2: tuple[float, int, int] | None = None) -> None:
         self.model, self.evidence, self.eq2 = model, evidence, eq2
         self.layers, self.heads = projections(model), model.config.num_attention_heads
-        self._seen: dict[Any, tuple[int, Any]] = {}
+        self._results: dict[Any, tuple[int, Any]] = {}
 
     @torch.no_grad()
     def forward(self, ids: list[int], ablated: dict[int, set[int]], fill: Any = None) -> tuple[int, Any]:
         """Greedy token, and the last query's attention rows [layer × head, key], with heads ablated at positions.
 
-        A ablated head's output is zero, or `fill` [layer, head, size].
+        An ablated head's output is zero, or `fill` [layer, head, size].
         """
         key = (tuple(ids), tuple((at, tuple(sorted(heads))) for at, heads in ablated.items() if heads), fill is None)
-        if key not in self._seen:
+        if key not in self._results:
             hooks = [
-                projection.register_forward_pre_hook(lambda _, x, layer=layer: self._silence(x, layer, ablated, fill))
+                projection.register_forward_pre_hook(lambda _, x, layer=layer: self._ablated(x, layer, ablated, fill))
                 for layer, projection in enumerate(self.layers)
             ]
             try:
@@ -75,10 +75,10 @@ class SlowAblation:
                 for hook in hooks:
                     hook.remove()
             rows = torch.cat([layer[0, :, -1] for layer in result.attentions])
-            self._seen[key] = int(result.logits[0, -1].argmax()), rows
-        return self._seen[key]
+            self._results[key] = int(result.logits[0, -1].argmax()), rows
+        return self._results[key]
 
-    def _silence(self, inputs: Any, layer: int, ablated: dict[int, set[int]], fill: Any) -> Any:
+    def _ablated(self, inputs: Any, layer: int, ablated: dict[int, set[int]], fill: Any) -> Any:
         out, heads = inputs[0].clone(), self.heads
         size = out.shape[-1] // heads
         for position, chosen in ablated.items():
@@ -101,12 +101,12 @@ class SlowAblation:
     @torch.no_grad()
     def mean_outputs(self, prompt: list[int]) -> Any:
         """Mean output of every head over a prompt without its last token, [layer, head, size]."""
-        seen: list[Any] = []
-        hooks = [o.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0][0].mean(0))) for o in self.layers]
+        means: list[Any] = []
+        hooks = [o.register_forward_pre_hook(lambda _, inputs: means.append(inputs[0][0].mean(0))) for o in self.layers]
         self.model(torch.tensor([prompt[:-1]]), use_cache=False)
         for hook in hooks:
             hook.remove()
-        return torch.stack(seen).unflatten(1, (self.heads, -1))
+        return torch.stack(means).unflatten(1, (self.heads, -1))
 
     def generate(
         self, prompt: list[int], steps: int, ends: Any, choose: Any, fill: Any = None, keep: str = "clean"

@@ -1,4 +1,4 @@
-"""Every supported family against eager attention over the whole sequence: no cache, no batch, no windows to keep."""
+"""Every supported family against eager attention over the full sequence, without cache, batch or dropped keys."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -36,7 +36,7 @@ class Pair:
         self.eager = LLM(str(folder), dtype=dtype, attention="eager").model  # type: ignore[arg-type]
 
     def last(self, prompt: list[int], **options: Any) -> Any:
-        """The eager model on a whole prompt."""
+        """The eager model on a full prompt."""
         return self.eager(torch.tensor([prompt]), use_cache=False, **options)
 
 
@@ -58,7 +58,7 @@ def prompts() -> list[list[int]]:
 
 
 def samples(steps: int = STEPS) -> list[Sample]:
-    """Evidence lies in two places: one within the tiny windows of the first queries, one beyond."""
+    """Two evidence spans: one within the tiny windows of the first queries, one beyond."""
     return [
         Sample(row, str(row), ids, [(4, 8), (len(ids) - 9, len(ids) - 4)], steps, "", "")
         for row, ids in enumerate(prompts())
@@ -82,7 +82,7 @@ def agrees(chosen: Tensor, truth: Tensor, tie: float) -> None:
 def follows(
     decoded: Decoded, row: int, sample: Sample, truth: dict[str, Any], tolerance: float, mean: float = 1.0
 ) -> None:
-    """A decoded row against the reference, step by step: where heads look, and their masses (worst, and on average)."""
+    """A decoded row against the reference, step by step: argmax positions, and masses (worst, and on average)."""
     differences = []
     ids = sample.ids + decoded.tokens[row].tolist()
     evidence = torch.zeros(len(ids), dtype=torch.bool)
@@ -97,13 +97,13 @@ def follows(
         reasoning = decoded.reasoning[row, step].nan_to_num()
         torch.testing.assert_close(reasoning * total, part, atol=tolerance, rtol=0)
         differences.append((reasoning * total - part).abs())
-        look = decoded.argmax[row, step]
-        eq1 = evidence[look] & (torch.tensor(ids)[look] == ids[len(sample.ids) + step])
+        argmax = decoded.argmax[row, step]
+        eq1 = evidence[argmax] & (torch.tensor(ids)[argmax] == ids[len(sample.ids) + step])
         assert torch.equal(decoded.copy_paste[row, step], eq1)
     assert torch.stack(differences).mean() <= mean
 
 
-def test_decoding_equals_eager_attention_over_the_whole_sequence(family: Pair) -> None:
+def test_decoding_equals_eager_attention_over_the_full_sequence(family: Pair) -> None:
     """Padded, batched, cached, prefilled in chunks, beyond the window: within 1e-5, hidden states within 1e-4."""
     chosen = samples()
     decoded = decode(family.llm, chosen, EXCLUDED)
@@ -131,8 +131,8 @@ def test_bfloat16_equals_bfloat16_eager(folders: dict[str, Path], name: str) -> 
 
 
 @pytest.mark.parametrize("cache", ["none", "stock", "own"])
-def test_the_last_row_is_recorded_in_prefill_and_behind_any_cache(family: Pair, cache: str) -> None:
-    """A stock cache of a window's layer holds its last keys alone; what is recorded are positions all the same."""
+def test_the_last_row_is_recorded_in_prefill_and_after_any_cache(family: Pair, cache: str) -> None:
+    """A sliding-window layer of a stock cache holds only its last keys; recorded indices are positions all the same."""
     from extract.attention import preallocated_cache
 
     ids, mask, positions = padded()
@@ -225,13 +225,13 @@ def test_ablation_equals_changed_projection_columns(family: Pair, phase: str, op
 
 
 def test_ablation_equals_full_forwards(family: Pair) -> None:
-    """Claim 2's two passes, several conditions behind one prompt: tokens and heads of each step."""
+    """Claim 2's two passes, several conditions after one prompt: tokens and heads of each step."""
     eq2 = (0.3, SINK, LOCAL)
-    drawn = torch.randperm(LAYERS * HEADS, generator=torch.Generator().manual_seed(3)).tolist()
+    shuffled = torch.randperm(LAYERS * HEADS, generator=torch.Generator().manual_seed(3)).tolist()
     rules: dict[Condition, Any] = {
         NoAblation(): lambda _: set(),
         AblateDynamic(): set,
-        AblateRandom(n=4, seed=3): lambda _: set(drawn[:4]),
+        AblateRandom(n=4, seed=3): lambda _: set(shuffled[:4]),
     }
     for condition in rules:
         condition.prepare(TrainingHeads(Ranking(np.zeros((LAYERS, HEADS)), True, "none"), average=4))
@@ -242,13 +242,13 @@ def test_ablation_equals_full_forwards(family: Pair) -> None:
             evidence = {i for start, end in sample.evidence for i in range(start, end)}
             slow = reference.SlowAblation(family.eager, evidence, eq2)
             fill = slow.mean_outputs(sample.ids) if operator == "mean" else None
-            for place, choose in enumerate(rules.values()):
+            for number, choose in enumerate(rules.values()):
                 for step, (token, before, ablated, after) in enumerate(
                     slow.generate(sample.ids, 3, family.llm.end_tokens, choose, fill)
                 ):
-                    assert int(found.tokens[row, place, step]) == token
+                    assert int(found.tokens[row, number, step]) == token
                     for heads, wanted in ((found.before, before), (found.ablated, ablated), (found.after, after)):
-                        assert heads[row, place, step].nonzero().flatten().tolist() == sorted(wanted)
+                        assert heads[row, number, step].nonzero().flatten().tolist() == sorted(wanted)
         assert found.ablated[:, 1].any()
 
 

@@ -1,4 +1,4 @@
-"""Prompts with a partly hidden context: every way to hide it against one explicit mask over the whole prompt."""
+"""Prompts with a partly masked context: every mode of masking against one explicit mask over the full prompt."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -82,7 +82,7 @@ def test_concat_is_the_prompt_without_the_masked_tokens(tiny: LLM) -> None:
 
 @pytest.mark.parametrize("mask", ["packed", "in_place", "concat"])
 def test_neither_cached_keys_nor_the_batch_change_a_generation(tiny: LLM, mask: MaskMode) -> None:
-    """Requests of several questions, lengths, windows and limits: alone, in one batch, and again from cached keys."""
+    """Requests of several questions, lengths, windows and limits: one at a time, in one batch, and from cached keys."""
     requests = []
     for question in range(3):
         ids = prompt(50 + 4 * question, question // 2)  # two of them share their beginning
@@ -98,6 +98,11 @@ def test_neither_cached_keys_nor_the_batch_change_a_generation(tiny: LLM, mask: 
         assert len(one.tokens) == request.limit
         assert one.entropies == pytest.approx(single.entropies, abs=1e-4)
         assert two.entropies == pytest.approx(single.entropies, abs=1e-4)
+    for request, one in list(zip(requests, first, strict=True))[-2:]:  # the latest, whose keys are certainly cached
+        longer = GenerationRequest(request.question, request.view.extended([*one.tokens, 5]), 3, never)
+        (cached,), (single,) = masked.generate([longer]), ContextMaskedLLM(tiny).generate([longer])
+        assert cached.tokens == single.tokens
+        assert cached.entropies == pytest.approx(single.entropies, abs=1e-4)
 
 
 def test_equal_requests_run_once(tiny: LLM, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -121,7 +126,7 @@ def test_generation_ends_with_an_end_token_or_when_the_request_stops_it(tiny: LL
     (ended,) = masked.generate([request])
     assert (ended.tokens, ended.ended) == (plain.tokens[:step], True)
     (after,) = masked.generate([GenerationRequest(0, view.extended(ended.tokens), 2, never)])
-    assert after.ended  # the same distribution again, from cached keys
+    assert after.ended  # the same distribution, from cached keys
     assert not after.tokens
 
 
@@ -167,7 +172,7 @@ def test_views() -> None:
 
 @pytest.mark.parametrize("name", ["mistral", "gemma3", "gpt-oss"])
 def test_sliding_windows_count_keys_so_masked_tokens_run_under_a_mask(llm: LLM, tmp_path: Path, name: str) -> None:
-    """Against eager attention over the whole prompt, without cache; the context is longer than the window."""
+    """Against eager attention over the full prompt, without cache; the context is longer than the window."""
     tiny = LLM(str(save(FAMILIES[name], llm.tokenizer, tmp_path)))
     ids = [int(x) for x in torch.randint(5, 500, (52,), generator=torch.Generator().manual_seed(0))]
     masked = ContextMaskedLLM(tiny, chunk=9)

@@ -49,8 +49,8 @@ def test_ten_prompts_equal_eager_attention_step_by_step(llm: LLM, samples: list[
             assert (attention.max(1).values - chosen)[differs].abs().le(1e-5).all()
             ties += int(differs.sum())
             keys = attention.shape[1]
-            looked = attention.argmax(1)[~differs].tolist()
-            eq1 = [best in evidence and ids[best] == truth["tokens"][step] for best in looked]
+            attended = attention.argmax(1)[~differs].tolist()
+            eq1 = [best in evidence and ids[best] == truth["tokens"][step] for best in attended]
             assert mine["copy_paste"][~differs].tolist() == eq1
             kept = torch.zeros(keys, dtype=torch.bool)
             kept[SINK : keys - LOCAL] = True
@@ -67,11 +67,11 @@ def test_ten_prompts_equal_eager_attention_step_by_step(llm: LLM, samples: list[
 def test_a_batch_gives_the_rows_of_single_prompts(llm: LLM, samples: list[Sample]) -> None:
     together = decode(llm, samples[:4], EXCLUDED)
     for number, sample in enumerate(samples[:4]):
-        alone = decode(llm, [sample], EXCLUDED)
-        n = alone.lengths[0]
+        single = decode(llm, [sample], EXCLUDED)
+        n = single.lengths[0]
         assert together.lengths[number] == n
         for step in range(n):
-            a, b = row(together, number, step), row(alone, 0, step)
+            a, b = row(together, number, step), row(single, 0, step)
             for name in ("tokens", "copy_paste", "argmax"):
                 assert torch.equal(a[name], b[name]), name
             torch.testing.assert_close(a["hidden"], b["hidden"], atol=1e-4, rtol=0)

@@ -41,7 +41,7 @@ def prepared(*conditions: Condition) -> list[Condition]:
 
 def rules() -> dict[Condition, Choose]:
     """Every condition beside the same rule on plain sets."""
-    static, drawn = set(STATIC[:4]), torch.randperm(270, generator=torch.Generator().manual_seed(3)).tolist()
+    static, shuffled = set(STATIC[:4]), torch.randperm(270, generator=torch.Generator().manual_seed(3)).tolist()
     rules: dict[Condition, Choose] = {
         NoAblation(): lambda _: set(),
         AblateDynamic(): set,
@@ -49,8 +49,8 @@ def rules() -> dict[Condition, Choose]:
         AblateStatic(): lambda _: static,
         AblateStaticMinusDynamic(): lambda heads: static - set(heads),
         AblateDynamicMinusStatic(): lambda heads: set(heads) - static,
-        AblateRandom(seed=3, exclude_dynamic=True): lambda heads: set([h for h in drawn if h not in heads][:4]),
-        AblateRandom(n=40, seed=3): lambda _: set(drawn[:40]),
+        AblateRandom(seed=3, exclude_dynamic=True): lambda heads: set([h for h in shuffled if h not in heads][:4]),
+        AblateRandom(n=40, seed=3): lambda _: set(shuffled[:40]),
     }
     prepared(*rules)
     return rules
@@ -72,14 +72,14 @@ def eager() -> LLM:
 
 
 def same(
-    found: AblatedGenerations, row: int, place: int, slow: list[tuple[int, list[int], set[int], list[int]]]
+    found: AblatedGenerations, row: int, condition: int, slow: list[tuple[int, list[int], set[int], list[int]]]
 ) -> None:
     steps = len(slow)
-    assert int(found.lengths[row, place]) == steps
-    assert found.tokens[row, place, :steps].tolist() == [token for token, *_ in slow]
+    assert int(found.lengths[row, condition]) == steps
+    assert found.tokens[row, condition, :steps].tolist() == [token for token, *_ in slow]
     for step, (_, before, ablated, after) in enumerate(slow):
         for heads, wanted in ((found.before, before), (found.ablated, ablated), (found.after, after)):
-            assert heads[row, place, step].nonzero().flatten().tolist() == sorted(wanted)
+            assert heads[row, condition, step].nonzero().flatten().tolist() == sorted(wanted)
 
 
 @pytest.mark.slow
@@ -89,8 +89,8 @@ def test_ten_prompts_under_every_condition_equal_full_forwards(llm: LLM, eager: 
     found = generate_ablated(llm, samples, list(conditions), DynamicHeads())
     for row, sample in enumerate(samples):
         slow = reference.SlowAblation(eager.model, set(range(*sample.evidence[0])))
-        for place, choose in enumerate(conditions.values()):
-            same(found, row, place, slow.generate(sample.ids, STEPS, llm.end_tokens, choose))
+        for number, choose in enumerate(conditions.values()):
+            same(found, row, number, slow.generate(sample.ids, STEPS, llm.end_tokens, choose))
     assert found.before[:, 0].sum() > 2 * len(samples)  # heads are at work,
     assert (found.tokens[:, 1] != found.tokens[:, 0]).any(dim=1).float().mean() >= 0.5  # and ablating them shows
 
@@ -107,9 +107,9 @@ def test_options_equal_full_forwards(llm: LLM, eager: LLM, operator: str, keep: 
     for row, sample in enumerate(samples):
         slow = reference.SlowAblation(eager.model, set(range(*sample.evidence[0])), eq2)  # type: ignore[arg-type]
         fill = slow.mean_outputs(sample.ids) if operator == "mean" else None
-        for place, condition in enumerate(chosen):
+        for number, condition in enumerate(chosen):
             answer = slow.generate(sample.ids, 3, llm.end_tokens, conditions[condition], fill, keep)
-            same(found, row, place, answer)
+            same(found, row, number, answer)
     assert found.ablated.any()
 
 
@@ -138,9 +138,9 @@ def test_batches_of_samples_and_of_conditions_change_nothing(llm: LLM) -> None:
     conditions = prepared(NoAblation(), AblateDynamic(), AblateRandom(n=40))
     together = generate_ablated(llm, samples, conditions, DynamicHeads())
     for row, sample in enumerate(samples):
-        for place, condition in enumerate(conditions):
-            alone = generate_ablated(llm, [sample], [condition], DynamicHeads())
-            n = int(alone.lengths[0, 0])
-            assert int(together.lengths[row, place]) == n
+        for number, condition in enumerate(conditions):
+            single = generate_ablated(llm, [sample], [condition], DynamicHeads())
+            n = int(single.lengths[0, 0])
+            assert int(together.lengths[row, number]) == n
             for name in ("tokens", "before", "ablated", "after"):
-                assert torch.equal(getattr(together, name)[row, place, :n], getattr(alone, name)[0, 0, :n]), name
+                assert torch.equal(getattr(together, name)[row, number, :n], getattr(single, name)[0, 0, :n]), name

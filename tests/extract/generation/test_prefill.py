@@ -1,4 +1,4 @@
-"""Prompts in chunks, prompts that begin alike, angles that depend on the length: the rows of whole prompts alone."""
+"""Prefill in chunks, of shared prefixes and under LongRoPE: the rows of unchunked single prompts."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 
-from extract.generation import Decoded, DynamicHeads, decode, generate_ablated
+from extract.generation import Decoded, DynamicHeads, decode, generate_ablated, head_ablation
 from extract.generation import prefill as prefill_module
 from extract.generation.batching import pad
 from extract.generation.prefill import prefill
@@ -39,15 +39,15 @@ def counted(model: Any) -> Iterator[list[int]]:
         hook.remove()
 
 
-def equal(one: Decoded, row: int, other: Decoded, place: int) -> None:
-    """Same tokens, scores and places; hidden states and masses within 1e-4."""
-    n = other.lengths[place]
+def equal(one: Decoded, row: int, other: Decoded, number: int) -> None:
+    """Same tokens, scores and argmax positions; hidden states and masses within 1e-4."""
+    n = other.lengths[number]
     assert one.lengths[row] == n
     for name in ("tokens", "copy_paste", "argmax"):
-        assert torch.equal(getattr(one, name)[row, :n], getattr(other, name)[place, :n]), name
+        assert torch.equal(getattr(one, name)[row, :n], getattr(other, name)[number, :n]), name
     for name in ("hidden", "reasoning"):
         torch.testing.assert_close(
-            getattr(one, name)[row, :n], getattr(other, name)[place, :n], atol=1e-4, rtol=1e-4, equal_nan=True
+            getattr(one, name)[row, :n], getattr(other, name)[number, :n], atol=1e-4, rtol=1e-4, equal_nan=True
         )
 
 
@@ -60,18 +60,18 @@ def column(llm: LLM, length: int, depths: dict[str, float] | list[float]) -> lis
 
 def test_a_prompt_in_chunks_is_the_prompt(llm: LLM) -> None:
     samples = column(llm, 150, [30.0])
-    whole, parts = LLM(prefill_chunk=None), LLM(prefill_chunk=64)
-    whole._model = parts._model = llm.model
+    full, chunked = LLM(prefill_chunk=None), LLM(prefill_chunk=64)
+    full._model = chunked._model = llm.model
     with counted(llm.model) as lengths:
-        truth = decode(whole, samples)
+        truth = decode(full, samples)
     assert max(lengths) == len(samples[0].ids) - 1
     with counted(llm.model) as lengths:
-        equal(decode(parts, samples), 0, truth, 0)
+        equal(decode(chunked, samples), 0, truth, 0)
     assert max(lengths) == 64
 
 
-def test_a_grid_runs_its_common_beginnings_once(llm: LLM) -> None:
-    """Three depths of one haystack against each prompt alone; the count is what a tree of the prompts has."""
+def test_a_grid_runs_its_common_prefixes_once(llm: LLM) -> None:
+    """Three depths of one haystack against each prompt on its own; the count is that of a prefix tree's nodes."""
     samples = column(llm, 400, [0.0, 80.0, 100.0])
     with counted(llm.model) as lengths:
         together = decode(llm, samples)
@@ -86,7 +86,7 @@ prompt = st.lists(st.integers(5, 7), min_size=2, max_size=12)
 
 @given(st.lists(prompt, min_size=1, max_size=6), st.integers(1, 5))
 @torch.inference_mode()
-def test_each_beginning_runs_once_and_keys_are_those_of_prompts_alone(
+def test_each_prefix_runs_once_and_keys_are_those_of_single_prompts(
     tiny: LLM, prompts: list[list[int]], chunk: int
 ) -> None:
     """Whatever prompts there are and whatever their order, with chunks of any size."""
@@ -106,14 +106,30 @@ def test_each_beginning_runs_once_and_keys_are_those_of_prompts_alone(
             torch.testing.assert_close(mine, truth.keys[0], atol=1e-5, rtol=1e-5)
 
 
+@torch.inference_mode()
+def test_mean_outputs_are_those_of_full_prompts(tiny: LLM) -> None:
+    """Prompts of one batch that share a prefix: each mean takes all of its prompt's positions."""
+    ids = torch.randint(5, 400, (12,), generator=torch.Generator().manual_seed(1)).tolist()
+    samples = [Sample(row, str(row), [*ids, *range(9, 12 + row)], [], 1, "", "") for row in range(2)]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(prefill_module, "SHORTEST_SHARED", 1)
+        _, together = head_ablation._prefill(tiny, pad(samples, 0, torch.device("cpu")), "mean")
+    assert together is not None
+    for row, sample in enumerate(samples):
+        _, single = head_ablation._prefill(tiny, pad([sample], 0, torch.device("cpu")), "mean")
+        assert single is not None
+        for layer, mean in single.items():
+            torch.testing.assert_close(together[layer][row], mean[0], atol=1e-6, rtol=1e-5)
+
+
 @pytest.fixture(scope="module")
 def tiny(tiny_llm_folder: Path) -> LLM:
     return LLM(str(tiny_llm_folder))
 
 
 @pytest.mark.parametrize("length", [40, 12])
-def test_prompts_that_begin_alike_under_windows(llm: LLM, tmp_path: Path, length: int) -> None:
-    """Beyond the window of 16 tokens each runs whole; within it they share."""
+def test_shared_prefixes_under_sliding_windows(llm: LLM, tmp_path: Path, length: int) -> None:
+    """Beyond the window of 16 tokens each prompt runs in full; within it they share their prefix."""
     model = LLM(str(save(FAMILIES["gemma3"], llm.tokenizer, tmp_path)), prefill_chunk=7)
     ids = torch.randint(5, 400, (length,), generator=torch.Generator().manual_seed(1)).tolist()
     samples = [Sample(row, str(row), [*ids[:-1], row + 9], [(2, 5)], 3, "", "") for row in range(2)]
@@ -127,10 +143,10 @@ def test_prompts_that_begin_alike_under_windows(llm: LLM, tmp_path: Path, length
 
 
 @torch.inference_mode()
-def test_long_rope_keeps_to_one_set_of_angles_for_each_sample(llm: LLM, tmp_path: Path) -> None:
+def test_long_rope_keeps_to_one_set_of_factors_for_each_sample(llm: LLM, tmp_path: Path) -> None:
     """Short and long prompts in one batch, in chunks shorter than the border, one so near that its answer crosses it.
 
-    The last has a short answer: it idles beyond the border while the first goes on, and must not turn its keys.
+    The last has a short answer: it runs along beyond the border until the first ends, and must not change its rotation.
     """
     folder = save(Family("Phi3", LONGROPE), llm.tokenizer, tmp_path)
     model, eager = LLM(str(folder), prefill_chunk=9), LLM(str(folder), attention="eager")
