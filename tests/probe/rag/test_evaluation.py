@@ -76,7 +76,7 @@ def checkpoint(store: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 def settings(tmp_path: Path, trials: str = "trials", **changes: Any) -> dict[str, Any]:
     """The callback's, for three questions of 12 tokens; a random model never ends its answer."""
     source = {"class_path": "extract.SyntheticQA", "init_args": {"count": 3, "seed": 1, "decoys": 0}}
-    task = {"source": source, "style": "chain", "budget": 12, "examples": []}
+    task = {"source": source, "style": "chain", "budget": 12, "texts": {"examples": []}}
     return {
         "task": {"class_path": "extract.MultiHopQA", "init_args": task | changes.pop("task", {})},
         "strategies": [{"class_path": f"probe.rag.{name}"} for name in changes.pop("strategies", STRATEGIES)],
