@@ -55,7 +55,7 @@ PROBES = (
     "probe.experiments.ablation.answering",
     "probe.report.explorer",
     "probe.rag.strategies.head_strategies",
-    "probe.rag.outcomes",
+    "probe.rag.results.outcomes",
     "probe.rag.strategies.base",
     "probe.rag.strategies.windows",
     "probe.metrics.gathered_rows",

@@ -1,24 +1,23 @@
-"""Algorithm 1: draft under a mask, and where the draft is uncertain go back, retrieve, and write the sentence again."""
+"""Algorithm 1: draft under a mask; where the draft is uncertain, retract it, retrieve, and rewrite the sentence."""
 
-import re
 from collections.abc import Generator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from extract.attention import attention_received
 from extract.generation import (
-    ContextMaskedLLM,
     GenerationOutput,
     GenerationRequest,
     LastQueryState,
-    MaskMode,
     PromptView,
     full_view,
     masked_view,
 )
-from extract.prompts import Span, complete_sentence_end, decode_text, decode_with_offsets, first_characters
-from extract.tasks import MultiHopQA
+from extract.prompts import Span, decode_text, decode_with_offsets, first_characters
+from extract.tasks import AnswerFormat, MultiHopQA
 from probe.rag.question import Question
+from probe.rag.requests import FullContextQuery, ReceivedAttention, Request, Steps
+from probe.rag.settings import Decoding
+from probe.rag.stopping import StoppingCriterion, complete_answer_end
 from probe.rag.strategies import RetrievalState, Retrieved, Strategy
 from probe.rag.triggers import Draft, TriggerDecision
 
@@ -27,99 +26,37 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class Look:
-    """Asks for the last query with everything visible."""
-
-    question: int
-    view: PromptView
-
-
-@dataclass(frozen=True)
-class Paid:
-    """Asks for the attention that the tokens of a draft are paid."""
-
-    draft: tuple[int, ...]
-    own: bool
-
-
-Request = GenerationRequest | Look | Paid
-Steps = Generator[Request, Any, None]
-
-
-@dataclass(frozen=True)
-class Settings:
-    """How a run goes.
+class RunSettings:
+    """Settings of a run.
 
     Attributes:
-        mask: How hidden tokens are hidden.
-        keeps: Whether the keys of what was run are kept (see `ContextMaskedLLM.store`): what is counted as run.
-        draft_length: Most tokens of a draft, and of a sentence written again.
-        length: Most tokens of an answer.
-        retries: Retrievals that one sentence may call for; after these it stands as it is.
-        opening, marker, answer_end: How an answer is found (see `MultiHopQA`).
+        decoding: How drafts are decoded.
+        answer_format: How the answer is recognised.
+        max_tokens: Most tokens of an answer.
+        reuses_keys: Whether keys of earlier forwards are reused, so that common prefixes do not count as run again.
 
     """
 
-    mask: MaskMode
-    keeps: bool
-    draft_length: int
-    length: int
-    retries: int
-    opening: str
-    marker: str
-    answer_end: str
+    decoding: Decoding
+    answer_format: AnswerFormat
+    max_tokens: int
+    reuses_keys: bool = True
 
     @classmethod
-    def of(cls, task: MultiHopQA, mask: MaskMode, draft_length: int, retries: int, keeps: bool = True) -> "Settings":
-        """With a task's length of answers, and its way to find them."""
-        form = task.answer_format
-        return cls(mask, keeps, draft_length, task.budget, retries, form.opening, form.marker, form.end)
-
-    def answered(self, text: str) -> int | None:
-        """The character of the text at which the answer is over; None where more may belong to it."""
-        said = f"{self.opening} {text}"
-        marker = re.search(re.escape(self.marker), said, flags=re.IGNORECASE)
-        if marker is None:
-            return None
-        answer = said[marker.end() :].lstrip(" :\n\t")
-        end = re.search(self.answer_end, f"{answer}0")  # an end must hold whatever follows: `150.` may become `150.0`
-        return len(text) - len(answer) + end.end() if end and end.end() <= len(answer) else None
+    def of(cls, task: MultiHopQA, decoding: Decoding, reuses_keys: bool = True) -> "RunSettings":
+        """With a task's length and end of answers."""
+        return cls(decoding, task.answer_format, task.budget, reuses_keys)
 
 
 @dataclass(frozen=True)
-class Stop:
-    """Ends a generation behind the answer, or behind its first sentence.
-
-    A full stop is known to be an end by what stands behind it, so that a token more is generated than counts.
-    """
-
-    settings: Settings
-    tokenizer: "PreTrainedTokenizerBase" = field(compare=False)
-    said: tuple[int, ...]
-    sentence: bool
-
-    def __call__(self, tokens: Sequence[int]) -> bool:
-        """Whether the generated tokens are enough."""
-        return self.end(tokens) is not None
-
-    def end(self, tokens: Sequence[int]) -> int | None:
-        """The character of the answer behind which nothing counts."""
-        text = decode_text(self.tokenizer, [*self.said, *tokens])
-        ends = [self.settings.answered(text)]
-        if self.sentence:
-            ends.append(complete_sentence_end(text, len(decode_text(self.tokenizer, self.said).rstrip())))
-        return min((end for end in ends if end is not None), default=None)
-
-
-@dataclass(frozen=True)
-class Written:
-    """What counts of a generation.
+class Continuation:
+    """The part of a generation that counts.
 
     Attributes:
-        tokens: Its tokens up to where it is to end.
-        entropies: Entropy of the distribution that each was taken from, in nats.
+        tokens: Its tokens, up to where the answer or the sentence ends.
+        entropies: Entropy of the next-token distribution that each was taken from, in nats.
         ended: Whether an end token followed.
-        answered: Whether the answer is over with it.
+        answered: Whether the answer is complete with it.
 
     """
 
@@ -131,14 +68,14 @@ class Written:
 
 @dataclass
 class Round:
-    """One turn of the loop.
+    """One iteration of Algorithm 1.
 
     Attributes:
-        draft: What was drafted.
-        decision: What the trigger made of it.
-        kept: The answer behind the cut, or with the draft where nothing fired.
-        retrieved: What became visible.
-        rewrite: The sentence written again.
+        draft: Text of the draft.
+        decision: Outcome of the trigger on it.
+        kept: The answer after the draft was retracted, or accepted where nothing fired.
+        retrieved: What became visible; None where nothing fired.
+        rewrite: The rewritten sentence; None where nothing fired.
 
     """
 
@@ -152,19 +89,23 @@ class Round:
 class Run:
     """One question under one strategy.
 
-    `steps` asks for what the model must do and is sent what it gave, so that many runs share its batches.
+    Args:
+        question: The question.
+        strategy: A prepared strategy.
+        settings: How it runs.
+        tokenizer: The model's.
 
     Attributes:
-        rounds: What happened.
+        rounds: Every iteration so far.
         answer: Tokens of the answer so far.
-        stop: Why it ended: `answered`, `ended` (an end token), `length`.
-        masked, looked, weighed: Tokens run forward as if this run were alone: under the mask, for retrievals with
-            everything visible, for RIND's attention.
+        stop: Why it ended: `answered`, `ended` (an end token), `length`; empty while it runs.
+        masked_tokens, full_context_tokens, attention_tokens: Tokens run forward, counted as if this run were alone:
+            under the mask, for full-context queries, for RIND's attention.
 
     """
 
     def __init__(
-        self, question: Question, strategy: Strategy, settings: Settings, tokenizer: "PreTrainedTokenizerBase"
+        self, question: Question, strategy: Strategy, settings: RunSettings, tokenizer: "PreTrainedTokenizerBase"
     ) -> None:
         assert strategy.trigger is not None
         self.question, self.strategy, self.settings, self.tokenizer = question, strategy, settings, tokenizer
@@ -172,134 +113,116 @@ class Run:
         self.rounds: list[Round] = []
         self.answer: list[int] = []
         self.stop = ""
-        self.masked = self.looked = self.weighed = 0
+        self.masked_tokens = self.full_context_tokens = self.attention_tokens = 0
         self._stuck: set[int] = set()
-        self._ran: list[PromptView] = []
-        self._calls: dict[int, int] = {}
+        self._views: list[PromptView] = []
+        self._fired: dict[int, int] = {}
 
     def steps(self) -> Steps:
-        """The loop of Algorithm 1."""
-        visible, length = self.strategy.first(self.question), self.settings.length
+        """Algorithm 1. Yields what the model must do, and is sent the results."""
+        visible = self.strategy.initial_windows(self.question)
         while not self.stop:
-            written = draft = yield from self._generate(visible, sentence=False)
+            draft = yield from self._generate(visible, one_sentence=False)
             decision = yield from self._decide(draft)
-            if decision.hit is not None:
-                text = self._text([*self.answer, *draft.tokens])
-                self.answer = self._cut([*self.answer, *draft.tokens], decision.sentence)
-                kept = self._text(self.answer)
-                found = yield from self._retrieve(text)
-                visible = found.windows
-                written = yield from self._generate(visible, sentence=True)
-                self.answer = [*self.answer, *written.tokens]
-                said = self._text(self.answer)[len(kept) :]
-                self.rounds.append(Round(self._text(draft.tokens), decision, kept, found, said))
-            else:
+            if decision.hit is None:
+                last, visible = draft, self.strategy.initial_windows(self.question)  # accept it, hide the context
                 self.answer = [*self.answer, *draft.tokens]
-                visible = self.strategy.first(self.question)
-                self.rounds.append(Round(self._text(draft.tokens), decision, self._text(self.answer)))
-            if written.answered:
-                self.stop = "answered"
-            elif written.ended or not written.tokens:
-                self.stop = "ended"
-            elif len(self.answer) >= length:
-                self.stop = "length"
+                self.rounds.append(Round(self._text(draft.tokens), decision, self.text))
+            else:  # the windows stay in force for the next draft
+                last, visible = yield from self._rewrite(draft, decision)
+            self.stop = self._stop_reason(last)
 
-    def _generate(self, visible: list[Span], sentence: bool) -> Generator[Request, GenerationOutput, Written]:
-        """Greedy tokens behind the answer under a mask: a draft, or one sentence."""
+    def _rewrite(
+        self, draft: Continuation, decision: TriggerDecision
+    ) -> Generator[Request, Any, tuple[Continuation, list[Span]]]:
+        """Retract the draft from the sentence that fired, retrieve, and generate that sentence again."""
+        drafted = [*self.answer, *draft.tokens]
+        self.answer = self._cut(drafted, decision.sentence_start)  # may reach back into the answer
+        kept = self.text
+        found = yield from self._retrieve(self._text(drafted))
+        sentence = yield from self._generate(found.windows, one_sentence=True)
+        self.answer = [*self.answer, *sentence.tokens]
+        self.rounds.append(Round(self._text(draft.tokens), decision, kept, found, self.text[len(kept) :]))
+        return sentence, found.windows
+
+    def _stop_reason(self, last: Continuation) -> str:
+        if last.answered:
+            return "answered"
+        if last.ended or not last.tokens:
+            return "ended"
+        return "length" if len(self.answer) >= self.settings.max_tokens else ""
+
+    def _generate(self, visible: list[Span], one_sentence: bool) -> Generator[Request, GenerationOutput, Continuation]:
+        """Greedy tokens after the answer so far, under a mask: a draft, or one sentence."""
         settings = self.settings
-        if self.strategy.bare:
-            prompt = full_view(self.question.bare)
+        if self.strategy.without_context:
+            prompt = full_view(self.question.prompt_without_context)
         else:
-            prompt = masked_view(self.question.sample.ids, self.question.context, visible, settings.mask)
-        said = prompt.extended(self.answer)
-        limit = max(1, min(settings.draft_length, settings.length - len(self.answer)))
-        stop = Stop(settings, self.tokenizer, tuple(self.answer), sentence)
-        done = yield GenerationRequest(self.question.sample.index, said, limit, stop)
-        run = said.extended(done.tokens if done.ended else done.tokens[:-1])
-        self.masked += self._fresh(run)
+            prompt = masked_view(self.question.sample.ids, self.question.context, visible, settings.decoding.mask)
+        before = prompt.extended(self.answer)
+        limit = max(1, min(settings.decoding.draft_length, settings.max_tokens - len(self.answer)))
+        stop = StoppingCriterion(settings.answer_format, self.tokenizer, tuple(self.answer), one_sentence)
+        done = yield GenerationRequest(self.question.sample.index, before, limit, stop)
+        # The last token was generated but not run, unless an end token was generated after it.
+        self.masked_tokens += self._new_tokens(before.extended(done.tokens if done.ended else done.tokens[:-1]))
         end, answer = stop.end(done.tokens), [*self.answer, *done.tokens]
         if end is None:
-            return Written(list(done.tokens), done.entropies, done.ended, answered=False)
+            return Continuation(list(done.tokens), done.entropies, done.ended, answered=False)
         tokens = self._cut(answer, end)[len(self.answer) :]
-        return Written(tokens, done.entropies[: len(tokens)], done.ended, settings.answered(self._text(answer)) == end)
+        answered = complete_answer_end(self._text(answer), settings.answer_format) == end
+        return Continuation(tokens, done.entropies[: len(tokens)], done.ended, answered)
 
-    def _fresh(self, run: PromptView) -> int:
-        """Tokens of a view that this run has not run before, and remember it."""
-        fresh = len(run) - max((former.common_prefix(run) for former in self._ran), default=0)
-        if self.settings.keeps:
-            self._ran.append(run)
-        return fresh
+    def _new_tokens(self, run: PromptView) -> int:
+        """Tokens of a view beyond its longest common prefix with an earlier one; the view is remembered."""
+        new = len(run) - max((former.common_prefix(run) for former in self._views), default=0)
+        if self.settings.reuses_keys:
+            self._views.append(run)
+        return new
 
-    def _decide(self, draft: Written) -> Generator[Request, Any, TriggerDecision]:
-        """What the trigger makes of the draft; a sentence that has used up its retries is passed over."""
-        paid: list[float] = []
-        if self.trigger.own is not None and draft.tokens:
-            paid = (yield Paid(tuple(draft.tokens), self.trigger.own)).tolist()
-            self.weighed += len(draft.tokens)
-        said = decode_with_offsets(self.tokenizer, [*self.answer, *draft.tokens])
-        spent = frozenset(start for start, calls in self._calls.items() if calls >= self.settings.retries)
-        drafted = Draft(said, len(self.answer), draft.entropies, paid)
-        decision = self.trigger.decide(drafted, spent)
-        if spent and (first := self.trigger.decide(drafted, frozenset())).hit is not None and first.sentence in spent:
-            self._stuck.add(first.sentence)
+    def _decide(self, draft: Continuation) -> Generator[Request, Any, TriggerDecision]:
+        """Outcome of the trigger on the draft; a sentence whose retries are used up cannot fire."""
+        received: list[float] = []
+        if self.trigger.include_self is not None and draft.tokens:
+            received = (yield ReceivedAttention(tuple(draft.tokens), self.trigger.include_self)).tolist()
+            self.attention_tokens += len(draft.tokens)
+        text = decode_with_offsets(self.tokenizer, [*self.answer, *draft.tokens])
+        drafted = Draft(text, len(self.answer), draft.entropies, received)
+        retries = self.settings.decoding.retries
+        exhausted = frozenset(start for start, count in self._fired.items() if count >= retries)
+        decision = self.trigger.decide(drafted, exhausted)
+        if exhausted and (free := self.trigger.decide(drafted, frozenset())).hit is not None:
+            self._stuck |= exhausted & {free.sentence_start}
         if decision.hit is not None:
-            self._calls[decision.sentence] = self._calls.get(decision.sentence, 0) + 1
+            self._fired[decision.sentence_start] = self._fired.get(decision.sentence_start, 0) + 1
         return decision
 
     def _cut(self, tokens: list[int], end: int) -> list[int]:
-        """The tokens whose first character stands before that of the text."""
+        """The tokens whose first character is before character `end` of their text."""
         places = first_characters(decode_with_offsets(self.tokenizer, tokens))
         return [token for token, place in zip(tokens, places, strict=True) if place < end]
 
     def _retrieve(self, text: str) -> Generator[Request, LastQueryState, Retrieved]:
-        """Look with everything visible, and let the strategy choose."""
-        seen_view = full_view(self.question.sample.ids).extended(self.answer)
-        seen = yield Look(self.question.sample.index, seen_view)
-        self.looked += self._fresh(seen_view)
+        """Query the full context with the last token, and let the strategy select what becomes visible."""
+        full = full_view(self.question.sample.ids).extended(self.answer)
+        last_query = yield FullContextQuery(self.question.sample.index, full)
+        self.full_context_tokens += self._new_tokens(full)
         number = sum(round_.retrieved is not None for round_ in self.rounds)
-        return self.strategy.retrieve(RetrievalState(self.question, seen, text, number))
+        return self.strategy.retrieve(RetrievalState(self.question, last_query, text, number))
 
     def _text(self, tokens: Sequence[int]) -> str:
         return decode_text(self.tokenizer, tokens)
 
     @property
     def stuck(self) -> int:
-        """Sentences that called again after their last retry."""
+        """Sentences that fired again after their last retry."""
         return len(self._stuck)
+
+    @property
+    def forward_tokens(self) -> int:
+        """Tokens run forward in all."""
+        return self.masked_tokens + self.full_context_tokens + self.attention_tokens
 
     @property
     def text(self) -> str:
         """The answer so far."""
         return self._text(self.answer)
-
-
-def run_together(masked: ContextMaskedLLM, runs: Sequence[Run]) -> None:
-    """Run all to their ends: what several of them ask for goes to the model as one batch."""
-    steps = [run.steps() for run in runs]
-    asked: dict[int, Request] = {}
-    for number in range(len(runs)):
-        _send(steps, asked, number, None)
-    while asked:
-        looks = {number: request for number, request in asked.items() if isinstance(request, Look)}
-        paid = {number: request for number, request in asked.items() if isinstance(request, Paid)}
-        jobs = {number: request for number, request in asked.items() if isinstance(request, GenerationRequest)}
-        given: dict[int, Any] = {}
-        if looks:
-            seen = {look: masked.read_full_context(look.question, look.view) for look in dict.fromkeys(looks.values())}
-            given = {number: seen[look] for number, look in looks.items()}
-        elif paid:
-            own = next(iter(paid.values())).own
-            chosen = {number: request.draft for number, request in paid.items() if request.own == own}
-            given = dict(zip(chosen, attention_received(masked.llm.model, list(chosen.values()), own), strict=True))
-        else:
-            given = dict(zip(jobs, masked.generate(list(jobs.values())), strict=True))
-        for number, answer in given.items():
-            _send(steps, asked, number, answer)
-
-
-def _send(steps: list[Steps], asked: dict[int, Request], number: int, answer: Any) -> None:
-    """Give a run what it asked for; note what it asks for next."""
-    try:
-        asked[number] = steps[number].send(answer)
-    except StopIteration:
-        asked.pop(number, None)

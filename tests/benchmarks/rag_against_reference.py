@@ -11,14 +11,11 @@ from torch import Tensor
 
 import probe
 from extract.generation import ContextMaskedLLM, MaskMode
+from extract.heads import top_k
 from extract.llm import LLM
 from extract.tasks import MultiHopQA, QuestionTexts
 from extract.tasks.sources.synthetic import SyntheticQA
-from probe.rag import RIND
-from probe.rag.loop import Run, Settings, run_together
-from probe.rag.question import ask
-from probe.rag.strategies import Windows
-from probe.rag.strategies.head_strategies import DynamicHeadsStrategy, top
+from probe.rag import RIND, Decoding, DynamicHeadsStrategy, Question, Run, RunSettings, Windows, run_together
 from tests.helpers import reference_rag
 
 MASKS: tuple[MaskMode, ...] = ("packed", "in_place", "concat")
@@ -29,7 +26,7 @@ def main(checkpoint: str, count: int) -> None:
     """How many runs equal the reference in tokens and windows, by mask."""
     llm, task = LLM(), MultiHopQA(SyntheticQA(count, seed=7, decoys=0), budget=24, texts=QuestionTexts(examples=[]))
     task.prepare(llm)
-    bare, trained = task.without_context(), probe.load(checkpoint, llm=llm.identity)
+    without_context, trained = task.without_context(), probe.load(checkpoint, llm=llm.identity)
     assert isinstance(trained, probe.ProbeRegressor)
     strategy = DynamicHeadsStrategy()
     strategy.prepare(WINDOWS, RIND(1.0))
@@ -38,15 +35,15 @@ def main(checkpoint: str, count: int) -> None:
     def choose(hidden: Tensor, rows: Tensor) -> list[int]:
         del rows
         with torch.inference_mode():
-            return top(trained.predict_scores(hidden[None].float())[0], WINDOWS.heads)
+            return top_k(trained.predict_scores(hidden[None].float())[0], WINDOWS.heads).tolist()
 
     same, retrievals = dict.fromkeys(MASKS, 0), 0
     for number in range(count):
-        question = ask(task, bare, number)
+        question = Question.from_task(task, without_context, number)
         for mask in MASKS:
-            done = Settings.of(task, mask, draft_length=12, retries=2)
+            done = RunSettings.of(task, Decoding(mask, draft_length=12, retries=2))
             run = Run(question, strategy, done, llm.tokenizer)
-            run_together(ContextMaskedLLM(llm), [run])
+            run_together(ContextMaskedLLM(llm), [run.steps()])
             if mask != "in_place":  # whose reference is that of packed
                 wanted = reference_rag.Settings(
                     k=WINDOWS.k, gap=WINDOWS.gap, width=WINDOWS.width, draft_length=12, length=task.budget

@@ -7,7 +7,7 @@ import shlex
 import pytest
 import yaml
 
-from probe.rag import RIND, RagEvaluation, Windows
+from probe.rag import RIND, Decoding, RagEvaluation, Windows
 from tests.conftest import ROOT, Run
 
 CONFIGS = {str(path.relative_to(ROOT)): path.read_text() for path in sorted((ROOT / "configs").rglob("*.yaml"))}
@@ -96,7 +96,8 @@ def test_the_rag_config_has_the_papers_columns_and_the_defaults_of_the_code() ->
     assert names[:5] == [*heads, "WithoutRAG"]
     assert callback["task"]["init_args"]["style"] == "chain"
     defaults = inspect.signature(RagEvaluation).parameters
-    for name in ("mask", "draft_length", "retries", "batch_size", "every_n_epochs", "allow_seen", "resamples", "seed"):
+    for name in ("allow_seen", "resamples", "seed"):
         assert callback[name] == defaults[name].default, name
     assert Windows(**callback["windows"]) == Windows()
+    assert Decoding(**callback["decoding"]) == Decoding()
     assert callback["trigger"]["init_args"]["threshold"] == RIND().threshold == 1.0

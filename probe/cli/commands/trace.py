@@ -3,7 +3,7 @@
 from rich.console import Console
 
 from extract.errors import UserError
-from probe.rag import read_traces, show
+from probe.rag import print_trace, read_traces
 
 
 def trace(file: str, sample: str | None = None, strategy: str | None = None, count: int = 1) -> None:
@@ -19,7 +19,7 @@ def trace(file: str, sample: str | None = None, strategy: str | None = None, cou
     console, shown = Console(), 0
     for one in read_traces(file):
         if shown < count and sample in (None, one["id"]) and strategy in (None, one["strategy"]):
-            show(one, console)
+            print_trace(one, console)
             shown += 1
     if not shown:
         raise UserError(f"{file} holds no run of question {sample or 'any'} under strategy {strategy or 'any'}")

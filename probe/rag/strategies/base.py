@@ -1,4 +1,4 @@
-"""What becomes visible when a retrieval is called for, and the strategies without heads; those with: `heads`."""
+"""Retrieval strategies: which context tokens become visible when a retrieval is triggered."""
 
 from abc import ABC
 from dataclasses import asdict, dataclass
@@ -13,7 +13,13 @@ from probe.rag.strategies.windows import Windows
 
 @dataclass(frozen=True)
 class Retrieved:
-    """Visible token spans of the prompt, and the heads that chose them, layer-major; None without heads."""
+    """Result of a retrieval.
+
+    Attributes:
+        windows: Token spans of the prompt that become visible, sorted and disjoint.
+        heads: The heads whose attention selected them, layer-major; None where no heads were used.
+
+    """
 
     windows: list[Span]
     heads: list[int] | None = None
@@ -21,62 +27,68 @@ class Retrieved:
 
 @dataclass(frozen=True)
 class RetrievalState:
-    """Where a retrieval takes place.
+    """What a strategy may use at a retrieval.
 
     Attributes:
         question: The question.
-        seen: The last query with everything visible.
-        text: The answer so far and the draft that called for the retrieval.
-        number: Retrievals before this one.
+        last_query: Hidden state and attention of the last token so far, with the full context visible.
+        text: The answer so far, with the draft that triggered the retrieval.
+        number: Retrievals before this one in the same run.
 
     """
 
     question: Question
-    seen: LastQueryState
+    last_query: LastQueryState
     text: str
     number: int
 
 
 class Strategy(ABC):
-    """One column of the comparison.
+    """A retrieval strategy: one column of Table 4.
 
     Args:
-        name: What the table calls it; by default the class's label.
+        name: Its name in tables; by default the class's `default_name`.
         windows: Its own settings of Algorithm 2; null: the evaluation's.
         trigger: Its own trigger; null: the evaluation's.
 
     """
 
-    label: str
-    bare = False
-    """The context is left out of the prompt."""
+    default_name: str
+    without_context = False
+    """Whether the context is left out of the prompt."""
     uses_probe = False
-    paper: str | None = None
-    """The column of Table 4."""
+    """Whether answers depend on the probe's predictions."""
+    paper_column: str | None = None
+    """The column of Table 4 that it reproduces."""
 
     def __init__(self, name: str | None = None, windows: Windows | None = None, trigger: Trigger | None = None) -> None:
-        self.name, self.windows, self.trigger = name or self.label, windows, trigger
+        self.name, self.windows, self.trigger = name or self.default_name, windows, trigger
 
     def prepare(self, windows: Windows, trigger: Trigger) -> None:
-        """Take the evaluation's settings where it has none of its own."""
+        """Take the evaluation's settings where it has none of its own.
+
+        Raises:
+            UserError: settings out of range.
+
+        """
         self.windows, self.trigger = self.windows or windows, self.trigger or trigger
         self.windows.check()
 
     def set_probe(self, probe: ProbeRegressor) -> None:
-        """See the trained probe."""
+        """Take what it needs of the trained probe."""
         del probe
 
     def describe(self) -> dict[str, Any]:
-        """Class and settings."""
+        """Class and settings, in plain values."""
         assert self.windows is not None
         assert self.trigger is not None
         return {"class": type(self).__name__, "windows": asdict(self.windows), "trigger": self.trigger.describe()}
 
-    def first(self, question: Question) -> list[Span]:
-        """What is visible while no retrieval is in force: nothing of the context."""
+    def initial_windows(self, question: Question) -> list[Span]:
+        """Token spans of the context that are visible while no retrieval is in force: by default none."""
         del question
         return []
 
     def retrieve(self, state: RetrievalState) -> Retrieved:
-        """What becomes visible: by default what is visible anyway."""
-        return Retrieved(self.first(state.question))
+        """What becomes visible at a retrieval: by default the initial windows."""
+        return Retrieved(self.initial_windows(state.question))

@@ -1,24 +1,24 @@
-"""Strategies without retrieval heads: the full context, the gold evidence, no context."""
+"""Strategies without retrieval heads: full context, gold evidence, no context."""
 
 from typing import Any, Literal
 
 from extract.prompts import Span
 from probe.rag import Never, Question, Trigger
 from probe.rag.strategies.base import RetrievalState, Retrieved, Strategy
-from probe.rag.strategies.windows import Windows, merged
+from probe.rag.strategies.windows import Windows, merge_spans
 
 
 class GoldEvidence(Strategy):
-    """The supporting facts themselves.
+    """The supporting facts themselves: an upper bound for retrieval.
 
     Args:
         name, windows, trigger: See `Strategy`.
-        when: `always`: visible from the first draft on, and nothing is retrieved: what perfect windows could give.
-            `fired`: visible when the trigger fires, as for the other strategies.
+        when: `always`: visible from the first draft on, without any retrieval. `fired`: visible when the trigger
+            fires, as for the other strategies.
 
     """
 
-    label = "gold"
+    default_name = "gold"
 
     def __init__(
         self,
@@ -31,27 +31,27 @@ class GoldEvidence(Strategy):
         self.when = when
 
     def describe(self) -> dict[str, Any]:
-        """With when."""
+        """Settings of every strategy, and `when`."""
         return {**super().describe(), "when": self.when}
 
-    def first(self, question: Question) -> list[Span]:
-        """The facts, if always."""
-        return merged(question.sample.evidence) if self.when == "always" else []
+    def initial_windows(self, question: Question) -> list[Span]:
+        """The supporting facts for `always`, else nothing."""
+        return merge_spans(question.sample.evidence) if self.when == "always" else []
 
     def retrieve(self, state: RetrievalState) -> Retrieved:
-        """The facts."""
-        return Retrieved(merged(state.question.sample.evidence))
+        """The supporting facts."""
+        return Retrieved(merge_spans(state.question.sample.evidence))
 
 
 class FullContext(Strategy):
-    """Everything visible all the time: the model as it is."""
+    """The full context visible all the time: the plain model."""
 
-    label = "full"
+    default_name = "full"
 
     def __init__(self, name: str | None = None) -> None:
         super().__init__(name, trigger=Never())
 
-    def first(self, question: Question) -> list[Span]:
+    def initial_windows(self, question: Question) -> list[Span]:
         """The context."""
         return [question.context]
 
@@ -59,7 +59,7 @@ class FullContext(Strategy):
 class WithoutRAG(Strategy):
     """The context is left out of the prompt, not masked; no retrieval."""
 
-    label, bare, paper = "w/o RAG", True, "w/o RAG"
+    default_name, without_context, paper_column = "w/o RAG", True, "w/o RAG"
 
     def __init__(self, name: str | None = None) -> None:
         super().__init__(name, trigger=Never())

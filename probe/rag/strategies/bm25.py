@@ -9,19 +9,19 @@ from extract.errors import UserError
 from extract.prompts import Span
 from probe.rag import Trigger
 from probe.rag.strategies.base import RetrievalState, Retrieved, Strategy
-from probe.rag.strategies.windows import Windows, merged
+from probe.rag.strategies.windows import Windows, merge_spans
 
 
 class BM25(Strategy):
-    """Sentences of the context by BM25, with question, answer and draft as query: the plain competitor.
+    """Sentences of the context by BM25, with question, answer and draft as query: the lexical baseline.
 
     Args:
         name, windows, trigger: See `Strategy`.
-        tokens: Sentences are taken, best first, until so many tokens are visible.
+        tokens: Budget: sentences are taken, best first, until at least so many tokens are visible.
 
     """
 
-    label = "bm25"
+    default_name = "bm25"
 
     def __init__(
         self,
@@ -34,24 +34,34 @@ class BM25(Strategy):
         self.tokens = tokens
 
     def prepare(self, windows: Windows, trigger: Trigger) -> None:
-        """Refuse a budget of nothing."""
+        """Take the evaluation's settings; a budget below 1 raises a UserError."""
         super().prepare(windows, trigger)
         if self.tokens < 1:
             raise UserError(f"rag strategy '{self.name}': tokens of at least 1, not {self.tokens}")
 
     def describe(self) -> dict[str, Any]:
-        """With the tokens."""
+        """Settings of every strategy, and the budget."""
         return {**super().describe(), "tokens": self.tokens}
 
     def retrieve(self, state: RetrievalState) -> Retrieved:
         """The best sentences."""
         question = state.question
         query = f"{question.sample.question} {state.text}"
-        return Retrieved(merged(best_sentences(question.sentences, query, self.tokens)))
+        return Retrieved(merge_spans(best_sentences(question.sentences, query, self.tokens)))
 
 
 def best_sentences(sentences: list[tuple[Span, str]], query: str, tokens: int) -> list[Span]:
-    """Spans of the sentences that fit the query best, until they hold `tokens` tokens."""
+    """Spans of the sentences with the highest BM25 score, best first, until they hold `tokens` tokens.
+
+    Ties go to the earlier sentence; so a query without a known word gives the first sentences.
+
+    >>> sentences = [((0, 4), "Oslo is cold."), ((4, 9), "Ada lived in Rome."), ((9, 12), "Rome is warm.")]
+    >>> best_sentences(sentences, "Where did Ada live?", tokens=4)
+    [(4, 9)]
+    >>> best_sentences(sentences, "Ada, Rome", tokens=6)
+    [(4, 9), (9, 12)]
+
+    """
     index = bm25s.BM25()
     index.index([_words(text) for _, text in sentences], show_progress=False)
     known = [word for word in _words(query) if word in index.vocab_dict]

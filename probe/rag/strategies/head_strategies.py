@@ -1,4 +1,4 @@
-"""Strategies whose windows are where some heads look: they differ in which heads (Algorithm 2, Table 4)."""
+"""Strategies whose windows follow the attention of some heads (Algorithm 2, Table 4); they differ in which heads."""
 
 import random
 from abc import abstractmethod
@@ -10,6 +10,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from extract.errors import UserError
+from extract.heads import top_k
 from extract.scores import ExcludedKeys, kept_keys, reasoning_score
 from probe.models import ProbeRegressor
 from probe.rag import Trigger
@@ -18,26 +19,26 @@ from probe.rag.strategies.windows import Windows
 
 
 class HeadStrategy(Strategy):
-    """Algorithm 2 with some heads' attention."""
+    """Algorithm 2 with the attention of selected heads."""
 
     @abstractmethod
     def heads(self, state: RetrievalState, count: int) -> list[int]:
-        """The heads to listen to, layer-major."""
+        """The heads whose attention is averaged, layer-major."""
 
     def retrieve(self, state: RetrievalState) -> Retrieved:
-        """Windows about the context positions that the heads look at, on average."""
+        """Windows around the context positions that the heads attend to most, on average."""
         assert self.windows is not None
         heads = self.heads(state, self.windows.heads)
         start, end = state.question.context
-        rows = state.seen.attention
+        rows = state.last_query.attention
         scores = rows[torch.tensor(heads, device=rows.device), start:end].mean(dim=0)
-        return Retrieved([(start + a, start + b) for a, b in self.windows.around(scores)], heads)
+        return Retrieved([(start + a, start + b) for a, b in self.windows.select(scores)], heads)
 
 
 class DynamicHeadsStrategy(HeadStrategy):
-    """The heads that the probe expects, from the hidden state, to score highest now."""
+    """The heads of highest score at this step, as the probe predicts them from the hidden state."""
 
-    label, uses_probe, paper = "dynamic", True, "dynamic"
+    default_name, uses_probe, paper_column = "dynamic", True, "dynamic"
 
     def set_probe(self, probe: ProbeRegressor) -> None:
         """Keep the probe."""
@@ -45,24 +46,24 @@ class DynamicHeadsStrategy(HeadStrategy):
 
     @torch.inference_mode()
     def heads(self, state: RetrievalState, count: int) -> list[int]:
-        """Highest predictions."""
-        hidden = state.seen.hidden[None].to(self._probe.head_means)
-        return top(self._probe.predict_scores(hidden)[0], count)
+        """Top heads by predicted score."""
+        hidden = state.last_query.hidden[None].to(self._probe.head_means)
+        return _top(self._probe.predict_scores(hidden)[0], count)
 
 
 class StaticHeadsStrategy(HeadStrategy):
-    """Fixed heads: the highest mean score over the probe's training rows."""
+    """Fixed heads: those of highest mean score over the probe's training rows."""
 
-    label, uses_probe, paper = "static", False, "static"
+    default_name, uses_probe, paper_column = "static", False, "static"
 
     def set_probe(self, probe: ProbeRegressor) -> None:
-        """The probe carries these means."""
+        """Keep the mean scores, which the probe carries."""
         self._means = probe.head_means
 
     def heads(self, state: RetrievalState, count: int) -> list[int]:
         """The same at each retrieval."""
         del state
-        return top(self._means, count)
+        return _top(self._means, count)
 
 
 class DynamicRandomHeadsStrategy(HeadStrategy):
@@ -70,11 +71,11 @@ class DynamicRandomHeadsStrategy(HeadStrategy):
 
     Args:
         name, windows, trigger: See `Strategy`.
-        seed: With question and number of the retrieval it fixes the draw.
+        seed: With the question and the number of the retrieval it determines the sample.
 
     """
 
-    label, paper = "dynamic random", "dynamic random"
+    default_name, paper_column = "dynamic random", "dynamic random"
 
     def __init__(
         self,
@@ -87,29 +88,29 @@ class DynamicRandomHeadsStrategy(HeadStrategy):
         self.seed = seed
 
     def describe(self) -> dict[str, Any]:
-        """With the seed."""
+        """Settings of every strategy, and the seed."""
         return {**super().describe(), "seed": self.seed}
 
     def heads(self, state: RetrievalState, count: int) -> list[int]:
-        """A fresh draw."""
-        return self._draw(state, count, f"{self.seed}:{state.question.sample.id}:{state.number}")
+        """A sample of its own for each retrieval."""
+        return self._sample(state, count, f"{self.seed}:{state.question.sample.id}:{state.number}")
 
-    def _draw(self, state: RetrievalState, count: int, seed: str) -> list[int]:
-        return random.Random(seed).sample(range(len(state.seen.attention)), count)
+    def _sample(self, state: RetrievalState, count: int, seed: str) -> list[int]:
+        return random.Random(seed).sample(range(len(state.last_query.attention)), count)
 
 
 class FixedRandomHeadsStrategy(DynamicRandomHeadsStrategy):
     """Random heads, the same at every retrieval of every question."""
 
-    label, paper = "fixed random", "fixed random"
+    default_name, paper_column = "fixed random", "fixed random"
 
     def heads(self, state: RetrievalState, count: int) -> list[int]:
-        """One draw."""
-        return self._draw(state, count, f"{self.seed}")
+        """One sample for all retrievals."""
+        return self._sample(state, count, f"{self.seed}")
 
 
 class OracleHeadsStrategy(HeadStrategy):
-    """The heads whose true reasoning score (Eq. 2) is highest now: what a perfect probe would choose.
+    """The heads of highest true reasoning score (Eq. 2) at this step: the choice of a perfect probe.
 
     Args:
         name, windows, trigger: See `Strategy`.
@@ -117,7 +118,7 @@ class OracleHeadsStrategy(HeadStrategy):
 
     """
 
-    label = "oracle"
+    default_name = "oracle"
 
     def __init__(
         self,
@@ -131,33 +132,32 @@ class OracleHeadsStrategy(HeadStrategy):
         self.excluded = ExcludedKeys(sink, local)
 
     def prepare(self, windows: Windows, trigger: Trigger) -> None:
-        """Refuse less than none."""
+        """Take the evaluation's settings; a negative sink or local window raises a UserError."""
         super().prepare(windows, trigger)
         sink, local = self.excluded.sink, self.excluded.local
         if min(sink, local) < 0:
             raise UserError(f"rag strategy '{self.name}': sink and local of 0 or more, not {sink}, {local}")
 
     def describe(self) -> dict[str, Any]:
-        """With the tokens left out."""
+        """Settings of every strategy, and the tokens left out."""
         return {**super().describe(), **asdict(self.excluded)}
 
     def heads(self, state: RetrievalState, count: int) -> list[int]:
-        """Highest scores, by the supporting facts."""
-        return top(true_scores(state, self.excluded), count)
+        """Top heads by true score."""
+        return _top(reasoning_scores(state, self.excluded), count)
 
 
-def top(scores: Float[Tensor, "head"], count: int) -> list[int]:
-    """The heads of highest score, the first of equal ones."""
-    found: list[int] = scores.argsort(descending=True, stable=True)[:count].tolist()
-    return found
+def _top(scores: Float[Tensor, "head"], count: int) -> list[int]:
+    heads: list[int] = top_k(scores, count).tolist()
+    return heads
 
 
-def true_scores(state: RetrievalState, excluded: ExcludedKeys) -> Float[Tensor, "head"]:
-    """Eq. 2 of each head at this query; −1 for a head without any kept attention."""
-    rows = state.seen.attention
+def reasoning_scores(state: RetrievalState, excluded: ExcludedKeys) -> Float[Tensor, "head"]:
+    """Reasoning score (Eq. 2) of each head at the last query; NaN for a head without attention on kept keys."""
+    rows = state.last_query.attention
     keys = rows.shape[1]
     kept = kept_keys(torch.ones(1, keys, dtype=torch.bool, device=rows.device), excluded)[0]
     evidence = torch.zeros(keys, dtype=torch.bool, device=rows.device)
     evidence[torch.tensor(sorted(state.question.evidence), dtype=torch.long, device=rows.device)] = True
     on_evidence, on_kept = ((rows * columns).sum(dim=1)[None] for columns in (kept & evidence, kept))
-    return reasoning_score(on_evidence, on_kept, (kept & evidence).any()[None])[0].nan_to_num(nan=-1.0)
+    return reasoning_score(on_evidence, on_kept, (kept & evidence).any()[None])[0]

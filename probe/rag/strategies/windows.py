@@ -1,4 +1,4 @@
-"""Algorithm 2: from the attention on a context to the windows that stay visible."""
+"""Algorithm 2: from the attention on a context to the token windows that become visible."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -8,6 +8,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from extract.errors import UserError
+from extract.heads import top_k
 from extract.prompts import Span
 
 
@@ -33,23 +34,31 @@ class Windows:
         if min(self.heads, self.k, self.width) < 1 or self.gap < 0:
             raise UserError(f"rag windows: heads, k and width of at least 1, gap of at least 0, not {self}")
 
-    def around(self, scores: Float[Tensor, "position"]) -> list[Span]:
-        """Visible windows of a context, from the attention on each of its positions."""
+    def select(self, scores: Float[Tensor, "position"]) -> list[Span]:
+        """Visible windows of a context, from the mean attention on each of its positions (Algorithm 2).
+
+        The k positions of highest score are clustered, each cluster is represented by its highest position, and a
+        window is placed around each representative; windows that overlap or touch are merged.
+
+        >>> scores = torch.tensor([0.0, 0.1, 0.5, 0.0, 0.0, 0.0, 0.0, 0.0, 0.3, 0.0])
+        >>> Windows(k=3, gap=2, width=3).select(scores)
+        [(1, 4), (7, 10)]
+
+        """
         found = [
             window(representative(cluster, scores), self.width, len(scores))
-            for cluster in clusters(top_positions(scores, self.k), self.gap)
+            for cluster in clusters(sorted(top_k(scores, self.k).tolist()), self.gap)
         ]
-        return merged(found)
-
-
-def top_positions(scores: Float[Tensor, "position"], k: int) -> list[int]:
-    """The k positions of highest score, ascending; the first of equal ones, all where there are fewer."""
-    first = scores.argsort(descending=True, stable=True)[:k]
-    return sorted(int(position) for position in first.tolist())
+        return merge_spans(found)
 
 
 def clusters(positions: Sequence[int], gap: int) -> list[list[int]]:
-    """Ascending positions, parted wherever neighbours stand more than `gap` apart."""
+    """Ascending positions, split wherever neighbours are more than `gap` apart (single linkage in one dimension).
+
+    >>> clusters([2, 5, 11, 12, 30], gap=6)
+    [[2, 5, 11, 12], [30]]
+
+    """
     found = list[list[int]]()
     for position in positions:
         if found and position - found[-1][-1] <= gap:
@@ -60,18 +69,33 @@ def clusters(positions: Sequence[int], gap: int) -> list[list[int]]:
 
 
 def representative(cluster: Sequence[int], scores: Float[Tensor, "position"]) -> int:
-    """The position of highest score in a cluster, the first of equal ones."""
+    """The position of highest score in a cluster, the first of equal ones.
+
+    >>> representative([1, 3], torch.tensor([0.9, 0.2, 0.8, 0.4]))
+    3
+
+    """
     return cluster[int(scores[torch.tensor(list(cluster), device=scores.device)].argmax())]
 
 
 def window(centre: int, width: int, length: int) -> Span:
-    """The `width` tokens about a position, moved to lie within `length` tokens; all of these where they are fewer."""
+    """The `width` tokens around a position, shifted to lie within `length` tokens; all of these where they are fewer.
+
+    >>> window(50, 10, 100), window(1, 10, 100), window(3, 10, 4)
+    ((45, 55), (0, 10), (0, 4))
+
+    """
     start = max(0, min(centre - width // 2, length - width))
     return start, min(start + width, length)
 
 
-def merged(spans: Sequence[Span]) -> list[Span]:
-    """Spans in order, those that overlap or touch made one."""
+def merge_spans(spans: Sequence[Span]) -> list[Span]:
+    """Union of half-open spans: sorted, those that overlap or touch merged.
+
+    >>> merge_spans([(7, 9), (0, 3), (3, 5)])
+    [(0, 5), (7, 9)]
+
+    """
     found = list[Span]()
     for start, end in sorted(spans):
         if found and start <= found[-1][1]:

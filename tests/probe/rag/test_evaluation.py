@@ -1,4 +1,4 @@
-"""Masked dynamic RAG through the command line: results, traces, going on after a kill, refusals, within `fit`."""
+"""Masked dynamic RAG through the command line: results, traces, continuing after a kill, refusals, within `fit`."""
 
 import csv
 import io
@@ -13,15 +13,26 @@ import pytest
 from rich.console import Console
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-import probe.rag.evaluation
+import probe.rag.runner
 from extract.llm import LLM, LLMIdentity
 from probe.cli.main import main
-from probe.rag import show
+from probe.rag import print_trace
+from probe.rag.runner import RagRunner
 from tests.conftest import Run
 from tests.helpers.stores import IDENTITY, make_store
 
 Evaluate = Callable[..., Any]
-STRATEGIES = ["Dynamic", "Static", "DynamicRandom", "FixedRandom", "WithoutRAG", "Oracle", "BM25", "Gold", "Full"]
+STRATEGIES = [
+    "DynamicHeadsStrategy",
+    "StaticHeadsStrategy",
+    "DynamicRandomHeadsStrategy",
+    "FixedRandomHeadsStrategy",
+    "WithoutRAG",
+    "OracleHeadsStrategy",
+    "BM25",
+    "GoldEvidence",
+    "FullContext",
+]
 NAMES = ["dynamic", "static", "dynamic random", "fixed random", "w/o RAG", "oracle", "bm25", "gold", "full"]
 RETRIEVING = [*NAMES[:4], "oracle", "bm25"]
 
@@ -41,7 +52,7 @@ def fit_command(store: Path, out: Path, *more: object, **extra: Any) -> list[str
     checkpoint = {"dirpath": str(out), "filename": "best", "monitor": "val/loss", "enable_version_counter": False}
     callbacks = [
         {"class_path": "lightning.pytorch.callbacks.ModelCheckpoint", "init_args": checkpoint},
-        *([] if "rag" not in extra else [{"class_path": "probe.rag.RagEvaluation", "init_args": extra["rag"]}]),
+        *([] if "rag" not in extra else [{"class_path": "probe.rag.RagValidation", "init_args": extra["rag"]}]),
     ]
     llm = {"class_path": "extract.LLM", "init_args": {"name": str(extra["llm"])}} if "llm" in extra else None
     args = (
@@ -73,8 +84,14 @@ def checkpoint(store: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return fit(store, tmp_path_factory.mktemp("ckpt"))
 
 
-def settings(tmp_path: Path, trials: str = "trials", **changes: Any) -> dict[str, Any]:
-    """The callback's, for three questions of 12 tokens; a random model never ends its answer."""
+def evaluation(tmp_path: Path, trials: str = "trials", **changes: Any) -> dict[str, Any]:
+    """Arguments of `RagEvaluation`."""
+    files = {"trials": str(tmp_path / trials), "folder": str(tmp_path / "out"), "resamples": 20}
+    return {**settings(**changes), **files}
+
+
+def settings(**changes: Any) -> dict[str, Any]:
+    """Arguments of both callbacks, for three questions of 12 tokens; a random model never ends its answer."""
     source = {"class_path": "extract.SyntheticQA", "init_args": {"count": 3, "seed": 1, "decoys": 0}}
     task = {"source": source, "style": "chain", "budget": 12, "texts": {"examples": []}}
     return {
@@ -82,11 +99,7 @@ def settings(tmp_path: Path, trials: str = "trials", **changes: Any) -> dict[str
         "strategies": [{"class_path": f"probe.rag.{name}"} for name in changes.pop("strategies", STRATEGIES)],
         "trigger": {"class_path": "probe.rag.RIND", "init_args": {"threshold": 0.5}},
         "windows": {"heads": 2, "k": 3, "gap": 2, "width": 6},
-        "draft_length": 5,
-        "batch_size": 2,
-        "trials": str(tmp_path / trials),
-        "folder": str(tmp_path / "out"),
-        "resamples": 20,
+        "decoding": {"draft_length": 5, "batch_size": 2} | changes.pop("decoding", {}),
         **changes,
     }
 
@@ -96,7 +109,7 @@ def evaluate(run: Run, store: Path, checkpoint: Path, tiny_llm_folder: Path, tmp
     """`lightning test -c configs/rag.yaml` made small: its results, or its refusal."""
 
     def call(*args: object, ckpt: Path = checkpoint, **changes: Any) -> Any:
-        callbacks = [{"class_path": "probe.rag.RagEvaluation", "init_args": settings(tmp_path, **changes)}]
+        callbacks = [{"class_path": "probe.rag.RagEvaluation", "init_args": evaluation(tmp_path, **changes)}]
         code, said = run(
             *("test", "-c", "configs/rag.yaml", "--store", store, "--ckpt_path", ckpt),
             *("--llm.init_args.name", tiny_llm_folder, "--trainer.accelerator", "cpu"),
@@ -112,14 +125,14 @@ def traces(tmp_path: Path) -> list[dict[str, Any]]:
     return [json.loads(line) for line in (tmp_path / "out" / "traces.jsonl").read_text().splitlines()]
 
 
-def test_a_run_leaves_figures_and_every_trace(evaluate: Evaluate, run: Run, tmp_path: Path) -> None:
+def test_a_run_writes_metrics_plots_and_every_trace(evaluate: Evaluate, run: Run, tmp_path: Path) -> None:
     found = evaluate()
     assert list(found["strategies"]) == NAMES
     assert found["questions"] == 3
-    told = traces(tmp_path)
-    assert [(one["sample"], one["strategy"]) for one in told] == [(n, name) for n in range(3) for name in NAMES]
+    written = traces(tmp_path)
+    assert [(one["sample"], one["strategy"]) for one in written] == [(n, name) for n in range(3) for name in NAMES]
     for name in NAMES:
-        mine = [one["metrics"] for one in told if one["strategy"] == name]
+        mine = [one["metrics"] for one in written if one["strategy"] == name]
         cells = found["strategies"][name]
         for metric, cell in cells.items():
             known = [one[metric] for one in mine if one[metric] is not None]
@@ -129,7 +142,7 @@ def test_a_run_leaves_figures_and_every_trace(evaluate: Evaluate, run: Run, tmp_
     assert found["strategies"]["gold"]["recall"]["value"] == found["strategies"]["gold"]["precision"]["value"] == 1
     assert found["strategies"]["full"]["recall"]["value"] == 1
     with (tmp_path / "out" / "results.csv").open() as file:
-        assert len(list(csv.DictReader(file))) == len(told)
+        assert len(list(csv.DictReader(file))) == len(written)
     files = {path.name for path in (tmp_path / "out").iterdir()}
     assert files == {"results.json", "results.csv", "traces.jsonl", "strategies.png", "strategies.pdf"}
     code, _ = run("trace", tmp_path / "out" / "traces.jsonl", "--strategy", "oracle", "--count", "2")
@@ -139,7 +152,7 @@ def test_a_run_leaves_figures_and_every_trace(evaluate: Evaluate, run: Run, tmp_
     assert "holds no run" in said
 
 
-def test_rounds_tell_what_happened(evaluate: Evaluate, tmp_path: Path) -> None:
+def test_rounds_of_a_trace_are_consistent(evaluate: Evaluate, tmp_path: Path) -> None:
     evaluate()
     rounds = 0
     for one in traces(tmp_path):
@@ -164,7 +177,7 @@ def test_batches_masks_and_order_of_questions_change_no_answer(evaluate: Evaluat
     evaluate()
     expected = traces(tmp_path)
     for number, changes in enumerate(({"batch_size": 1}, {"batch_size": 3, "mask": "in_place"})):
-        evaluate(trials=f"other-{number}", **changes)
+        evaluate(trials=f"other-{number}", decoding=changes)
         for one, other in zip(expected, traces(tmp_path), strict=True):
             assert [one["id"], one["strategy"], one["text"]] == [other["id"], other["strategy"], other["text"]]
             assert [turn["windows"] for turn in one["rounds"]] == [turn["windows"] for turn in other["rounds"]]
@@ -174,13 +187,13 @@ def test_batches_masks_and_order_of_questions_change_no_answer(evaluate: Evaluat
 def test_with_everything_visible_concat_is_packed(evaluate: Evaluate, tmp_path: Path) -> None:
     texts: list[list[str]] = []
     for mask in ("packed", "concat"):
-        assert evaluate(trials=mask, mask=mask, strategies=["Full"])["mask"] == mask
+        assert evaluate(trials=mask, decoding={"mask": mask}, strategies=["FullContext"])["mask"] == mask
         texts.append([one["text"] for one in traces(tmp_path)])
     assert texts[0] == texts[1]
 
 
-def test_a_traces_text_cannot_steer_the_terminal(evaluate: Evaluate, tmp_path: Path) -> None:
-    evaluate(strategies=["Oracle"])
+def test_control_sequences_in_a_trace_have_no_effect(evaluate: Evaluate, tmp_path: Path) -> None:
+    evaluate(strategies=["OracleHeadsStrategy"])
     evil = "a\x1b]0;owned\x07b\x1b[2J\tc"
     one = traces(tmp_path)[0] | {"question": evil, "gold": evil, "text": evil, "id": evil}
     one["rounds"][0]["words"][0]["text"] = one["rounds"][0]["kept"] = evil
@@ -189,18 +202,18 @@ def test_a_traces_text_cannot_steer_the_terminal(evaluate: Evaluate, tmp_path: P
             window["text"] = evil
         turn["rewrite"] = turn["rewrite"] and evil
     out = io.StringIO()
-    show(one, Console(file=out, force_terminal=True, width=200))
+    print_trace(one, Console(file=out, force_terminal=True, width=200))
     assert "\x1b]" not in out.getvalue()
     assert "\x1b[2J" not in out.getvalue()
     assert out.getvalue().count("]0;owned") > 6
 
 
-def test_a_killed_run_goes_on_and_other_settings_are_refused(
+def test_a_killed_run_continues_and_other_settings_are_refused(
     evaluate: Evaluate, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    few = {"strategies": ["Dynamic", "Oracle"]}
+    few = {"strategies": ["DynamicHeadsStrategy", "OracleHeadsStrategy"]}
     whole = evaluate(trials="whole", **few)
-    together, calls = probe.rag.evaluation.run_together, list[int]()
+    together, calls = probe.rag.runner.run_together, list[int]()
 
     def broken(*args: Any) -> None:
         calls.append(1)
@@ -208,18 +221,18 @@ def test_a_killed_run_goes_on_and_other_settings_are_refused(
             raise OSError("killed")
         together(*args)
 
-    monkeypatch.setattr(probe.rag.evaluation, "run_together", broken)
+    monkeypatch.setattr(probe.rag.runner, "run_together", broken)
     assert "killed" in evaluate(**few)
     assert len(list((tmp_path / "trials").glob("0*.json"))) == 1
     again = evaluate(**few)
     assert len(calls) == 3
     assert again["strategies"] == whole["strategies"]
-    assert "other settings" in evaluate(draft_length=4, **few)
+    assert "other settings" in evaluate(decoding={"draft_length": 4}, **few)
 
 
 @pytest.mark.slow
 def test_two_processes_share_the_questions(evaluate: Evaluate) -> None:
-    few = {"strategies": ["Dynamic", "BM25"], "batch_size": 1}
+    few = {"strategies": ["DynamicHeadsStrategy", "BM25"], "decoding": {"batch_size": 1}}
     alone = evaluate(trials="alone", **few)
     both = evaluate("--trainer.devices", 2, "--trainer.strategy", "ddp_spawn", trials="both", **few)
     assert both["strategies"] == alone["strategies"]
@@ -255,11 +268,11 @@ def _checkpoint(folder: Path) -> dict[str, Any]:
 @pytest.mark.parametrize(
     ("changes", "words"),
     [
-        ({"strategies": []}, "strategies need names"),
-        ({"strategies": ["Gold", "Gold"]}, "strategies need names"),
+        ({"strategies": []}, "strategies need distinct names"),
+        ({"strategies": ["GoldEvidence", "GoldEvidence"]}, "strategies need distinct names"),
         ({"windows": {"heads": 13}}, "13 heads of an LLM that has 12"),
         ({"windows": {"k": 0}}, "rag windows"),
-        ({"draft_length": 0}, "draft_length"),
+        ({"decoding": {"draft_length": 0}}, "draft_length"),
         ({"task": {"context": "gold"}}, "context: full"),
         ({"task": {"teacher_forcing": True}}, "teacher_forcing"),
     ],
@@ -275,21 +288,23 @@ def test_questions_of_the_probes_own_training_are_refused(
     seen = make_store(tmp_path / "seen", samples=60, identity=identity, name="x", ids="fiction-1-{}")
     ckpt = fit(seen, tmp_path / "knows")
     assert "were training or validation samples" in evaluate("--store", seen, ckpt=ckpt)
-    assert evaluate("--store", seen, ckpt=ckpt, allow_seen=True, strategies=["Dynamic"])["questions"] == 3
+    assert evaluate("--store", seen, ckpt=ckpt, allow_seen=True, strategies=["DynamicHeadsStrategy"])["questions"] == 3
 
 
-def test_within_fit_the_figures_move_and_constant_strategies_run_once(
+def test_within_fit_metrics_are_logged_and_strategies_without_the_probe_run_once(
     store: Path, tiny_llm_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     ran = list[list[str]]()
-    together = probe.rag.evaluation.run_together
+    run_batch = RagRunner.run
 
-    def counting(masked: Any, runs: Any) -> None:
-        ran.append([one.strategy.name for one in runs])
-        together(masked, runs)
+    def counting(runner: RagRunner, numbers: Any, strategies: Any) -> Any:
+        ran.append([one.name for one in strategies] * len(numbers))
+        return run_batch(runner, numbers, strategies)
 
-    monkeypatch.setattr(probe.rag.evaluation, "run_together", counting)
-    rag = settings(tmp_path, strategies=["Dynamic", "Oracle"], every_n_epochs=1, batch_size=3)
+    monkeypatch.setattr(RagRunner, "run", counting)
+    rag = settings(
+        strategies=["DynamicHeadsStrategy", "OracleHeadsStrategy"], every_n_epochs=1, decoding={"batch_size": 3}
+    )
     fit(store, tmp_path / "fit", "--trainer.num_sanity_val_steps", 2, rag=rag, llm=tiny_llm_folder)
     assert ran == [["oracle"] * 3, ["dynamic"] * 3, ["dynamic"] * 3]  # and nothing before training
     for tag in ("rag/f1/dynamic", "rag/em/oracle", "rag/first_recall/dynamic"):
@@ -306,8 +321,8 @@ def logged(folder: Path, tag: str) -> list[float]:
 def test_within_fit_means_are_over_the_questions_of_all_processes(
     store: Path, tiny_llm_folder: Path, tmp_path: Path
 ) -> None:
-    """Three questions on two processes: the mean of their means would be another figure."""
-    rag = settings(tmp_path, strategies=["Oracle"], every_n_epochs=2, batch_size=3)
+    """Three questions on two processes: the mean of their means would be another number."""
+    rag = settings(strategies=["OracleHeadsStrategy"], every_n_epochs=2, decoding={"batch_size": 3})
     fit(store, tmp_path / "one", rag=rag, llm=tiny_llm_folder)
     two = ("--trainer.devices", 2, "--trainer.strategy", "ddp_spawn")
     fit(store, tmp_path / "two", *two, rag=rag, llm=tiny_llm_folder)
@@ -319,7 +334,7 @@ def test_training_questions_are_refused_before_the_probe_trains(
     identity: LLMIdentity, tiny_llm_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     seen = make_store(tmp_path / "seen", samples=60, identity=identity, name="x", ids="fiction-1-{}")
-    rag = settings(tmp_path, strategies=["Dynamic"], every_n_epochs=2)
+    rag = settings(strategies=["DynamicHeadsStrategy"], every_n_epochs=2)
     assert main(fit_command(seen, tmp_path / "fit", rag=rag, llm=tiny_llm_folder)) != 0
     assert "were training or validation samples" in capsys.readouterr().err
     assert not list((tmp_path / "fit").rglob("*.ckpt"))

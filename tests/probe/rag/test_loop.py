@@ -1,11 +1,10 @@
-"""Algorithm 1 as a whole against a slow reference that was written apart: no cache, one mask over the whole prompt."""
+"""Algorithm 1 as a whole against an independent slow reference: no cache, one mask over the whole prompt."""
 
 import random
 from pathlib import Path
 from typing import Any
 
 import pytest
-import torch
 from torch import Tensor
 
 from extract.generation import ContextMaskedLLM, MaskMode, full_view
@@ -13,17 +12,14 @@ from extract.llm import LLM
 from extract.scores import ExcludedKeys
 from extract.tasks import MultiHopQA
 from extract.tasks.sources.synthetic import SyntheticQA
-from probe.rag import RIND, Question
-from probe.rag.loop import Run, Settings, run_together
-from probe.rag.question import ask
-from probe.rag.strategies import RetrievalState, Windows
+from probe.rag import RIND, Decoding, Question, Run, RunSettings, Windows, run_together
+from probe.rag.strategies import RetrievalState
 from probe.rag.strategies.head_strategies import (
     DynamicRandomHeadsStrategy,
     FixedRandomHeadsStrategy,
     HeadStrategy,
     OracleHeadsStrategy,
-    top,
-    true_scores,
+    reasoning_scores,
 )
 from tests.helpers import reference_rag
 
@@ -31,7 +27,7 @@ from tests.helpers import reference_rag
 class Chosen(HeadStrategy):
     """The heads of a fixed list."""
 
-    label = "chosen"
+    default_name = "chosen"
 
     def __init__(self, name: str, listed: list[int], windows: Windows, rind: RIND) -> None:
         super().__init__(name, windows, rind)
@@ -46,7 +42,7 @@ def questions(llm: LLM, count: int, seed: int, budget: int) -> tuple[MultiHopQA,
     task = MultiHopQA(SyntheticQA(count, seed=seed), budget=budget)
     task.prepare(llm)
     without = task.without_context()
-    return task, [ask(task, without, number) for number in range(count)]
+    return task, [Question.from_task(task, without, number) for number in range(count)]
 
 
 def by_reference(llm: LLM, run: Run) -> tuple[list[int], list[dict[str, Any]], int]:
@@ -62,10 +58,10 @@ def by_reference(llm: LLM, run: Run) -> tuple[list[int], list[dict[str, Any]], i
         k=windows.k,
         gap=windows.gap,
         width=windows.width,
-        draft_length=done.draft_length,
-        length=done.length,
-        retries=done.retries,
-        concat=done.mask == "concat",
+        draft_length=done.decoding.draft_length,
+        length=done.max_tokens,
+        retries=done.decoding.retries,
+        concat=done.decoding.mask == "concat",
     )
 
     def choose(hidden: Tensor, rows: Tensor) -> list[int]:
@@ -87,8 +83,8 @@ def check(llm: LLM, runs: list[Run]) -> None:
             assert (mine.retrieved.windows if mine.retrieved else None) == theirs["windows"]
 
 
-def drawn(rng: random.Random, name: str) -> Chosen:
-    """Settings drawn at random, so that cuts, retries and limits all occur."""
+def sampled(rng: random.Random, name: str) -> Chosen:
+    """Random settings, so that retractions, retries and limits all occur."""
     windows = Windows(heads=rng.randint(1, 3), k=rng.randint(1, 9), gap=rng.randint(0, 5), width=rng.randint(3, 20))
     kind: Any = rng.choice(["sentence", "plain"])
     rind = RIND(rng.choice([0.1, 2.0, 1e3]) if kind == "sentence" else rng.choice([0.1, 1.0, 1e3]), kind)
@@ -102,12 +98,12 @@ def test_whole_runs_of_a_tiny_llm_equal_the_reference(tiny_llm_folder: Path) -> 
     task, asked = questions(llm, 2, 3, budget=14)
     runs: dict[MaskMode, list[Run]] = {"packed": [], "in_place": [], "concat": []}
     for number in range(10):
-        strategy, draft_length, retries = drawn(rng, str(number)), rng.randint(3, 8), rng.randint(1, 2)
+        strategy, draft_length, retries = sampled(rng, str(number)), rng.randint(3, 8), rng.randint(1, 2)
         for mask, listed in runs.items():
-            own = Settings.of(task, mask, draft_length, retries)
+            own = RunSettings.of(task, Decoding(mask, draft_length, retries))
             listed.append(Run(asked[number % 2], strategy, own, llm.tokenizer))
     for listed in runs.values():
-        run_together(ContextMaskedLLM(llm, chunk=50), listed)
+        run_together(ContextMaskedLLM(llm, chunk=50), [run.steps() for run in listed])
     check(llm, runs["packed"])
     check(llm, runs["concat"])
     assert [run.answer for run in runs["in_place"]] == [run.answer for run in runs["packed"]]
@@ -125,8 +121,8 @@ def test_a_whole_run_of_the_embedded_llm_equals_the_reference(llm: LLM) -> None:
     for mask in ("packed", "in_place"):
         strategy = Chosen(mask, [165, 157, 169, 168, 209], windows, rind)
         strategy.prepare(windows, rind)
-        runs.append(Run(asked[0], strategy, Settings.of(task, mask, 8, retries=2), llm.tokenizer))  # type: ignore[arg-type]
-        run_together(ContextMaskedLLM(llm), runs[-1:])
+        runs.append(Run(asked[0], strategy, RunSettings.of(task, Decoding(mask, 8, retries=2)), llm.tokenizer))  # type: ignore[arg-type]
+        run_together(ContextMaskedLLM(llm), [runs[-1].steps()])
     check(llm, runs[:1])
     assert runs[0].answer == runs[1].answer
     assert any(one.retrieved for one in runs[0].rounds)
@@ -144,26 +140,22 @@ def test_the_oracle_takes_the_heads_of_highest_score(tiny_llm_folder: Path) -> N
     for row in seen.attention.tolist():
         kept = range(3, len(row) - 5)
         scores.append(sum(row[i] for i in kept if i in question.evidence) / sum(row[i] for i in kept))
-    assert true_scores(state, ExcludedKeys(3, 5)).tolist() == pytest.approx(scores, rel=1e-4)
+    assert reasoning_scores(state, ExcludedKeys(3, 5)).tolist() == pytest.approx(scores, rel=1e-4)
     best = sorted(range(len(scores)), key=lambda head: -scores[head])[:3]
     assert strategy.heads(state, 3) == best
     assert strategy.retrieve(state).heads == best
 
 
-def test_random_heads_are_fixed_by_their_seed_and_new_ones_by_the_moment(tiny_llm_folder: Path) -> None:
+def test_fixed_random_heads_follow_the_seed_and_dynamic_ones_the_retrieval(tiny_llm_folder: Path) -> None:
     llm = LLM(str(tiny_llm_folder))
     _, asked = questions(llm, 2, 3, budget=18)
     seen = ContextMaskedLLM(llm).read_full_context(0, full_view(asked[0].sample.ids))
-    moments = [RetrievalState(question, seen, "", number) for question in asked for number in range(4)]
+    states = [RetrievalState(question, seen, "", number) for question in asked for number in range(4)]
     new, kept = (
-        [tuple(one.heads(state, 3)) for state in moments]
+        [tuple(one.heads(state, 3)) for state in states]
         for one in (DynamicRandomHeadsStrategy(), FixedRandomHeadsStrategy())
     )
     assert len(set(new)) > 4
     assert len(set(kept)) == 1
-    assert new == [tuple(DynamicRandomHeadsStrategy().heads(state, 3)) for state in moments]
-    assert kept[0] != tuple(FixedRandomHeadsStrategy(seed=1).heads(moments[0], 3))
-
-
-def test_the_first_of_equal_scores_comes_first() -> None:
-    assert top(torch.tensor([0.1, 0.5, 0.5, 0.2]), 3) == [1, 2, 3]
+    assert new == [tuple(DynamicRandomHeadsStrategy().heads(state, 3)) for state in states]
+    assert kept[0] != tuple(FixedRandomHeadsStrategy(seed=1).heads(states[0], 3))

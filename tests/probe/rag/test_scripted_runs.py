@@ -1,4 +1,4 @@
-"""Algorithm 1 driven by a script instead of an LLM: every turn that it can take, token by token."""
+"""Algorithm 1 driven by a script instead of an LLM: every branch of it, token by token."""
 
 import dataclasses
 from collections.abc import Sequence
@@ -11,23 +11,35 @@ from hypothesis import strategies as st
 
 from extract.errors import UserError
 from extract.generation import GenerationOutput, GenerationRequest, LastQueryState
-from extract.tasks import ANSWER_END, Sample, find_answer
-from probe.rag import RIND, Always, EveryN, Question, Trigger
-from probe.rag.loop import Look, Paid, Run, Settings
-from probe.rag.strategies import Strategy, Windows
-from probe.rag.strategies.baselines import GoldEvidence
-from probe.rag.strategies.bm25 import BM25
-from probe.rag.strategies.head_strategies import OracleHeadsStrategy
-from probe.rag.trace import figures
+from extract.tasks import AnswerFormat, Sample, find_answer
+from probe.rag import (
+    BM25,
+    RIND,
+    Always,
+    Decoding,
+    EveryN,
+    GoldEvidence,
+    OracleHeadsStrategy,
+    Question,
+    Run,
+    RunSettings,
+    Strategy,
+    Trigger,
+    Windows,
+)
+from probe.rag.requests import FullContextQuery, ReceivedAttention
+from probe.rag.results import run_metrics
+from probe.rag.stopping import complete_answer_end
 from tests.helpers import reference_rag
 
 MARKER = "So the answer is"
-SETTINGS = Settings("packed", True, 8, 30, 2, "", MARKER, ANSWER_END)
+FORM = AnswerFormat(marker=MARKER)
+SETTINGS = RunSettings(Decoding(draft_length=8, retries=2), FORM, max_tokens=30)
 LONG = 20
 
 
 class Pieces:
-    """A tokenizer whose tokens are the pieces of text that it has met."""
+    """A tokenizer whose tokens are the pieces of text that it was given."""
 
     def __init__(self) -> None:
         self.pieces: list[str] = []
@@ -47,7 +59,7 @@ class Script:
     generations: list[list[str | None]]
     unsure: frozenset[str] = frozenset()
 
-    def play(self, strategy: Strategy, settings: Settings = SETTINGS, trigger: Trigger | None = None) -> Run:
+    def play(self, strategy: Strategy, settings: RunSettings = SETTINGS, trigger: Trigger | None = None) -> Run:
         """The finished run."""
         tokenizer: Any = Pieces()
         ids = list(range(LONG))
@@ -62,12 +74,12 @@ class Script:
                 if isinstance(request, GenerationRequest):
                     self.visible.append(len(request.view))
                     request = steps.send(self._generate(tokenizer, request, left.pop(0)))
-                elif isinstance(request, Look):
+                elif isinstance(request, FullContextQuery):
                     rows = torch.zeros(2, len(request.view))
                     rows[:, 4] = 1
                     request = steps.send(LastQueryState(torch.zeros(3), rows))
                 else:
-                    assert isinstance(request, Paid)
+                    assert isinstance(request, ReceivedAttention)
                     request = steps.send(torch.ones(len(request.draft)))
         except StopIteration:
             assert not left
@@ -84,12 +96,16 @@ class Script:
         return GenerationOutput(tuple(said), entropies, pieces[-1] is None)
 
 
+def decoding(**changes: int) -> RunSettings:
+    return dataclasses.replace(SETTINGS, decoding=dataclasses.replace(SETTINGS.decoding, **changes))  # type: ignore[arg-type]
+
+
 ANSWER: list[str | None] = [" So the answer is", " Oslo", ".", " And"]
 SWIMS = frozenset({" swims"})
 
 
-def test_what_stands_behind_a_full_stop_tells_that_it_is_one_and_is_dropped() -> None:
-    short = dataclasses.replace(SETTINGS, draft_length=3)
+def test_a_full_stop_is_recognised_by_the_next_token_which_is_dropped() -> None:
+    short = decoding(draft_length=3)
     run = Script([["It", " is", " 3"], [".", "5", " kg"], [".", *ANSWER[:2]], [".", " And"]]).play(
         OracleHeadsStrategy(), short
     )
@@ -100,7 +116,7 @@ def test_what_stands_behind_a_full_stop_tells_that_it_is_one_and_is_dropped() ->
     assert find_answer(numbers.text, MARKER) == "150.5 acres"
 
 
-def test_an_uncertain_sentence_is_cut_looked_up_and_written_again() -> None:
+def test_an_uncertain_sentence_is_retracted_and_rewritten_after_a_retrieval() -> None:
     draft: list[str | None] = ["It", " rains", ".", " Ada", " swims", ".", " She", " did"]
     script = Script([draft, [" Ada", " runs", " 3", ".", "5", " km", ".", " The"], ANSWER], SWIMS)
     run = script.play(OracleHeadsStrategy(sink=0, local=0))
@@ -112,7 +128,7 @@ def test_an_uncertain_sentence_is_cut_looked_up_and_written_again() -> None:
     assert run.text == "It rains. Ada runs 3.5 km. So the answer is Oslo."
 
 
-def test_a_sentence_that_calls_for_ever_is_passed_over_and_counted_once() -> None:
+def test_a_sentence_that_fires_again_and_again_is_kept_and_counted_once() -> None:
     again: list[str | None] = ["Ada", " swims", " far", " and", " on", " and", " on", " so"]
     more: list[str | None] = [" on", " swims", None]
     run = Script([again, again, again[:], again, again, more], SWIMS).play(OracleHeadsStrategy())
@@ -120,9 +136,9 @@ def test_a_sentence_that_calls_for_ever_is_passed_over_and_counted_once() -> Non
     assert (run.stuck, run.stop) == (1, "ended")
     calm = Script([again, ["Ada", " runs", ".", " X"], [" Bo", None]], SWIMS).play(OracleHeadsStrategy())
     assert calm.stuck == 0
-    once = dataclasses.replace(SETTINGS, retries=1)
+    once = decoding(retries=1)
     used_up = Script([again, ["Ada", " runs", ".", " X"], [" Bo", None]], SWIMS).play(OracleHeadsStrategy(), once)
-    assert used_up.stuck == 0  # it may not call again, and does not
+    assert used_up.stuck == 0  # it may not fire again, and does not
 
 
 @pytest.mark.parametrize(
@@ -142,16 +158,16 @@ def test_how_a_run_ends(generations: list[list[str | None]], stop: str, text: st
 
 
 def test_an_answer_alone_may_begin_with_a_line_end() -> None:
-    alone = dataclasses.replace(SETTINGS, marker="")
+    alone = dataclasses.replace(SETTINGS, answer_format=AnswerFormat())
     run = Script([["\n", "Paris", "\n"]]).play(OracleHeadsStrategy(), alone)
     assert run.stop == "answered"
     assert find_answer(run.text) == "Paris"
-    opened = dataclasses.replace(SETTINGS, marker="", opening="It is")
-    assert opened.answered(" Paris.") is None
-    assert opened.answered(" Paris. ") == len(" Paris.")
+    opened = AnswerFormat(opening="It is")
+    assert complete_answer_end(" Paris.", opened) is None
+    assert complete_answer_end(" Paris. ", opened) == len(" Paris.")
 
 
-def test_plainer_triggers_and_gold_facts_when_they_fire() -> None:
+def test_fixed_intervals_and_gold_evidence_when_they_fire() -> None:
     draft: list[str | None] = ["One", " here", ".", " Two", ".", None]
     one, two = ["One", " now", ".", " X"], [" Two", " now", ".", " X"]
     run = Script([draft, [*one], [*draft], [*one], [*draft[3:]], [*two], [" Two", None], [" Two", None]]).play(
@@ -160,8 +176,8 @@ def test_plainer_triggers_and_gold_facts_when_they_fire() -> None:
     found = [turn.retrieved.windows for turn in run.rounds if turn.retrieved]
     assert len(found) == 4
     assert found[0] == [(4, 6), (8, 9)]
-    assert figures(run)["first_chance"] == 3 / 10
-    assert figures(run)["recall"] == figures(run)["precision"] == 1
+    assert run_metrics(run)["first_chance"] == 3 / 10
+    assert run_metrics(run)["recall"] == run_metrics(run)["precision"] == 1
     every = Script([draft, [*one], [*draft[3:]]]).play(GoldEvidence(when="fired"), trigger=EveryN(2))
     assert [turn.retrieved is not None for turn in every.rounds] == [True, False]
     always, fired = GoldEvidence(), GoldEvidence(when="fired", trigger=Always())
@@ -172,14 +188,14 @@ def test_plainer_triggers_and_gold_facts_when_they_fire() -> None:
 
 def test_no_evidence_gives_no_recall() -> None:
     run = Script([["Ada", " swims", None], [None]], SWIMS).play(OracleHeadsStrategy())
-    bare = dataclasses.replace(run.question.sample, evidence=[])
-    run.question = dataclasses.replace(run.question, sample=bare)
-    assert str(figures(run)["recall"]) == "nan"
-    assert figures(run)["visible"] == 2
+    without = dataclasses.replace(run.question.sample, evidence=[])
+    run.question = dataclasses.replace(run.question, sample=without)
+    assert str(run_metrics(run)["recall"]) == "nan"
+    assert run_metrics(run)["visible"] == 2
 
 
 @pytest.mark.parametrize("strategy", [BM25(tokens=0), OracleHeadsStrategy(sink=-1), OracleHeadsStrategy(local=-1)])
-def test_settings_without_sense_are_refused(strategy: Strategy) -> None:
+def test_settings_out_of_range_are_refused(strategy: Strategy) -> None:
     with pytest.raises(UserError, match=f"rag strategy '{strategy.name}'"):
         strategy.prepare(Windows(), RIND())
 
@@ -193,10 +209,10 @@ TEXT = st.lists(
 
 
 @given(TEXT, TEXT)
-def test_where_an_answer_is_over(text: str, more: str) -> None:
-    """Against a search letter by letter; and what follows changes neither the place nor the answer."""
-    end = SETTINGS.answered(text)
+def test_the_end_of_an_answer(text: str, more: str) -> None:
+    """Against a search letter by letter; text that follows changes neither the end nor the answer."""
+    end = complete_answer_end(text, FORM)
     assert end == reference_rag.answer_over(text, reference_rag.Settings())
     if end is not None:
-        assert SETTINGS.answered(text + more) == end
+        assert complete_answer_end(text + more, FORM) == end
         assert find_answer(text + more, MARKER) == find_answer(text, MARKER) == find_answer(text[:end], MARKER)

@@ -1,4 +1,4 @@
-"""Algorithm 2: windows against a slow reference, and their laws."""
+"""Algorithm 2: windows against a slow reference, and their properties."""
 
 from itertools import pairwise
 
@@ -10,15 +10,15 @@ from hypothesis import strategies as st
 from extract.errors import UserError
 from extract.prompts import Span
 from probe.rag.strategies import Windows
-from probe.rag.strategies.windows import clusters, merged, window
+from probe.rag.strategies.windows import clusters, merge_spans, window
 
 SCORES = st.lists(st.integers(0, 9), min_size=1, max_size=60)
 """Small whole numbers, so that ties are common."""
 SETTINGS = st.builds(Windows, k=st.integers(1, 12), gap=st.integers(0, 9), width=st.integers(1, 20))
 
 
-def visible_by_hand(scores: list[int], settings: Windows) -> set[int]:
-    """The visible positions, found without any function of the module."""
+def reference_windows(scores: list[int], settings: Windows) -> set[int]:
+    """The visible positions by a slow reference that uses no function of the module."""
     best = sorted(sorted(range(len(scores)), key=lambda p: (-scores[p], p))[: settings.k])
     groups: list[list[int]] = [[best[0]]]
     for position in best[1:]:
@@ -38,13 +38,13 @@ def visible_by_hand(scores: list[int], settings: Windows) -> set[int]:
 
 @given(SCORES, SETTINGS)
 def test_windows_equal_a_slow_reference(scores: list[int], settings: Windows) -> None:
-    found = settings.around(torch.tensor(scores, dtype=torch.float32))
-    assert {p for start, end in found for p in range(start, end)} == visible_by_hand(scores, settings)
+    found = settings.select(torch.tensor(scores, dtype=torch.float32))
+    assert {p for start, end in found for p in range(start, end)} == reference_windows(scores, settings)
 
 
 @given(SCORES, SETTINGS)
 def test_windows_lie_within_the_context_sorted_and_disjoint(scores: list[int], settings: Windows) -> None:
-    found = settings.around(torch.tensor(scores, dtype=torch.float32))
+    found = settings.select(torch.tensor(scores, dtype=torch.float32))
     assert found
     flat = [bound for span in found for bound in span]
     assert flat == sorted(flat)
@@ -57,7 +57,7 @@ def test_windows_lie_within_the_context_sorted_and_disjoint(scores: list[int], s
 @given(st.lists(st.tuples(st.integers(0, 30), st.integers(1, 9)), max_size=8))
 def test_merging_keeps_every_position_and_adds_none(spans: list[Span]) -> None:
     spans = [(start, start + length) for start, length in spans]
-    found = merged(spans)
+    found = merge_spans(spans)
     assert {p for a, b in found for p in range(a, b)} == {p for a, b in spans for p in range(a, b)}
     assert all(former[1] < later[0] for former, later in pairwise(found))
 

@@ -1,4 +1,4 @@
-"""Which words carry content: only those may call for a retrieval (RIND's semantic filter)."""
+"""Content words, the semantic filter of RIND: only those may trigger a retrieval."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
@@ -28,25 +28,28 @@ yes oh well
 """.split()
 )
 """English words of the closed classes (articles, pronouns, prepositions, conjunctions, auxiliaries, particles) and the
-commonest adverbs: what a tagger would not call NOUN, ADJ, VERB, PROPN or NUM."""
+most frequent adverbs: what a tagger would not call NOUN, ADJ, VERB, PROPN or NUM."""
 TAGS = frozenset({"NOUN", "ADJ", "VERB", "PROPN", "NUM"})
 """DRAGIN's content words, as Universal POS tags."""
 PUNCTUATION = ".,;:!?\"'()[]{}<>`*_-–—…“”‘’"
 
 
-class Content(ABC):
-    """Tells content words from others."""
+class ContentWords(ABC):
+    """Classifies words as content or function words."""
 
     @abstractmethod
     def mark(self, words: Sequence[str]) -> list[bool]:
-        """Whether each word of a sentence is one."""
+        """Whether each word of a sentence is a content word."""
 
 
-class StopWords(Content):
-    """Every word with a letter or a digit, but for those of a list.
+class StopWords(ContentWords):
+    """Content words by a stop list: every word with a letter or a digit that is not on it.
 
     Args:
         words: The list, in lower case; by default English function words.
+
+    >>> StopWords().mark(["The", "(province)", "of", "Westria,", "1950."])
+    [False, True, False, True, True]
 
     """
 
@@ -54,16 +57,16 @@ class StopWords(Content):
         self.words = FUNCTION_WORDS if words is None else frozenset(word.lower() for word in words)
 
     def mark(self, words: Sequence[str]) -> list[bool]:
-        """Whether each word is off the list, punctuation about it left out."""
-        bare = [word.replace("’", "'").strip(PUNCTUATION).lower() for word in words]
-        return [any(c.isalnum() for c in word) and word not in self.words for word in bare]
+        """Whether each word, without punctuation around it, is off the list."""
+        stripped = [word.replace("’", "'").strip(PUNCTUATION).lower() for word in words]
+        return [any(c.isalnum() for c in word) and word not in self.words for word in stripped]
 
 
-class PosTags(Content):
-    """Nouns, adjectives, verbs, proper nouns and numbers by a spaCy pipeline, as DRAGIN's code does it.
+class PosTags(ContentWords):
+    """Content words by part of speech: nouns, adjectives, verbs, proper nouns and numbers, as in DRAGIN's code.
 
     Args:
-        model: An installed pipeline with a tagger, such as `en_core_web_sm`.
+        model: An installed spaCy pipeline with a tagger, such as `en_core_web_sm`.
 
     """
 
@@ -72,11 +75,17 @@ class PosTags(Content):
         self._pipeline: Any = None
 
     def mark(self, words: Sequence[str]) -> list[bool]:
-        """Whether any piece that the pipeline makes of a word has one of the tags."""
+        """Whether any token that the pipeline makes of a word has one of the tags.
+
+        Raises:
+            UserError: spaCy or the pipeline is not installed.
+
+        """
         marks = [False] * len(words)
-        owner = [number for number, word in enumerate(words) for _ in range(len(word) + 1)]
+        # The word of each character of the joined text, the space after a word included.
+        word_at = [number for number, word in enumerate(words) for _ in range(len(word) + 1)]
         for token in self._load()(" ".join(words)):
-            marks[owner[token.idx]] |= token.pos_ in TAGS
+            marks[word_at[token.idx]] |= token.pos_ in TAGS
         return marks
 
     def _load(self) -> Any:

@@ -1,4 +1,4 @@
-"""When to retrieve: RIND against a slow reference, its filter, and the plainer rules."""
+"""Retrieval triggers: RIND against a slow reference, its content words, and retrieval at fixed intervals."""
 
 import math
 import types
@@ -15,24 +15,25 @@ from extract.errors import UserError
 from extract.prompts import Span, TokenizedText, sentence_spans, word_spans
 from probe.rag import RIND, Always, EveryN, Never, PosTags, StopWords, Trigger
 from probe.rag.triggers import Draft
+from probe.rag.triggers.rind import rind_values
 
 NONE: frozenset[int] = frozenset()
 
 
-def draft_of(pieces: Sequence[str], entropies: Sequence[float], paid: Sequence[float], first: int = 0) -> Draft:
-    """A draft whose tokens are these pieces of text; the first ones are the answer so far."""
+def draft_of(pieces: Sequence[str], entropies: Sequence[float], received: Sequence[float], start: int = 0) -> Draft:
+    """A draft whose tokens are these pieces of text; those before `start` are the answer so far."""
     offsets, at = list[Span](), 0
     for piece in pieces:
         offsets.append((at, at + len(piece)))
         at += len(piece)
-    said = TokenizedText("".join(pieces), list(range(len(pieces))), offsets)
-    return Draft(said, first, entropies[first:], paid[first:])
+    text = TokenizedText("".join(pieces), list(range(len(pieces))), offsets)
+    return Draft(text, start, entropies[start:], received[start:])
 
 
 def reference(
-    pieces: Sequence[str], entropies: Sequence[float], paid: Sequence[float], plain: bool
+    pieces: Sequence[str], entropies: Sequence[float], received: Sequence[float], plain: bool
 ) -> dict[Span, float]:
-    """Values by word, character by character: every token and word is looked for anew."""
+    """Values by word, character by character: every token and word is searched anew."""
     text = "".join(pieces)
     values: dict[Span, float] = {}
     for first, last in sentence_spans(text):
@@ -48,7 +49,7 @@ def reference(
                     inside.append(number)
             if inside:
                 mean = sum(entropies[n] for n in inside) / len(inside)
-                mine[start, end] = (mean, sum(paid[n] for n in inside))
+                mine[start, end] = (mean, sum(received[n] for n in inside))
         total = sum(a for _, a in mine.values())
         for (start, end), (entropy, attention) in mine.items():
             share = attention if plain else (attention / total * len(mine) if total else 0.0)
@@ -64,10 +65,10 @@ PIECES = st.lists(
 
 @given(PIECES, st.randoms(use_true_random=False), st.booleans())
 def test_values_equal_a_slow_reference(pieces: list[str], random: Any, plain: bool) -> None:
-    entropies, paid = ([random.random() * 3 for _ in pieces] for _ in range(2))
+    entropies, received = ([random.random() * 3 for _ in pieces] for _ in range(2))
     rind = RIND(threshold=0.7, attention="plain" if plain else "sentence")
-    found = rind.decide(draft_of(pieces, entropies, paid), NONE)
-    expected = reference(pieces, entropies, paid, plain)
+    found = rind.decide(draft_of(pieces, entropies, received), NONE)
+    expected = reference(pieces, entropies, received, plain)
     assert {word.span: pytest.approx(word.value) for word in found.words} == expected
     hits = [span for span, value in expected.items() if value > 0.7]
     if not hits:
@@ -75,7 +76,14 @@ def test_values_equal_a_slow_reference(pieces: list[str], random: Any, plain: bo
         return
     assert found.hit is not None
     assert found.words[found.hit].span == min(hits)
-    assert found.sentence == max(start for start, _ in sentence_spans("".join(pieces)) if start <= min(hits)[0])
+    assert found.sentence_start == max(start for start, _ in sentence_spans("".join(pieces)) if start <= min(hits)[0])
+
+
+@given(st.lists(st.floats(0, 1), min_size=1))
+def test_normalised_attention_sums_to_the_number_of_words(received: list[float]) -> None:
+    ones = [1.0] * len(received)
+    values = rind_values(ones, received, [True] * len(received), normalise=True)
+    assert sum(values) == pytest.approx(len(received) if sum(received) else 0.0)
 
 
 def test_a_worked_example() -> None:
@@ -87,36 +95,36 @@ def test_a_worked_example() -> None:
     assert [word.value for word in RIND(attention="plain").decide(draft, NONE).words] == pytest.approx([0.1, 0.45])
 
 
-def test_a_sentence_whose_every_hit_the_filter_clears_does_not_fire() -> None:
+def test_a_sentence_without_uncertain_content_words_does_not_fire() -> None:
     draft = draft_of([" The", " of.", " Westria."], [9.0, 9.0, 0.1], [1.0, 1.0, 1.0])
     found = RIND(threshold=1.0).decide(draft, NONE)
     assert found.hit is None
     assert [word.value for word in found.words[:2]] == [0, 0]
 
 
-def test_the_first_sentence_fires_even_where_a_later_word_is_worse() -> None:
+def test_the_first_sentence_fires_even_if_a_later_word_has_a_higher_value() -> None:
     draft = draft_of(["Maria", " swims.", " Eastmill", " shines."], [2.0, 2.0, 9.0, 9.0], [1.0] * 4)
     found = RIND(threshold=1.0).decide(draft, NONE)
-    assert (found.hit, found.sentence) == (0, 0)
+    assert (found.hit, found.sentence_start) == (0, 0)
     later = RIND(threshold=1.0).decide(draft, frozenset({0}))
-    assert (later.hit, later.sentence) == (2, len("Maria swims."))
+    assert (later.hit, later.sentence_start) == (2, len("Maria swims."))
 
 
 def test_only_drafted_words_count_though_their_sentence_began_before() -> None:
-    draft = draft_of(["Maria", " went", " to", " Westria."], [9.0, 9.0, 9.0, 3.0], [1.0] * 4, first=3)
+    draft = draft_of(["Maria", " went", " to", " Westria."], [9.0, 9.0, 9.0, 3.0], [1.0] * 4, start=3)
     found = RIND(threshold=1.0).decide(draft, NONE)
     assert [word.text for word in found.words] == ["Westria."]
-    assert (found.hit, found.sentence) == (0, 0)  # the cut reaches back into the answer
+    assert (found.hit, found.sentence_start) == (0, 0)  # the sentence begins in the answer
 
 
-def test_plainer_rules() -> None:
+def test_retrieval_at_fixed_intervals() -> None:
     draft = draft_of(["One", " two.", " Three.", " Four."], [0.0] * 4, [])
-    starts = [start for start, _ in sentence_spans(draft.said.text)]
+    starts = [start for start, _ in sentence_spans(draft.text.text)]
 
-    def first(trigger: Trigger, spent: frozenset[int] = NONE) -> int | None:
-        found = trigger.decide(draft, spent)
+    def first(trigger: Trigger, exhausted: frozenset[int] = NONE) -> int | None:
+        found = trigger.decide(draft, exhausted)
         assert len(found.words) == 4
-        return None if found.hit is None else found.sentence
+        return None if found.hit is None else found.sentence_start
 
     assert first(Never()) is None
     assert first(Always()) == 0
@@ -127,12 +135,12 @@ def test_plainer_rules() -> None:
 
 
 def test_content_words() -> None:
-    asked = ["The", "(province)", "of", "Westria,", "1950.", "—", "was", "not", "Maria's"]
-    assert StopWords().mark(asked) == [False, True, False, True, True, False, False, False, True]
+    words_ = ["The", "(province)", "of", "Westria,", "1950.", "—", "was", "not", "Maria's"]
+    assert StopWords().mark(words_) == [False, True, False, True, True, False, False, False, True]
     assert StopWords(["westria"]).mark(["the", "Westria."]) == [True, False]
 
 
-def test_tags_come_from_the_pipeline_that_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_pos_tags_come_from_the_named_pipeline(monkeypatch: pytest.MonkeyPatch) -> None:
     def pipeline(text: str) -> list[Any]:
         tags = {"Maria": "PROPN", "swims": "VERB", ".": "PUNCT", "in": "ADP"}
         places = [(0, "Maria"), (6, "in"), (9, "swims"), (14, ".")]
@@ -147,7 +155,7 @@ def test_tags_come_from_the_pipeline_that_is_named(monkeypatch: pytest.MonkeyPat
 
 
 @pytest.mark.parametrize("own", [True, False])
-def test_attention_that_tokens_are_paid(own: bool) -> None:
+def test_received_attention(own: bool) -> None:
     maps = torch.rand(2, 3, 5, 5).tril()
     lengths = [5, 3]
     found = received_attention(maps, torch.tensor(lengths), own)

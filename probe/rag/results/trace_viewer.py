@@ -1,4 +1,4 @@
-"""One run of masked RAG, told in colour in the terminal."""
+"""Traces of masked RAG: read from file, and printed in the terminal."""
 
 import json
 import re
@@ -12,15 +12,14 @@ from rich.text import Text
 
 from extract.errors import UserError
 from extract.prompts import printable
-
-Trace = dict[str, Any]
+from probe.rag.results.trace import Trace
 
 
 def read_traces(path: str | Path) -> Iterator[Trace]:
     """The runs of a `traces.jsonl`, one by one.
 
     Raises:
-        UserError: no such file, or a line that is no trace.
+        UserError: no such file, or a line that is not a trace.
 
     """
     file = Path(path)
@@ -36,30 +35,33 @@ def read_traces(path: str | Path) -> Iterator[Trace]:
             yield found
 
 
-def show(trace: Trace, console: Console) -> None:
-    """Print drafts, values, heads, windows and rewrites."""
+def print_trace(trace: Trace, console: Console) -> None:
+    """Print a run: drafts with RIND values, heads, windows, rewritten sentences, answer."""
     metrics = trace["metrics"]
     console.rule(_safe(f"{trace['id']} · {trace['strategy']}"))
     console.print(_safe(trace["question"], "bold"), _safe(f"gold: {trace['gold']}", "green"), sep="\n")
     for number, round_ in enumerate(trace["rounds"], start=1):
         console.print(Text(f"\n{number}. draft", style="bold cyan"))
         console.print(_draft(round_))
-        if round_["windows"] is None:
-            continue
-        heads = ", ".join(f"{layer}-{head}" for layer, head in round_["heads"] or ()) or "no heads"
-        console.print(_safe(f"   kept “{round_['kept'].strip()}”; heads {heads}", "dim"))
-        for window in round_["windows"]:
-            title = f"tokens {window['start']} to {window['end']}"
-            text = re.sub(r"\s*\n\s*", "\n", window["text"].strip())  # blank lines would spread it over the screen
-            console.print(Panel(_safe(text), title=title, border_style="blue", title_align="left"))
-        console.print(Text("   written again: ", style="bold cyan"), _safe(str(round_["rewrite"]).strip()), sep="")
+        if round_["windows"] is not None:
+            _print_retrieval(round_, console)
     console.print(Text("\nanswer ", style="bold"), _safe(trace["text"]), sep="")
-    told = (f"EM {metrics['em']:.0f}", f"F1 {metrics['f1']:.2f}", f"stopped: {trace['stop']}")
-    console.print(Text(" · ".join((*told, f"{metrics['forward_tokens']:,} tokens run")), style="dim"))
+    summary = (f"EM {metrics['em']:.0f}", f"F1 {metrics['f1']:.2f}", f"stopped: {trace['stop']}")
+    console.print(Text(" · ".join((*summary, f"{metrics['forward_tokens']:,} tokens run")), style="dim"))
+
+
+def _print_retrieval(round_: dict[str, Any], console: Console) -> None:
+    heads = ", ".join(f"{layer}-{head}" for layer, head in round_["heads"] or ()) or "no heads"
+    console.print(_safe(f"   kept “{round_['kept'].strip()}”; heads {heads}", "dim"))
+    for window in round_["windows"]:
+        title = f"tokens {window['start']} to {window['end']}"
+        text = re.sub(r"\s*\n\s*", "\n", window["text"].strip())  # without blank lines it fits the screen
+        console.print(Panel(_safe(text), title=title, border_style="blue", title_align="left"))
+    console.print(Text("   rewritten: ", style="bold cyan"), _safe(str(round_["rewrite"]).strip()), sep="")
 
 
 def _draft(round_: dict[str, Any]) -> Text:
-    """Drafted words with their values; the one that fires stands out by mark and colour."""
+    """Drafted words with their RIND values; the word that fires is marked by brackets and colour."""
     line = Text("   ")
     for number, word in enumerate(round_["words"]):
         fires = number == round_["hit"]
@@ -71,5 +73,5 @@ def _draft(round_: dict[str, Any]) -> Text:
 
 
 def _safe(text: str, style: str = "") -> Text:
-    """Text of data for the terminal: no control sequence of it takes effect."""
+    """Text of data for the terminal: control sequences in it have no effect."""
     return Text(printable(text.replace("\t", " "), keep="\n"), style=style)

@@ -1,0 +1,80 @@
+"""Requests of a run to the model, and the batches that the requests of many runs share."""
+
+from collections.abc import Generator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from extract.attention import attention_received
+from extract.generation import ContextMaskedLLM, GenerationRequest, PromptView
+
+
+@dataclass(frozen=True)
+class FullContextQuery:
+    """Request: hidden state and attention of the last token, with the full context visible.
+
+    Attributes:
+        question: Number of the question; keys are shared among the views of a question.
+        view: Prompt and answer so far.
+
+    """
+
+    question: int
+    view: PromptView
+
+
+@dataclass(frozen=True)
+class ReceivedAttention:
+    """Request: the attention that each token of a draft receives from later ones (for RIND).
+
+    Attributes:
+        draft: Drafted tokens.
+        include_self: Whether a token's attention on itself counts.
+
+    """
+
+    draft: tuple[int, ...]
+    include_self: bool
+
+
+Request = GenerationRequest | FullContextQuery | ReceivedAttention
+"""A `GenerationRequest` asks for greedy tokens: a draft, or a rewritten sentence."""
+Steps = Generator[Request, Any, None]
+"""A run in progress: it yields requests and is sent their results."""
+
+
+def run_together(masked: ContextMaskedLLM, steps: Sequence[Steps]) -> None:
+    """Run all to their ends: requests of the same kind go to the model as one batch."""
+    pending: dict[int, Request] = {}
+    for number in range(len(steps)):
+        _advance(steps, pending, number, None)
+    while pending:
+        for number, result in _results(masked, pending).items():
+            _advance(steps, pending, number, result)
+
+
+def _results(masked: ContextMaskedLLM, pending: dict[int, Request]) -> dict[int, Any]:
+    """Results of one kind of the pending requests, by run.
+
+    Generation waits for the other kinds, so that its batches are as large as can be.
+    """
+    queries = {number: one for number, one in pending.items() if isinstance(one, FullContextQuery)}
+    if queries:
+        found = {
+            query: masked.read_full_context(query.question, query.view) for query in dict.fromkeys(queries.values())
+        }
+        return {number: found[query] for number, query in queries.items()}
+    drafts = {number: one for number, one in pending.items() if isinstance(one, ReceivedAttention)}
+    if drafts:
+        own = next(iter(drafts.values())).include_self
+        alike = {number: one.draft for number, one in drafts.items() if one.include_self == own}
+        return dict(zip(alike, attention_received(masked.llm.model, list(alike.values()), own), strict=True))
+    jobs = {number: one for number, one in pending.items() if isinstance(one, GenerationRequest)}
+    return dict(zip(jobs, masked.generate(list(jobs.values())), strict=True))
+
+
+def _advance(steps: Sequence[Steps], pending: dict[int, Request], number: int, result: Any) -> None:
+    """Send a run its result; keep its next request, or forget it where it has ended."""
+    try:
+        pending[number] = steps[number].send(result)
+    except StopIteration:
+        pending.pop(number, None)

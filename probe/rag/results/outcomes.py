@@ -1,0 +1,98 @@
+"""Metrics of strategies on the same questions, with intervals and paired differences."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from jaxtyping import Float
+from numpy.typing import NDArray
+
+from probe.metrics import mean_interval, paired
+from probe.rag.results.trace import Trace
+from probe.results import TABLE_4
+
+PROPORTIONS = ("em", "answered")
+"""Metrics that are 0 or 1 for each question."""
+PAIRED_METRICS = ("em", "f1", "first_recall", "recall")
+"""Metrics that strategies are compared by."""
+
+
+@dataclass(frozen=True)
+class RagOutcomes:
+    """Metrics of finished runs as arrays.
+
+    Attributes:
+        traces: Every run, question by question.
+        values: Each metric, by strategy and question; NaN where a run has none.
+        strategies: Their names, in the config's order.
+        resamples, seed: Of the bootstrap over questions.
+
+    """
+
+    traces: list[Trace]
+    values: dict[str, Float[NDArray[np.float64], "strategy question"]]
+    strategies: list[str]
+    resamples: int
+    seed: int
+
+    @classmethod
+    def of(cls, traces: Sequence[Trace], strategies: list[str], resamples: int, seed: int) -> "RagOutcomes":
+        """From traces; questions are in sample order, whatever batches and processes ran them."""
+        rows = {(trace["sample"], trace["strategy"]): trace["metrics"] for trace in traces}
+        samples = sorted({sample for sample, _ in rows})
+        values = {
+            name: np.array([[rows[sample, label][name] for sample in samples] for label in strategies], np.float64)
+            for name in traces[0]["metrics"]
+        }
+        return cls(sorted(traces, key=lambda trace: trace["sample"]), values, strategies, resamples, seed)
+
+    @property
+    def questions(self) -> int:
+        """Number of questions."""
+        return int(self.values["f1"].shape[1])
+
+    def metrics(self) -> dict[str, dict[str, dict[str, float]]]:
+        """Mean of each metric by strategy, with its 95 % interval and n, the number of runs that have the metric.
+
+        Intervals: Wilson for proportions, else the bootstrap over questions.
+        """
+        return {
+            label: {name: self._mean(name, grid[row]) for name, grid in self.values.items()}
+            for row, label in enumerate(self.strategies)
+        }
+
+    def _mean(self, name: str, values: NDArray[np.float64]) -> dict[str, float]:
+        known = values[np.isfinite(values)]
+        low, high = mean_interval(known, name in PROPORTIONS, self.resamples, self.seed)
+        mean = float(known.mean()) if len(known) else float("nan")
+        return {"value": mean, "low": low, "high": high, "n": len(known)}
+
+    def pairs(self) -> list[dict[str, Any]]:
+        """Paired difference of each strategy and every later one, on the questions for which both have the metric."""
+        found = []
+        for name in (name for name in PAIRED_METRICS if name in self.values):
+            grid = self.values[name]
+            for a, first in enumerate(self.strategies):
+                for b in range(a + 1, len(self.strategies)):
+                    both = np.isfinite(grid[a]) & np.isfinite(grid[b])
+                    pair = paired(grid[a, both], grid[b, both], self.resamples, self.seed).as_dict()
+                    found.append({"first": first, "second": self.strategies[b], "metric": name, **pair})
+        return found
+
+    def results(self) -> dict[str, Any]:
+        """Every number, in plain values, beside the paper's Table 4."""
+        return {"questions": self.questions, "strategies": self.metrics(), "pairs": self.pairs(), "paper": TABLE_4}
+
+    def records(self) -> list[dict[str, Any]]:
+        """One flat row for each run."""
+        names = ("sample", "id", "strategy", "stop")
+        return [
+            {
+                **{name: trace[name] for name in names},
+                **trace["metrics"],
+                "gold": trace["gold"],
+                "text": trace["text"],
+            }
+            for trace in self.traces
+        ]

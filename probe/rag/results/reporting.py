@@ -1,0 +1,65 @@
+"""Masked RAG as an experiment with results: tables, plots and records for `probe.Artifacts`, and traces."""
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from rich.console import Group
+
+from extract.utils import write_bytes
+from probe.rag.results.outcomes import RagOutcomes
+from probe.rag.results.tables import answer_table, retrieval_table, strategy_plots
+from probe.rag.results.trace import Trace
+from probe.rag.strategies import Strategy
+from probe.results import published_rag
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+
+@dataclass(frozen=True)
+class RagResults:
+    """Results of a finished evaluation (see `probe.results.Experiment`).
+
+    Attributes:
+        outcomes: Metrics and traces.
+        strategies: The strategies, in the same order.
+        settings: What determined the answers; `probe` is the probe's training record.
+
+    """
+
+    outcomes: RagOutcomes
+    strategies: Sequence[Strategy]
+    settings: dict[str, Any]
+    experiment: str = "rag"
+
+    @property
+    def results(self) -> dict[str, Any]:
+        """Settings and metrics, without the ids of the probe's training samples."""
+        probe = {key: value for key, value in self.settings["probe"].items() if key != "seen"}
+        rest = {key: value for key, value in self.settings.items() if key not in ("probe", "strategies")}
+        metrics = self.outcomes.results()
+        return {"probe": probe, **rest, "strategy_settings": self.settings["strategies"], **metrics}
+
+    def records(self) -> list[dict[str, Any]]:
+        """One row for each run of a strategy on a question."""
+        return self.outcomes.records()
+
+    def table(self) -> Group:
+        """Answers, retrieval, and Table 4 as published."""
+        name, mask = self.settings["llm"]["name"], self.settings["mask"]
+        title = f"Masked dynamic RAG of {name}: {self.outcomes.questions} questions, mask {mask}"
+        answers = answer_table(self.outcomes, title, self.strategies)
+        return Group(answers, retrieval_table(self.outcomes), published_rag())
+
+    def plots(self) -> "dict[str, Figure]":
+        """F1 and first recall of the strategies."""
+        return strategy_plots(self.outcomes)
+
+
+def write_traces(file: Path, traces: Sequence[Trace]) -> None:
+    """Write one JSON object a line."""
+    lines = "".join(json.dumps(one, ensure_ascii=False) + "\n" for one in traces)
+    write_bytes(file, lines.encode())

@@ -1,0 +1,120 @@
+"""Tables and plots of masked RAG: answers and retrieval of each strategy."""
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+from rich.table import Table
+
+from probe.rag.results.outcomes import RagOutcomes
+from probe.rag.strategies import Strategy
+from probe.results import PAPER_MODEL, TABLE_4
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+DIGITS = {"precision": 2, "visible": 0, "retrievals": 1, "forward_tokens": 0}
+"""Metrics that are tabled without an interval, and their digits."""
+RETRIEVAL_CAPTION = (
+    "recall: share of supporting-fact tokens within the windows; by chance: within as many tokens of the context "
+    "sampled at random; precision: share of the windows' tokens that belong to supporting facts; mean over a "
+    "question's retrievals (first recall: of the first alone), then over questions with any; visible: context tokens; "
+    "tokens run: all tokens run forward, as if the strategy ran alone"
+)
+
+
+def answer_table(outcomes: RagOutcomes, title: str, strategies: Sequence[Strategy]) -> Table:
+    """EM and F1 of the strategies with intervals, F1 against the first strategy, and the paper's row."""
+    reference = outcomes.strategies[0]
+    caption = (
+        "[95 % interval: Wilson for EM, bootstrap over questions for others]; "
+        f"against {reference}: mean difference on the same questions, McNemar's p of EM; "
+        f"{PAPER_MODEL}: the paper's EM / F1"
+    )
+    out = _table(title, caption, "EM", "F1", f"F1 against {reference}", PAPER_MODEL)
+    metrics, pairs = outcomes.metrics(), outcomes.pairs()
+    for label, strategy in zip(outcomes.strategies, strategies, strict=True):
+        published = TABLE_4[PAPER_MODEL].get(strategy.paper_column or "")
+        out.add_row(
+            label,
+            *(_with_interval(metrics[label][name]) for name in ("em", "f1")),
+            _difference(pairs, reference, label),
+            "" if published is None else f"{published[0]:.3f} / {published[1]:.3f}",
+        )
+    return out
+
+
+def retrieval_table(outcomes: RagOutcomes) -> Table:
+    """What the strategies made visible, and what that cost."""
+    headers = ("first recall", "by chance", "recall", "precision", "visible", "retrievals", "tokens run")
+    out = _table("Retrieval", RETRIEVAL_CAPTION, *headers)
+    for label, cells in outcomes.metrics().items():
+        out.add_row(
+            label,
+            _with_interval(cells["first_recall"]),
+            _value(cells["first_chance"], 2),
+            _with_interval(cells["recall"]),
+            *(_value(cells[name], digits) for name, digits in DIGITS.items()),
+        )
+    return out
+
+
+def _table(title: str, caption: str, *headers: str) -> Table:
+    out = Table(title=title, caption=caption)
+    for header in ("", *headers):
+        out.add_column(header, justify="right" if header else "left")
+    return out
+
+
+def _with_interval(metric: dict[str, float]) -> str:
+    if not metric["n"]:
+        return ""
+    low, high = (f"{metric[bound]:.2f}".removeprefix("0") for bound in ("low", "high"))
+    return f"{metric['value']:.3f} [{low}, {high}]"
+
+
+def _value(metric: dict[str, float], digits: int) -> str:
+    return f"{metric['value']:,.{digits}f}" if metric["n"] else ""
+
+
+def _difference(pairs: list[dict[str, Any]], reference: str, label: str) -> str:
+    """F1 of a strategy minus the reference's, and p of EM; empty for the reference itself."""
+    found = {pair["metric"]: pair for pair in pairs if (pair["first"], pair["second"]) == (reference, label)}
+    if not found:
+        return ""
+    f1, em = found["f1"], found["em"]
+    low, high = 0.0 - f1["high"], 0.0 - f1["low"]
+    return f"{0.0 - f1['difference']:+.3f} [{low:+.2f}, {high:+.2f}], p {em['p']:.2g}"
+
+
+def strategy_plots(outcomes: RagOutcomes) -> "dict[str, Figure]":
+    """F1 and first recall of the strategies with their intervals, by the plot's name."""
+    from matplotlib.figure import Figure
+
+    names, metrics = outcomes.strategies, outcomes.metrics()
+    plot = Figure(figsize=(9, 0.9 + 0.38 * len(names)), layout="constrained")
+    left, right = plot.subplots(1, 2)
+    _plot_metric(left, [metrics[name]["f1"] for name in names], "F1", names)
+    recall = [metrics[name]["first_recall"] for name in names]
+    chance = [metrics[name]["first_chance"]["value"] for name in names]
+    _plot_metric(right, recall, "recall of the first retrieval", [""] * len(names))
+    right.plot(chance, _rows(names), "|", color="#b3541e", markersize=11, label="by chance", clip_on=False)
+    right.set_xlim(left=0)
+    right.legend(loc="lower left")
+    plot.suptitle(f"Masked dynamic RAG, {outcomes.questions} questions")
+    return {"strategies": plot}
+
+
+def _rows(names: Sequence[str]) -> list[int]:
+    """Heights of the strategies, the first on top."""
+    return list(range(len(names)))[::-1]
+
+
+def _plot_metric(axes: "Axes", cells: list[dict[str, float]], title: str, labels: list[str]) -> None:
+    rows = _rows(labels)
+    axes.hlines(rows, [c["low"] for c in cells], [c["high"] for c in cells], color="#8aa4c8", linewidth=4)
+    axes.plot([c["value"] for c in cells], rows, "o", color="#1f4e8c", clip_on=False)
+    axes.set_yticks(rows, labels)
+    axes.set_xlabel(f"{title} (95 % interval)")
+    axes.set_xlim(left=0)
+    axes.grid(axis="x", alpha=0.3)

@@ -1,0 +1,134 @@
+"""Masked dynamic RAG on the questions of a task, under several strategies."""
+
+import dataclasses
+from collections.abc import Sequence
+from typing import Any
+
+from lightning.pytorch.utilities import rank_zero_info
+
+from extract.errors import UserError
+from extract.generation import ContextMaskedLLM
+from extract.heads import HeadGrid
+from extract.llm import LLM
+from extract.tasks import MultiHopQA
+from extract.utils import digest
+from probe.models import ProbeRegressor
+from probe.rag.loop import Run, RunSettings
+from probe.rag.question import Question
+from probe.rag.requests import run_together
+from probe.rag.results import Trace
+from probe.rag.results.trace import run_trace
+from probe.rag.settings import Decoding
+from probe.rag.strategies import Strategy, Windows
+from probe.rag.triggers import Trigger
+
+
+class RagRunner:
+    """Answers questions of a task under retrieval strategies.
+
+    Args:
+        task: The questions.
+        strategies: What may become visible.
+        llm: The frozen model.
+        decoding: Settings of Algorithm 1.
+
+    """
+
+    def __init__(self, task: MultiHopQA, strategies: Sequence[Strategy], llm: LLM, decoding: Decoding) -> None:
+        self.task, self.strategies, self.llm, self.decoding = task, strategies, llm, decoding
+        self.grid = HeadGrid(llm.identity.layers, llm.identity.heads)
+
+    def prepare(self, windows: Windows, trigger: Trigger) -> None:
+        """Prepare strategies and questions.
+
+        Args:
+            windows: For strategies without their own.
+            trigger: Likewise.
+
+        Raises:
+            UserError: settings out of range, or a task without full contexts.
+
+        """
+        self.decoding.check()
+        for strategy in self.strategies:
+            strategy.prepare(windows, trigger)
+        self._check_strategies()
+        self.task.prepare(self.llm)
+        first = self.task.sample(self.task.order()[0])
+        if first.forced is not None or self.task.context != "full":
+            raise UserError("rag task: it needs context: full and teacher_forcing: false")
+        self._without_context = self.task.without_context()
+        self._first_prompt = digest(first.ids)
+
+    def _check_strategies(self) -> None:
+        names = [strategy.name for strategy in self.strategies]
+        if not names or len(set(names)) < len(names):
+            raise UserError(f"rag strategies need distinct names, not {names}")
+        most = max(one.windows.heads for one in self.strategies if one.windows)
+        if most > len(self.grid):
+            raise UserError(f"rag windows: {most} heads of an LLM that has {len(self.grid)}")
+
+    def set_probe(self, probe: ProbeRegressor, allow_seen: bool) -> None:
+        """Give the strategies the probe as it is now.
+
+        Args:
+            probe: The probe.
+            allow_seen: Accept questions that are among its training or validation samples.
+
+        Raises:
+            UserError: a probe of another LLM, or one that was trained on these questions.
+
+        """
+        identity = self.llm.identity
+        probe.check_llm(identity)
+        if (heads := probe.head_means.numel()) != len(self.grid):
+            raise UserError(f"the probe predicts {heads} heads, but {identity} has {len(self.grid)}")
+        trained_on = probe.training_ids
+        shared = [name for number in self.task.order() if (name := self.task.sample(number).id) in trained_on]
+        if shared and not allow_seen:
+            raise UserError(
+                f"{len(shared)} of the questions were training or validation samples of this probe ({min(shared)}, …); "
+                "take others, or set allow_seen to tune on them"
+            )
+        self.llm.to(probe.device)
+        for strategy in self.strategies:
+            strategy.set_probe(probe)
+
+    def batches(self) -> dict[int, list[int]]:
+        """Numbers of the questions, by the number of their batch."""
+        return dict(enumerate(_chunks(self.task.order(), self.decoding.batch_size)))
+
+    def describe(self) -> dict[str, Any]:
+        """What determines the answers, apart from the probe, in plain values."""
+        return {
+            "llm": self.llm.identity.as_dict(),
+            "task": self.task.describe(),
+            "prompts": {"chat": self.llm.chat, "first_prompt_sha256": self._first_prompt},
+            "strategies": {strategy.name: strategy.describe() for strategy in self.strategies},
+            **dataclasses.asdict(self.decoding),
+            "mask": ContextMaskedLLM(self.llm).exact_mask(self.decoding.mask),
+        }
+
+    def run_all(self, numbers: Sequence[int], strategies: Sequence[Strategy]) -> list[Trace]:
+        """Traces of questions under some of the strategies, batch by batch."""
+        if not strategies:
+            return []
+        rank_zero_info(f"masked RAG: {len(numbers)} questions under {', '.join(one.name for one in strategies)}")
+        batches = _chunks(numbers, self.decoding.batch_size)
+        return [one for batch in batches for one in self.run(batch, strategies)]
+
+    def run(self, numbers: Sequence[int], strategies: Sequence[Strategy]) -> list[Trace]:
+        """Traces of one batch of questions under some of the strategies."""
+        masked = ContextMaskedLLM(self.llm, keep=len(strategies) + 2)
+        exact = dataclasses.replace(self.decoding, mask=masked.exact_mask(self.decoding.mask))
+        settings = RunSettings.of(self.task, exact, reuses_keys=not masked.windowed)
+        questions = [Question.from_task(self.task, self._without_context, number) for number in numbers]
+        runs = [
+            Run(question, strategy, settings, self.llm.tokenizer) for question in questions for strategy in strategies
+        ]
+        run_together(masked, [run.steps() for run in runs])
+        return [run_trace(run, self.task.grade(run.question.sample, run.text), self.grid) for run in runs]
+
+
+def _chunks(numbers: Sequence[int], size: int) -> list[list[int]]:
+    return [list(numbers[start : start + size]) for start in range(0, len(numbers), size)]

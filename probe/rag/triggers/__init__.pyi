@@ -1,0 +1,11 @@
+from .base import Draft as Draft
+from .base import Trigger as Trigger
+from .base import TriggerDecision as TriggerDecision
+from .base import Word as Word
+from .content_words import ContentWords as ContentWords
+from .content_words import PosTags as PosTags
+from .content_words import StopWords as StopWords
+from .periodic import Always as Always
+from .periodic import EveryN as EveryN
+from .periodic import Never as Never
+from .rind import RIND as RIND
