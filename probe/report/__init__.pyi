@@ -1,6 +1,6 @@
 from .components import EMPTY as EMPTY
 from .components import Cell as Cell
-from .components import Figure as Figure
+from .components import Plot as Plot
 from .components import TableView as TableView
 from .components import View as View
 from .components import axis as axis

@@ -1,4 +1,4 @@
-"""Arrays and JSON in the page: one gzipped, base64-coded blob each, which the browser inflates when it is needed."""
+"""Data of the page: gzipped, base64-coded blobs of JSON and arrays, which the browser inflates on demand."""
 
 import base64
 import gzip
@@ -13,15 +13,21 @@ ALIGNMENT = 8
 
 
 def blob(data: bytes) -> str:
-    """Gzipped and base64-coded, the same for the same data."""
+    """Base64 of gzip; equal data give equal blobs.
+
+    >>> gzip.decompress(base64.b64decode(blob(b"text")))
+    b'text'
+
+    """
     return base64.b64encode(gzip.compress(data, 9, mtime=0)).decode()
 
 
 def pack(header: Mapping[str, Any], arrays: Mapping[str, NDArray[Any]]) -> str:
-    """A header and typed arrays: the length of its JSON (uint32), the JSON, and the arrays, each 8-byte aligned.
+    """Blob of a JSON header and typed arrays, little-endian.
 
-    The header's `arrays` says of each its `type` (uint8, uint16, …), its `start` in bytes behind the JSON's padded
-    end, and its `length` in items. All is little-endian, as browsers on today's machines are.
+    Layout: length of the JSON in bytes (uint32), the JSON padded with spaces, then the arrays, each aligned to 8
+    bytes, as JavaScript's typed arrays require. `arrays` in the header gives the `type` (uint8, uint16, …) of each,
+    its `start` in bytes after the JSON, and its `length` in items.
     """
     entries, body = {}, b""
     for name, values in arrays.items():
@@ -34,7 +40,12 @@ def pack(header: Mapping[str, Any], arrays: Mapping[str, NDArray[Any]]) -> str:
 
 
 def quantise(values: NDArray[Any]) -> NDArray[np.uint8]:
-    """Scores of 0 to 1 in steps of 1/254; 255 for none."""
+    """Scores in [0, 1] as bytes: round(254 · score), 255 for NaN.
+
+    >>> quantise(np.array([0.0, 0.5, 1.0, np.nan])).tolist()
+    [0, 127, 254, 255]
+
+    """
     known = np.isfinite(values)
     scaled = np.where(known, np.clip(np.nan_to_num(values), 0, 1) * 254, 255)
     return np.round(scaled).astype(np.uint8)

@@ -1,4 +1,4 @@
-"""What an exhibit shows: tables and figures in plain values, which the page's template and script draw."""
+"""Components of an exhibit: tables and plots in plain values, which the page's template and script render."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -7,12 +7,12 @@ from typing import Any
 
 @dataclass(frozen=True)
 class Cell:
-    """A figure of a table.
+    """A cell of a table.
 
     Attributes:
         text: The value.
-        note: Beside it, smaller: the interval.
-        strong: What the table is about.
+        note: The interval, in small print beside it.
+        strong: Whether it is emphasised.
 
     """
 
@@ -31,14 +31,14 @@ class TableView:
 
 
 @dataclass(frozen=True)
-class Figure:
-    """An interactive figure.
+class Plot:
+    """An interactive plot.
 
     Attributes:
-        title: Above it.
-        spec: `data` and `layout` as plotly.js takes them; a colour `var:--name` is the page's colour of that name.
-        alt: What it shows, in words.
-        group: The heading above small figures that belong together; empty for one that stands alone.
+        title: Its caption.
+        spec: `data` and `layout` for plotly.js; a colour `var:--name` is the page's CSS variable of that name.
+        alt: Description for screen readers.
+        group: The heading above a group of small plots; empty for a single one.
 
     """
 
@@ -50,26 +50,31 @@ class Figure:
 
 @dataclass(frozen=True)
 class View:
-    """All of one result."""
+    """Tables and plots of one result."""
 
     tables: list[TableView] = field(default_factory=list)
-    figures: list[Figure] = field(default_factory=list)
+    plots: list[Plot] = field(default_factory=list)
 
 
 EMPTY = Cell("–")
 
 
-def measured(figure: Mapping[str, Any] | None, digits: int = 3, strong: bool = False) -> Cell:
-    """A `{"value", "low", "high"}` of a result, with its interval."""
-    if figure is None or figure.get("value") is None:
+def measured(metric: Mapping[str, Any] | None, digits: int = 3, strong: bool = False) -> Cell:
+    """Cell of a metric `{"value", "low", "high"}` with its interval; `EMPTY` where it has no value.
+
+    >>> measured({"value": 0.81234, "low": 0.79, "high": 0.83}).text
+    '0.812'
+
+    """
+    if metric is None or metric.get("value") is None:
         return EMPTY
-    low, high = figure.get("low"), figure.get("high")
+    low, high = metric.get("low"), metric.get("high")
     note = "" if low is None or high is None else f"[{low:.{digits}f}, {high:.{digits}f}]"
-    return Cell(f"{figure['value']:.{digits}f}", note, strong)
+    return Cell(f"{metric['value']:.{digits}f}", note, strong)
 
 
 def spread(values: Sequence[float], digits: int = 4) -> Cell:
-    """The least and the largest of published values."""
+    """Cell of the range of published values."""
     return Cell(f"{min(values):.{digits}f} – {max(values):.{digits}f}")
 
 
@@ -93,34 +98,47 @@ LINE_STYLES: tuple[tuple[str, str, str], ...] = (
     ("--c5", "longdash", "x"),
     ("--c6", "longdashdot", "star"),
 )
-"""Colour, dash and marker of a line: no line is known by its colour alone."""
+"""Colour, dash and marker of lines: none is told from others by its colour alone."""
 
 
-def line(name: str, x: Sequence[Any], figures: Sequence[Mapping[str, Any]], look: int) -> list[dict[str, Any]]:
-    """A line with markers and the band of its intervals."""
-    colour, dash, symbol = LINE_STYLES[look % len(LINE_STYLES)]
-    bounds = [figure if figure.get("low") is not None else {"low": None, "high": None} for figure in figures]
-    shown = [f"[{bound['low']:.3f}, {bound['high']:.3f}]" if bound["low"] is not None else "" for bound in bounds]
-    whole = [(place, bound) for place, bound in zip(x, bounds, strict=True) if bound["low"] is not None]
-    drawn = {
+def line(name: str, x: Sequence[Any], metrics: Sequence[Mapping[str, Any]], style: int) -> list[dict[str, Any]]:
+    """Traces of plotly.js for a line with markers, after the band of its intervals where there are any.
+
+    Args:
+        name: In the legend.
+        x: One value for each metric.
+        metrics: `value`, and `low` and `high` where there is an interval.
+        style: Index into `LINE_STYLES`; it wraps around.
+
+    """
+    colour, dash, symbol = LINE_STYLES[style % len(LINE_STYLES)]
+    bounded = [(at, metric) for at, metric in zip(x, metrics, strict=True) if metric.get("low") is not None]
+    values = {
         "type": "scatter",
         "mode": "lines+markers",
         "name": name,
         "x": list(x),
-        "y": [figure["value"] for figure in figures],
-        "customdata": shown,
+        "y": [metric["value"] for metric in metrics],
+        "customdata": [_interval(metric) for metric in metrics],
         "line": {"color": f"var:{colour}", "dash": dash, "width": 2},
         "marker": {"color": f"var:{colour}", "symbol": symbol, "size": 7},
         "hovertemplate": "%{x}: <b>%{y:.3f}</b> %{customdata}",
         "legendgroup": name,
     }
-    if not whole:
-        return [drawn]
-    band = {
+    return [_band(name, colour, bounded), values] if bounded else [values]
+
+
+def _interval(metric: Mapping[str, Any]) -> str:
+    return f"[{metric['low']:.3f}, {metric['high']:.3f}]" if metric.get("low") is not None else ""
+
+
+def _band(name: str, colour: str, bounded: Sequence[tuple[Any, Mapping[str, Any]]]) -> dict[str, Any]:
+    """A closed polygon: along the upper bounds, and back along the lower ones."""
+    return {
         "type": "scatter",
         "mode": "lines",
-        "x": [place for place, _ in whole] + [place for place, _ in reversed(whole)],
-        "y": [bound["high"] for _, bound in whole] + [bound["low"] for _, bound in reversed(whole)],
+        "x": [at for at, _ in bounded] + [at for at, _ in reversed(bounded)],
+        "y": [metric["high"] for _, metric in bounded] + [metric["low"] for _, metric in reversed(bounded)],
         "fill": "toself",
         "fillcolor": f"var:{colour}:0.16",
         "line": {"width": 0},
@@ -128,4 +146,3 @@ def line(name: str, x: Sequence[Any], figures: Sequence[Mapping[str, Any]], look
         "showlegend": False,
         "legendgroup": name,
     }
-    return [band, drawn]

@@ -1,4 +1,4 @@
-"""What lies in the folders that a report is asked for: results, score stores, probes."""
+"""Discovery of the report's sources: results, score stores and probes in the given folders."""
 
 import json
 from collections.abc import Iterable, Sequence
@@ -15,12 +15,12 @@ MANIFEST = "manifest.json"
 
 @dataclass(frozen=True)
 class Result:
-    """One file of results.
+    """A `results.json`.
 
     Attributes:
         path: The file.
-        record: What it holds.
-        time: When it was written, seconds since the epoch.
+        record: Its content.
+        time: When it was written, in seconds since the epoch.
 
     """
 
@@ -36,13 +36,13 @@ class Result:
 
 @dataclass
 class Sources:
-    """What lies in the folders.
+    """Sources of a report.
 
     Attributes:
         results: Newest first.
         stores: Score stores.
-        probes: Checkpoints and exported probes.
-        skipped: One line about each file of results that another version wrote, which is left out.
+        probes: Checkpoints and folders of exported probes.
+        skipped: One line about each file of results of another schema, which is left out.
 
     """
 
@@ -53,10 +53,10 @@ class Sources:
 
 
 def find_sources(paths: Sequence[str | Path]) -> Sources:
-    """Walk through folders; a store is not searched for more.
+    """Search folders; a score store is not searched further.
 
     Raises:
-        UserError: a path that does not exist, or results that are no JSON object.
+        UserError: a path that does not exist, or damaged results.
 
     """
     found = Sources()
@@ -64,13 +64,13 @@ def find_sources(paths: Sequence[str | Path]) -> Sources:
         if not path.exists():
             raise UserError(f"nothing at {path} to report on; name folders of runs, score stores or checkpoints")
         for file in _files(path):
-            _sort(file, found)
+            _classify(file, found)
     found.results.sort(key=lambda result: result.time, reverse=True)
     return found
 
 
 def _files(path: Path) -> Iterable[Path]:
-    """The files below, in a fixed order; of a score store only its manifest."""
+    """The files of a folder and those below it, in a fixed order; of a score store only its manifest."""
     if path.is_file():
         yield path
         return
@@ -82,8 +82,8 @@ def _files(path: Path) -> Iterable[Path]:
             yield from _files(child)
 
 
-def _sort(file: Path, found: Sources) -> None:
-    """Put a file where it belongs, if it is of interest."""
+def _classify(file: Path, found: Sources) -> None:
+    """Add a file to the sources of its kind; others are ignored."""
     if file.name == MANIFEST and (file.parent / "steps").is_dir():
         found.stores.append(file.parent)
     elif file.name in ("best.ckpt", "probe.json"):

@@ -1,4 +1,4 @@
-"""Samples of score stores for the explorer: what every head did at every step, and what a probe predicted."""
+"""Samples of score stores for the explorer: scores, argmax positions and predictions of all heads at all steps."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -13,6 +13,7 @@ from torch import Tensor
 
 from datamodules import Split
 from extract.errors import UserError
+from extract.heads import top_k_mask
 from extract.llm import LLM
 from extract.prompts import token_texts
 from extract.scores import REASONING_THRESHOLD, Target, is_dynamic
@@ -21,35 +22,43 @@ from probe.heads import store_ranking
 from probe.models import Probe, load
 from probe.report.blobs import pack, quantise
 
-NOWHERE = np.iinfo(np.uint16).max
+NO_POSITION = np.iinfo(np.uint16).max
+"""In the page, the argmax position of a head where none was recorded."""
 STATIC_TOP = 20
+"""Heads of the static set (Section 3)."""
 PREDICTED_TOP = 5
-"""Heads that a regressor's prediction marks at a step (Section 5)."""
+"""Heads that a regressor predicts to score at a step (Section 5)."""
 
 
 @dataclass(frozen=True)
 class Packed:
-    """A sample in the page: its line in the picker, and its blob."""
+    """A sample in the page.
 
-    line: dict[str, Any]
+    Attributes:
+        summary: Its entry in the list of samples.
+        data: Its blob.
+
+    """
+
+    summary: dict[str, Any]
     data: str
 
 
 def explore(store: ScoreStore, probes: Sequence[Probe], count: int) -> tuple[dict[str, Any], list[Packed]]:
-    """What the page knows of a store, and its samples.
+    """A description of a score store for the page, and some of its samples.
 
     Args:
-        store: Where the samples come from: ones that no probe has seen, if there are any.
-        probes: Their predictions are shown beside the true heads, one for each score that they predict.
-        count: Samples, at most.
+        store: The store; samples that no probe was trained on are preferred.
+        probes: Their predictions are shown beside the scores; of probes of the same target the last counts.
+        count: Most samples.
 
     """
     target: Target = "reasoning" if store.manifest["task"].get("class") != "NIAH" else "copy_paste"
     identity = store.identity
     known = {probe.target: probe for probe in probes if probe.llm.same_model(identity)}
     tokenizer = _tokenizer(store)
-    numbers, unseen = _choose(store, list(known.values()), count)
-    about = {
+    numbers, held_out = _choose(store, list(known.values()), count)
+    description = {
         "name": store.path.name,
         "fingerprint": store.fingerprint,
         "llm": str(identity),
@@ -59,13 +68,13 @@ def explore(store: ScoreStore, probes: Sequence[Probe], count: int) -> tuple[dic
         "threshold": REASONING_THRESHOLD,
         "static": _static(store, target),
         "predicts": {name: _criterion(probe) for name, probe in known.items()},
-        "unseen": unseen,
+        "held_out": held_out,
     }
-    return about, [_pack(store.steps(number), tokenizer, known) for number in numbers]
+    return description, [_pack(store.steps(number), tokenizer, known) for number in numbers]
 
 
 def load_probes(paths: Sequence[Path]) -> list[Probe]:
-    """The probes among checkpoints; other modules, such as probes of later steps, have nothing for the explorer."""
+    """The probes among checkpoints; other modules, such as probes of later steps, are left out."""
     found = []
     for path in paths:
         try:
@@ -76,7 +85,7 @@ def load_probes(paths: Sequence[Path]) -> list[Probe]:
 
 
 def _tokenizer(store: ScoreStore) -> Any:
-    """The tokenizer of the store's LLM, or None where that is not at hand."""
+    """The tokenizer of the store's LLM, or None where it is not available."""
     try:
         return LLM(store.identity.name).tokenizer
     except UserError:
@@ -84,20 +93,20 @@ def _tokenizer(store: ScoreStore) -> Any:
 
 
 def _choose(store: ScoreStore, probes: Sequence[Probe], count: int) -> tuple[list[int], bool]:
-    """Numbers of evenly spread samples, and whether no probe (or without any, no training split) has seen them."""
+    """Numbers of evenly spaced samples, and whether they are held out from the probes or else the training split."""
     table = store.samples()
     ids = dict(zip(table["sample"].to_pylist(), table["id"].to_pylist(), strict=True))
-    seen = {name for probe in probes for name in probe.training_ids}
+    trained_on = {name for probe in probes for name in probe.training_ids}
     units = Split().units(store.scalars("sample")) if not probes and len(ids) > 9 else {}
-    trained = {ids[number] for number in np.concatenate([units["train"], units["val"]]).tolist()} if units else set()
-    held_out = sorted(number for number, name in ids.items() if name not in seen | trained)
+    training = {ids[number] for number in np.concatenate([units["train"], units["val"]]).tolist()} if units else set()
+    held_out = sorted(number for number, name in ids.items() if name not in trained_on | training)
     chosen = held_out or sorted(ids)
     places = np.linspace(0, len(chosen) - 1, min(count, len(chosen))).round().astype(int)
     return [chosen[place] for place in np.unique(places)], bool(held_out)
 
 
 def _static(store: ScoreStore, target: Target) -> list[int]:
-    """The top heads of the store's training samples; none where the store is too small to be divided."""
+    """The static set by the store's training samples; empty where the store is too small to be split."""
     try:
         return list(store_ranking(str(store.path), target, Split()).top(STATIC_TOP))
     except UserError:
@@ -105,7 +114,7 @@ def _static(store: ScoreStore, target: Target) -> list[int]:
 
 
 def _criterion(probe: Probe) -> dict[str, float]:
-    """When a prediction counts: from a threshold on, or among a step's first."""
+    """When a head counts as predicted: from a threshold on, or among the top of a step."""
     threshold = getattr(probe, "threshold", None)
     return {"top": PREDICTED_TOP} if threshold is None else {"threshold": float(threshold)}
 
@@ -128,13 +137,13 @@ def _pack(steps: Steps, tokenizer: Any, probes: dict[str, Probe]) -> Packed:
         "value_reasoning": quantise(reasoning),
     }
     if steps.argmax is not None:
-        looks = np.where((steps.argmax < 0) | (steps.argmax >= NOWHERE), NOWHERE, steps.argmax)
-        arrays["looks"] = _flat(looks.astype(np.uint16))
+        recorded = (steps.argmax >= 0) & (steps.argmax < NO_POSITION)
+        arrays["argmax"] = _flat(np.where(recorded, steps.argmax, NO_POSITION).astype(np.uint16))
     for target, probe in probes.items():
         predicted = _predicted(probe, steps)
-        arrays[f"predicted_{target}"] = _marked(probe, predicted).numpy().astype(np.uint8)
+        arrays[f"predicted_{target}"] = _predicted_heads(probe, predicted).numpy().astype(np.uint8)
         arrays[f"prediction_{target}"] = quantise(predicted.numpy())
-    line = {
+    summary = {
         "sample": sample["sample"],
         "id": sample["id"],
         "steps": len(steps),
@@ -142,7 +151,7 @@ def _pack(steps: Steps, tokenizer: Any, probes: dict[str, Probe]) -> Packed:
         "question": sample.get("question", ""),
         "right": sample.get("accuracy", sample.get("em")),
     }
-    return Packed(line, pack(header, arrays))
+    return Packed(summary, pack(header, arrays))
 
 
 def _texts(tokenizer: Any, ids: list[int]) -> list[str]:
@@ -159,10 +168,7 @@ def _predicted(probe: Probe, steps: Steps) -> Float[Tensor, "step head"]:
     return probe.predict_scores(torch.from_numpy(np.array(steps.hidden, dtype=np.float32)))
 
 
-def _marked(probe: Probe, predicted: Float[Tensor, "step head"]) -> Bool[Tensor, "step head"]:
-    """The heads that a prediction names: those above the classifier's threshold, or the regressor's best of a step."""
+def _predicted_heads(probe: Probe, predicted: Float[Tensor, "step head"]) -> Bool[Tensor, "step head"]:
+    """Heads from the classifier's threshold on, or the regressor's top heads of each step."""
     threshold: Tensor | None = getattr(probe, "threshold", None)
-    if threshold is not None:
-        return predicted >= threshold
-    best = predicted.topk(min(PREDICTED_TOP, predicted.shape[1]), dim=1).indices
-    return torch.zeros_like(predicted, dtype=torch.bool).scatter_(1, best, True)
+    return predicted >= threshold if threshold is not None else top_k_mask(predicted, PREDICTED_TOP)

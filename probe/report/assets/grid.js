@@ -1,4 +1,4 @@
-/* The layer × head grid. Filled: scores. Dot: predicted, and scores. Ring: predicted alone. Corner: static. Frame: pinned. */
+/* Layer × head grid. Filled: scores. Dot: scores and is predicted. Ring: predicted only. Corner: static set. Frame: pinned. */
 
 class Grid {
   constructor(canvas, onPin, onMove) {
@@ -19,7 +19,7 @@ class Grid {
     this.layers = store.layers;
     this.heads = store.heads;
     this.cursor = Math.min(this.cursor, this.layers * this.heads - 1);
-    this.fixed = new Set(store.static);
+    this.staticHeads = new Set(store.static);
     this.resize();
   }
 
@@ -50,7 +50,7 @@ class Grid {
     event.stopPropagation();
   }
 
-  /** Draw a step. `values` shades heads that attend to the facts without scoring. */
+  /** Draw a step. `values`, the reasoning scores, shade heads below the threshold. */
   draw({ scoring, predicted, values, pins, focused }) {
     const { context, across, down } = this;
     const ink = Object.fromEntries(["--cell", "--hot", "--cold", "--soft", "--panel", "--c2", "--ink"].map((n) => [n, colour(n)]));
@@ -61,12 +61,12 @@ class Grid {
       const w = across - 2, h = down - 2;
       context.fillStyle = scoring[head] ? ink["--hot"] : ink["--cell"];
       context.fillRect(x, y, w, h);
-      if (!scoring[head] && values && values[head] !== UNKNOWN && values[head] > 12) {
+      if (!scoring[head] && values && values[head] !== NO_SCORE && values[head] > 12) {
         context.fillStyle = ink["--cold"];
         context.fillRect(x, y + h * (1 - values[head] / 254), w, (h * values[head]) / 254);
       }
       if (predicted && predicted[head]) this.dot(x + w / 2, y + h / 2, Math.min(w, h), scoring[head], ink);
-      if (this.fixed.has(head)) this.corner(x, y + h, Math.min(w, h) * 0.45, scoring[head] ? ink["--panel"] : ink["--soft"]);
+      if (this.staticHeads.has(head)) this.corner(x, y + h, Math.min(w, h) * 0.45, scoring[head] ? ink["--panel"] : ink["--soft"]);
       if (pins.has(head)) this.frame(x, y, w, h, ink["--ink"], []);
       if (focused && head === this.cursor) this.frame(x - 1, y - 1, w + 2, h + 2, ink["--c2"], [3, 2]);
     }

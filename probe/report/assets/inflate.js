@@ -1,9 +1,9 @@
-/* Blobs of the page: base64-coded, gzipped, inflated when they are needed. */
+/* Data blobs of the page (base64 of gzip), inflated when they are needed; and small helpers of the other scripts. */
 
 async function inflate(name) {
   const text = atob(document.getElementById(`blob-${name}`).textContent.trim());
   const bytes = new Uint8Array(text.length);
-  for (let place = 0; place < text.length; place++) bytes[place] = text.charCodeAt(place);
+  for (let at = 0; at < text.length; at++) bytes[at] = text.charCodeAt(at);
   const stream = new Blob([bytes]).stream().pipeThrough(new DecompressionStream("gzip"));
   return new Response(stream).arrayBuffer();
 }
@@ -16,7 +16,7 @@ const scheme = matchMedia("(prefers-color-scheme: dark)");
 const colours = new Map();
 scheme.addEventListener("change", () => colours.clear());
 
-/** The colour of that name in the page's present scheme; asking the browser each time would cost a style pass. */
+/** A colour variable of the present scheme, cached: computing styles is slow. */
 function colour(name) {
   if (!colours.has(name)) colours.set(name, getComputedStyle(document.documentElement).getPropertyValue(name).trim());
   return colours.get(name);
@@ -33,7 +33,7 @@ function make(tag, properties = {}, ...children) {
   return node;
 }
 
-/** A canvas that is sharp on any screen: its context, in CSS pixels. */
+/** Size a canvas for the screen's pixel density; its drawing context, in CSS pixels. */
 function sharp(canvas, width, height) {
   const ratio = devicePixelRatio || 1;
   canvas.width = Math.round(width * ratio);

@@ -1,4 +1,4 @@
-/* What starts the page. */
+/* Start of the page. */
 
 async function copyText(text, button) {
   const before = button.textContent;
@@ -6,7 +6,7 @@ async function copyText(text, button) {
     await navigator.clipboard.writeText(text);
     button.textContent = "copied";
   } catch {
-    // Some browsers allow no clipboard to a file from disk.
+    // Some browsers deny the clipboard to a file from disk.
     prompt("Copy this:", text);
   }
   setTimeout(() => { button.textContent = before; }, 1200);
@@ -15,11 +15,11 @@ async function copyText(text, button) {
 async function start() {
   for (const button of document.querySelectorAll(".source .copy"))
     button.addEventListener("click", () => copyText(button.previousElementSibling.textContent, button));
-  startFigures();
+  startPlots();
   const stores = JSON.parse(document.getElementById("stores").textContent);
   if (stores.length) {
     const explorer = new Explorer(stores);
-    addEventListener("hashchange", () => readPlace("explorer") && explorer.restore());
+    addEventListener("hashchange", () => readLink("explorer") && explorer.restore());
     await explorer.restore();
   }
   if (document.getElementById("blob-rag")) new Rag(JSON.parse(await inflateText("rag")));

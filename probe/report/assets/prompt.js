@@ -1,4 +1,4 @@
-/* Tokens of prompt and answer, and marks where heads look. */
+/* Tokens of prompt and answer, with the heads' argmax positions marked. */
 
 class Prompt {
   constructor(prompt, answer, onStep) {
@@ -16,7 +16,7 @@ class Prompt {
     this.nodes = sample.tokens.map((text, position) => {
       if (position < sample.prompt)
         return make("span", { textContent: text, className: sample.isEvidence(position) ? "t evidence" : "t" });
-      // The slider is the keyboard's way through the answer, so its tokens stay out of the tab order.
+      // The slider gives the keyboard access to all steps, so these buttons stay out of the tab order.
       const token = make("button", { type: "button", textContent: visible(text), className: "token future", tabIndex: -1 });
       token.dataset.step = position - sample.prompt;
       return token;
@@ -27,27 +27,27 @@ class Prompt {
     this.step = 0;
   }
 
-  /** Only what changed is touched. `looks`: number of heads by position. */
-  show(step, looks, keepInView) {
+  /** Mark a step, touching only what changed. `counts`: number of heads by argmax position. */
+  show(step, counts, keepInView) {
     const { nodes, sample } = this;
     this.moveTo(step);
-    for (const position of this.marked.keys()) if (!looks.has(position)) delete nodes[position].dataset.n;
-    for (const [position, count] of looks) if (this.marked.get(position) !== count) nodes[position].dataset.n = count;
-    this.marked = looks;
-    const inPrompt = [...looks.keys()].filter((position) => position < sample.prompt);
-    this.number(inPrompt, looks);
-    this.into(this.answer, nodes[sample.prompt + step]);
+    for (const position of this.marked.keys()) if (!counts.has(position)) delete nodes[position].dataset.n;
+    for (const [position, count] of counts) if (this.marked.get(position) !== count) nodes[position].dataset.n = count;
+    this.marked = counts;
+    const inPrompt = [...counts.keys()].filter((position) => position < sample.prompt);
+    this.drawBadges(inPrompt, counts);
+    this.scrollTo(this.answer, nodes[sample.prompt + step]);
     if (!keepInView || !inPrompt.length) return;
-    // An attention sink at the start is looked at by many; what is evidence comes first.
-    const rank = (position) => looks.get(position) + (sample.isEvidence(position) ? 1e6 : 0);
-    this.into(this.prompt, nodes[inPrompt.reduce((best, other) => (rank(other) > rank(best) ? other : best))]);
+    // Evidence before other positions: many heads attend most to the attention sink at the start.
+    const rank = (position) => counts.get(position) + (sample.isEvidence(position) ? 1e6 : 0);
+    this.scrollTo(this.prompt, nodes[inPrompt.reduce((best, other) => (rank(other) > rank(best) ? other : best))]);
   }
 
-  /** How many heads look, above each token. Numbers within the text would make the browser break its lines anew. */
-  number(positions, looks) {
+  /** The number of heads above each token, in an overlay: within the text it would change the line breaks. */
+  drawBadges(positions, counts) {
     const places = positions.map((position) => {
       const { offsetLeft, offsetTop, offsetWidth } = this.nodes[position];
-      return [looks.get(position), offsetLeft + offsetWidth, offsetTop];
+      return [counts.get(position), offsetLeft + offsetWidth, offsetTop];
     });
     this.badges.replaceChildren(
       ...places.map(([count, left, top]) => {
@@ -58,18 +58,18 @@ class Prompt {
     );
   }
 
-  /** The answer's tokens: the one chosen now, and those that are still to come. */
+  /** In the answer, the token of this step and the tokens after it. */
   moveTo(step) {
-    const { nodes, sample } = this, former = this.step;
-    for (let place = Math.min(former, step); place <= Math.max(former, step); place++)
-      nodes[sample.prompt + place].classList.toggle("future", place > step);
-    nodes[sample.prompt + former].removeAttribute("aria-current");
+    const { nodes, sample } = this, previous = this.step;
+    for (let other = Math.min(previous, step); other <= Math.max(previous, step); other++)
+      nodes[sample.prompt + other].classList.toggle("future", other > step);
+    nodes[sample.prompt + previous].removeAttribute("aria-current");
     nodes[sample.prompt + step].setAttribute("aria-current", "step");
     this.step = step;
   }
 
-  /** Scroll a box so that a node of it can be seen; the page itself does not move. */
-  into(box, node) {
+  /** Scroll a box to one of its nodes; the page itself does not scroll. */
+  scrollTo(box, node) {
     const top = node.offsetTop;
     if (top < box.scrollTop || top + node.offsetHeight > box.scrollTop + box.clientHeight)
       box.scrollTop = Math.max(0, top - box.clientHeight / 2);

@@ -1,8 +1,8 @@
-/* A sample of a store: tokens, and what every head did at every step. */
+/* A sample of a score store: its tokens, and scores, predictions and argmax positions of all heads at all steps. */
 
 const ARRAYS = { uint8: Uint8Array, uint16: Uint16Array };
-const NOWHERE = 65535;
-const UNKNOWN = 255;
+const NO_POSITION = 65535;
+const NO_SCORE = 255;
 
 class Sample {
   constructor(buffer, store) {
@@ -26,25 +26,24 @@ class Sample {
     return column ? column.subarray(step * this.heads, (step + 1) * this.heads) : null;
   }
 
-  /** Numbers of the heads that are marked at a step. */
+  /** Heads for which a 0/1 array is set at a step: those that score, or those that are predicted. */
   marked(name, step) {
-    const row = this.row(name, step);
     const found = [];
-    if (row) row.forEach((mark, head) => mark && found.push(head));
+    this.row(name, step)?.forEach((mark, head) => mark && found.push(head));
     return found;
   }
 
-  /** Where a head looks at a step: a position in prompt and answer, or -1. */
-  look(head, step) {
-    const row = this.row("looks", step);
-    return !row || row[head] === NOWHERE ? -1 : row[head];
+  /** The most attended position of a head at a step, in prompt and answer; -1 where it was not recorded. */
+  argmax(head, step) {
+    const row = this.row("argmax", step);
+    return !row || row[head] === NO_POSITION ? -1 : row[head];
   }
 
   isEvidence(position) {
     return this.evidence.some(([start, end]) => start <= position && position < end);
   }
 
-  /** The step at which most heads are marked. */
+  /** The first step with the most marked heads. */
   busiest(name) {
     let best = 0, most = -1;
     for (let step = 0; step < this.steps; step++) {
@@ -54,28 +53,28 @@ class Sample {
     return best;
   }
 
-  /** Heads that stay, come and go at each step, against the step before. */
-  turnover(name) {
+  /** Numbers of heads that are retained, added and dropped at each step, against the step before. */
+  changes(name) {
     const column = this.columns[name];
-    const stay = new Uint16Array(this.steps), came = new Uint16Array(this.steps), went = new Uint16Array(this.steps);
+    const [retained, added, dropped] = [0, 1, 2].map(() => new Uint16Array(this.steps));
     for (let step = 0; step < this.steps; step++) {
       for (let head = 0; head < this.heads; head++) {
         const now = column[step * this.heads + head];
         const before = step ? column[(step - 1) * this.heads + head] : 0;
-        if (now && before) stay[step]++;
-        else if (now) came[step]++;
-        else if (before) went[step]++;
+        if (now && before) retained[step]++;
+        else if (now) added[step]++;
+        else if (before) dropped[step]++;
       }
     }
-    return { stay, came, went };
+    return { retained, added, dropped };
   }
 }
 
-async function loadSample(store, number, place) {
-  return new Sample(await inflate(`sample-${number}-${place}`), store);
+async function loadSample(store, storeIndex, sampleIndex) {
+  return new Sample(await inflate(`sample-${storeIndex}-${sampleIndex}`), store);
 }
 
-/** A token's text with its spaces and breaks shown. */
+/** A token's text with white space made visible. */
 function visible(text) {
   return text.replaceAll("\n", "↵").replaceAll("\t", "⇥").replace(/^ | $/g, "␣") || "∅";
 }

@@ -1,4 +1,4 @@
-/* Pinned heads over all steps: a full bar where the head scores, a ring where it is predicted, a low bar where it looks at evidence. */
+/* Pinned heads over all steps. Full bar: the head scores. Low bar: it attends most to evidence without scoring. Ring or dot: predicted. */
 
 class Tracks {
   constructor(box, none, onUnpin, onStep) {
@@ -20,19 +20,18 @@ class Tracks {
     off.addEventListener("click", () => this.onUnpin(head));
     const canvas = make("canvas");
     canvas.setAttribute("role", "img");
-    const hits = this.hits(head);
-    canvas.setAttribute("aria-label", `Head ${this.name(head)} scores at ${hits} of ${this.sample.steps} steps`);
+    canvas.setAttribute("aria-label", `Head ${this.name(head)} scores at ${this.scoringSteps(head)} of ${this.sample.steps} steps`);
     canvas.addEventListener("click", (event) => {
       const box = canvas.getBoundingClientRect();
       this.onStep(Math.floor(((event.clientX - box.left) / box.width) * this.sample.steps));
     });
     const cursor = make("div", { className: "cursor", ariaHidden: "true" });
-    const says = make("span", { className: "says" });
-    this.rows.set(head, { canvas, cursor, says });
-    return make("div", { className: "track" }, off, make("div", { className: "strip-box" }, canvas, cursor), says);
+    const status = make("span", { className: "status" });
+    this.rows.set(head, { canvas, cursor, status });
+    return make("div", { className: "track" }, off, make("div", { className: "strip-box" }, canvas, cursor), status);
   }
 
-  hits(head) {
+  scoringSteps(head) {
     let count = 0;
     for (let step = 0; step < this.sample.steps; step++) count += this.sample.row(`scoring_${this.score}`, step)[head];
     return count;
@@ -47,11 +46,11 @@ class Tracks {
       context.fillRect(0, 0, width, height);
       for (let step = 0; step < sample.steps; step++) {
         const scores = sample.row(`scoring_${score}`, step)[head];
-        const foreseen = sample.row(`predicted_${score}`, step)?.[head];
+        const predicted = sample.row(`predicted_${score}`, step)?.[head];
         context.fillStyle = scores ? colour("--hot") : colour("--cold");
         if (scores) context.fillRect(step * slot, 0, bar, height);
-        else if (sample.isEvidence(sample.look(head, step))) context.fillRect(step * slot, height - 7, bar, 7);
-        if (!foreseen) continue;
+        else if (sample.isEvidence(sample.argmax(head, step))) context.fillRect(step * slot, height - 7, bar, 7);
+        if (!predicted) continue;
         context.beginPath();
         context.arc(step * slot + bar / 2, height / 2, Math.max(1.5, Math.min(4, bar / 3)), 0, 7);
         context.lineWidth = 1.5;
@@ -65,12 +64,13 @@ class Tracks {
 
   show(step) {
     const { sample } = this;
-    for (const [head, { cursor, says }] of this.rows) {
+    for (const [head, { cursor, status }] of this.rows) {
       cursor.style.left = `${(100 * step) / sample.steps}%`;
       cursor.style.width = `${100 / sample.steps}%`;
-      const look = sample.look(head, step);
-      const scores = sample.row(`scoring_${this.score}`, step)[head] ? "scores" : "rests";
-      says.textContent = look < 0 ? scores : `${scores}; looks at “${visible(sample.tokens[look])}”${sample.isEvidence(look) ? ", evidence" : ""}`;
+      const position = sample.argmax(head, step);
+      const scores = sample.row(`scoring_${this.score}`, step)[head] ? "scores" : "no score";
+      const evidence = sample.isEvidence(position) ? " (evidence)" : "";
+      status.textContent = position < 0 ? scores : `${scores}; argmax “${visible(sample.tokens[position])}”${evidence}`;
     }
   }
 }

@@ -3,7 +3,7 @@
 from typing import Any
 
 from probe.experiments.ablation import GROUPS, LABELS, TOP_K, paired_difference, reference_condition
-from probe.report import EMPTY, Cell, Figure, TableView, View, axis, layout, line, measured
+from probe.report import EMPTY, Cell, Plot, TableView, View, axis, layout, line, measured
 from probe.report.exhibits.horizontal import horizontal
 
 GROUP_NAMES = dict(zip(GROUPS, ("all prompts", "prompts answered correctly without ablation"), strict=True))
@@ -65,16 +65,16 @@ def _difference(record: dict[str, Any], name: str, reference: str, metric: str) 
     return Cell(f"{pair['difference']:+.3f}", f"{pair['more']} better, {pair['less']} worse{p}")
 
 
-def _bars(record: dict[str, Any], metric: str) -> Figure:
+def _bars(record: dict[str, Any], metric: str) -> Plot:
     estimates = {name: cells[metric] for name, cells in record["metrics"]["all"].items()}
     bars = {"type": "bar", "orientation": "h", "marker": {"color": "var:--c1"}, **horizontal(estimates, "var:--ink")}
     label = LABELS.get(metric, metric)
     x, y = axis(label, range=[0, 1.02]), axis("", autorange="reversed")
     spec = {"data": [bars], "layout": layout(x, y, 110 + 34 * len(estimates))}
-    return Figure(f"{label} by condition", spec, "Bars with 95 % intervals, one for each condition")
+    return Plot(f"{label} by condition", spec, "Bars with 95 % intervals, one for each condition")
 
 
-def _curve(record: dict[str, Any], name: str) -> Figure:
+def _curve(record: dict[str, Any], name: str) -> Plot:
     ks = _sweep(record)
     traces: list[dict[str, Any]] = []
     for style, group in enumerate(GROUPS):
@@ -86,10 +86,10 @@ def _curve(record: dict[str, Any], name: str) -> Figure:
             traces += line(condition, [ks[0], ks[-1]], [{"value": level}] * 2, style + 2)
     label = LABELS.get(name, "compensated heads of the static set")
     spec = {"data": traces, "layout": layout(axis("dynamic heads ablated at each step, at most (k)"), axis(label))}
-    return Figure(f"{label} against k", spec, "Lines against the number of ablated heads with 95 % intervals")
+    return Plot(f"{label} against k", spec, "Lines against the number of ablated heads with 95 % intervals")
 
 
-def _heatmaps(record: dict[str, Any], metric: str) -> list[Figure]:
+def _heatmaps(record: dict[str, Any], metric: str) -> list[Plot]:
     """A small heatmap for each condition; none where the run had no grid."""
     conditions = record.get("heatmaps", {}).get("metrics", {}).get(metric, {})
     x = axis("context length, tokens", type="category")
@@ -97,7 +97,7 @@ def _heatmaps(record: dict[str, Any], metric: str) -> list[Figure]:
     plan = layout(x, y, 250)
     group = f"{LABELS.get(metric, metric)} by context length and depth of the evidence; number in a cell: its prompts"
     return [
-        Figure(
+        Plot(
             f"ablated: {name}",
             {"data": [_heatmap(record["heatmaps"], cells)], "layout": plan},
             f"Heatmap of {metric}",

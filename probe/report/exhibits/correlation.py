@@ -3,7 +3,7 @@
 from typing import Any
 
 from probe.experiments.correlation import KINDS, LINE_STYLES, METRICS, TITLES
-from probe.report import EMPTY, Cell, Figure, TableView, View, axis, layout, line, measured
+from probe.report import EMPTY, Cell, Plot, TableView, View, axis, layout, line, measured
 from probe.results import COMPONENT_1, PAPER_MODEL
 
 NAMES = {kind: style[0] for kind, style in LINE_STYLES.items()}
@@ -11,7 +11,7 @@ NAMES = {kind: style[0] for kind, style in LINE_STYLES.items()}
 
 def view(record: dict[str, Any]) -> View:
     """Component 1 at each k as a table, and a plot of each metric."""
-    return View([_table(record)], [_figure(record, metric) for metric in METRICS])
+    return View([_table(record)], [_plot(record, metric) for metric in METRICS])
 
 
 def _table(record: dict[str, Any]) -> TableView:
@@ -39,7 +39,7 @@ def _cell(estimate: dict[str, Any] | None, kind: str) -> Cell:
     return Cell(cell.text) if kind.startswith("null") else cell
 
 
-def _figure(record: dict[str, Any], metric: str) -> Figure:
+def _plot(record: dict[str, Any], metric: str) -> Plot:
     traces: list[dict[str, Any]] = []
     for style, kind in enumerate(KINDS):
         cells = [(offset["k"], offset[kind][metric]) for offset in record["offsets"] if offset.get(kind)]
@@ -50,7 +50,7 @@ def _figure(record: dict[str, Any], metric: str) -> Figure:
         traces += line(f"paper, {PAPER_MODEL}", range(len(paper)), [{"value": value} for value in paper], len(KINDS))
     y = axis("canonical correlation", range=[-0.05, 1.05])
     spec = {"data": traces, "layout": layout(axis("offset k, steps"), y)}
-    return Figure(
+    return Plot(
         f"Canonical correlation: {TITLES[metric]}",
         spec,
         "Lines against the offset k with bands of 95 % intervals; nulls show their range over permutations",

@@ -4,7 +4,7 @@ from typing import Any
 
 from extract.heads import HeadGrid
 from probe.experiments.dynamism import KINDS, METRICS
-from probe.report import EMPTY, Cell, Figure, TableView, View, axis, layout, measured, spread
+from probe.report import EMPTY, Cell, Plot, TableView, View, axis, layout, measured, spread
 from probe.results import PAPER_MODEL, TABLE_1, published
 
 NAMES = {
@@ -49,7 +49,7 @@ def _grid(record: dict[str, Any]) -> HeadGrid:
     return HeadGrid(record["llm"]["layers"], record["llm"]["heads"])
 
 
-def _steps(record: dict[str, Any]) -> Figure:
+def _steps(record: dict[str, Any]) -> Plot:
     example = record["example"]
     names = [*map(_grid(record).name, example["heads"])]
     places = list(range(len(example["tokens"])))
@@ -70,7 +70,7 @@ def _steps(record: dict[str, Any]) -> Figure:
     ticks = {"tickmode": "array", "tickvals": places, "ticktext": [_visible(token) for token in example["tokens"]]}
     x = axis("generated token", tickangle=-90, tickfont={"size": 9, "family": "monospace"}, **ticks)
     y = axis("layer-head", autorange="reversed", type="category")
-    return Figure(
+    return Plot(
         f"Heads over the steps of sample {example['sample']}: the {len(names)} of highest variance",
         {"data": [heat], "layout": layout(x, y, 380)},
         "Heatmap of scores, one row for each head and one column for each generated token",
@@ -82,7 +82,7 @@ def _visible(token: str) -> str:
     return token.replace(" ", "␣").replace("\n", "↵").replace("<", "‹").replace(">", "›") or "∅"
 
 
-def _frequency(record: dict[str, Any]) -> Figure:
+def _frequency(record: dict[str, Any]) -> Plot:
     grid, frequency = _grid(record), record["frequency"]
     heat = {
         "type": "heatmap",
@@ -103,7 +103,7 @@ def _frequency(record: dict[str, Any]) -> Figure:
         "marker": {"symbol": "square-open", "size": 11, "color": "#d55e00", "line": {"width": 2}},
         "hoverinfo": "skip",
     }
-    return Figure(
+    return Plot(
         "How often each head is dynamic",
         {"data": [heat, frames], "layout": layout(axis("head"), axis("layer", autorange="reversed"), 420)},
         "Map of layer by head with the share of steps at which each head is dynamic; the static set is framed",

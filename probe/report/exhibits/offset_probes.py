@@ -3,7 +3,7 @@
 from typing import Any
 
 from probe.models import METRIC_LABELS, PLOTTED_METRICS, PREDICTOR_STYLES, PREDICTORS
-from probe.report import Cell, Figure, TableView, View, axis, layout, line, measured
+from probe.report import Cell, Plot, TableView, View, axis, layout, line, measured
 
 
 def view(record: dict[str, Any]) -> View:
@@ -22,15 +22,15 @@ def view(record: dict[str, Any]) -> View:
         "mean; repeat: the true scores of the current step as prediction for k steps later."
     )
     columns = [f"{METRIC_LABELS[metric]}: {kind}" for metric in metrics for kind in PREDICTORS]
-    return View([TableView([*columns, "rows"], rows, note)], [_figure(record, metric) for metric in metrics])
+    return View([TableView([*columns, "rows"], rows, note)], [_plot(record, metric) for metric in metrics])
 
 
-def _figure(record: dict[str, Any], metric: str) -> Figure:
+def _plot(record: dict[str, Any], metric: str) -> Plot:
     traces: list[dict[str, Any]] = []
     for style, kind in enumerate(PREDICTORS):
         cells = [(offset["k"], offset[kind][metric]) for offset in record["offsets"] if kind in offset]
         traces += line(PREDICTOR_STYLES[kind][0], [k for k, _ in cells], [cell for _, cell in cells], style)
     spec = {"data": traces, "layout": layout(axis("offset k, steps"), axis(METRIC_LABELS[metric]))}
-    return Figure(
+    return Plot(
         f"{METRIC_LABELS[metric]} of probes against the offset", spec, "Lines against the offset k with 95 % intervals"
     )

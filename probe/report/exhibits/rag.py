@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from probe.rag import read_traces
-from probe.report import EMPTY, Cell, Figure, TableView, View, axis, layout, measured
+from probe.report import EMPTY, Cell, Plot, TableView, View, axis, layout, measured
 from probe.report.exhibits.horizontal import horizontal
 from probe.results import PAPER_MODEL, TABLE_4
 
@@ -63,12 +63,12 @@ def _difference(record: dict[str, Any], reference: str, label: str) -> Cell:
     return EMPTY
 
 
-def _bars(record: dict[str, Any]) -> Figure:
+def _bars(record: dict[str, Any]) -> Plot:
     estimates = {label: metrics["f1"] for label, metrics in record["strategies"].items()}
     marker = {"color": "var:--c1", "size": 10}
     dots = {"type": "scatter", "mode": "markers", "marker": marker, **horizontal(estimates, "var:--c1")}
     plan = layout(axis("F1", rangemode="tozero"), axis("", autorange="reversed"), 110 + 28 * len(estimates))
-    return Figure("F1 by strategy", {"data": [dots], "layout": plan}, "Dots with 95 % intervals")
+    return Plot("F1 by strategy", {"data": [dots], "layout": plan}, "Dots with 95 % intervals")
 
 
 def questions_of(folder: Path, count: int) -> list[dict[str, Any]]:
@@ -84,6 +84,6 @@ def questions_of(folder: Path, count: int) -> list[dict[str, Any]]:
         if trace["id"] not in grouped and len(grouped) == count:
             break
         shared = {name: trace[name] for name in ("id", "question", "gold", "context", "evidence")}
-        known = grouped.setdefault(trace["id"], {**shared, "run": str(folder), "arms": []})
-        known["arms"].append({name: trace[name] for name in ("strategy", "rounds", "text", "stop", "metrics")})
+        known = grouped.setdefault(trace["id"], {**shared, "run": str(folder), "traces": []})
+        known["traces"].append({name: trace[name] for name in ("strategy", "rounds", "text", "stop", "metrics")})
     return list(grouped.values())

@@ -1,4 +1,4 @@
-"""The report in a real browser: nothing is fetched, nothing fails, and every control does what it says.
+"""The report in a browser: nothing is fetched, nothing fails, and every control works.
 
 Needs Debian's chromium (`make browser`); set CHROMIUM to another one.
 """
@@ -71,44 +71,44 @@ def until(page: Any, condition: str) -> None:
 
 
 class Tab:
-    """A page, and what went wrong in it."""
+    """A page with its console messages, errors and requests."""
 
     def __init__(self, page: Any) -> None:
-        self.page, self.said, self.asked = page, [], []  # type: ignore[var-annotated]
-        page.on("console", lambda message: self.said.append(message.text))
-        page.on("pageerror", lambda error: self.said.append(str(error)))
-        page.on("request", lambda request: self.asked.append(request.url))
+        self.page, self.messages, self.requests = page, [], []  # type: ignore[var-annotated]
+        page.on("console", lambda message: self.messages.append(message.text))
+        page.on("pageerror", lambda error: self.messages.append(str(error)))
+        page.on("request", lambda request: self.requests.append(request.url))
 
-    def open(self, file: Path, place: str = "") -> Any:
-        self.page.goto(f"file://{file}{place}")
+    def open(self, file: Path, fragment: str = "") -> Any:
+        self.page.goto(f"file://{file}{fragment}")
         until(self.page, READY)
         return self.page
 
 
 @pytest.fixture
 def tab(browser: Any, report: Path) -> Iterator[Tab]:
-    """A wide page that must have stayed silent and offline."""
+    """A wide page; it must log nothing and request nothing."""
     one = Tab(browser.new_page(viewport=WIDE))
     yield one
     one.page.close()
-    assert one.said == []
-    assert [url for url in one.asked if not url.startswith(("file:", "data:", "blob:"))] == []
+    assert one.messages == []
+    assert [url for url in one.requests if not url.startswith(("file:", "data:", "blob:"))] == []
 
 
 def picture(page: Any) -> bytes:
-    """What the grid shows."""
+    """Pixels of the grid."""
     return bytes(page.locator("#grid").screenshot())
 
 
 def scroll_through(page: Any) -> None:
-    """Bring every figure into view, and wait until each is drawn."""
+    """Bring every plot into view, and wait until each is drawn."""
     for plot in page.locator(".plot").all():
         plot.scroll_into_view_if_needed()
     until(page, "[...document.querySelectorAll('.plot')].every((one) => one.querySelector('.main-svg'))")
 
 
 @pytest.mark.parametrize(("size", "scheme"), [(WIDE, "light"), (WIDE, "dark"), (PHONE, "light")])
-def test_the_page_opens_whole(browser: Any, report: Path, size: Any, scheme: str) -> None:
+def test_the_page_opens_and_fits_the_window(browser: Any, report: Path, size: Any, scheme: str) -> None:
     one = Tab(browser.new_page(viewport=size, color_scheme=scheme))
     page = one.open(report)
     opened = page.evaluate("performance.now()")
@@ -119,9 +119,9 @@ def test_the_page_opens_whole(browser: Any, report: Path, size: Any, scheme: str
         page.evaluate("scrollTo(0, 0)")
         page.screenshot(path=f"{folder}/{size['width']}-{scheme}.png", full_page=True)
     page.close()
-    assert one.said == []
-    assert {url.split(":")[0] for url in one.asked} == {"file"}
-    assert len([url for url in one.asked if url.startswith("file:")]) == 1
+    assert one.messages == []
+    assert {url.split(":")[0] for url in one.requests} == {"file"}
+    assert len([url for url in one.requests if url.startswith("file:")]) == 1
     assert opened < 2000
     assert report.stat().st_size < 10e6
 
@@ -150,10 +150,10 @@ def test_slider_keys_and_play_move_the_step(tab: Tab, report: Path) -> None:
     assert page.get_attribute("#play", "aria-pressed") == "false"
 
 
-def test_heads_and_looks_are_the_stores(tab: Tab, report: Path) -> None:
-    steps = ScoreStore(report.parent / "a-small").steps(9)  # the first that the probe has not seen
+def test_heads_and_argmax_positions_are_the_stores(tab: Tab, report: Path) -> None:
+    steps = ScoreStore(report.parent / "a-small").steps(9)  # the first that is held out from the probe
     at = 1 + int(steps.copy_paste[1:].sum(axis=(1, 2)).argmax())
-    page = tab.open(report, f"#explorer?store=0&place=0&step={at}")
+    page = tab.open(report, f"#explorer?store=0&sample=0&step={at}")
     assert json.loads(page.text_content("#stores"))[0]["samples"][0]["sample"] == 9
     names = [f"{layer}-{head}" for layer, head in steps.scoring(at)]
     assert page.locator("#heads button").all_text_contents() == names
@@ -162,15 +162,16 @@ def test_heads_and_looks_are_the_stores(tab: Tab, report: Path) -> None:
         predicted = trained.predict_heads(torch.from_numpy(steps.hidden.copy()))[at].numpy()  # type: ignore[operator]
     now, before = steps.copy_paste[at].ravel(), steps.copy_paste[at - 1].ravel()
     right = int((predicted & now).sum())
-    said = f"{len(names)} heads score. {int(predicted.sum())} predicted, {right} of them right."
-    assert page.text_content("#grid-text") == said
-    stay, came, went = (int(x.sum()) for x in (now & before, now & ~before, before & ~now))
-    jaccard = f"{stay / (stay + came + went):.2f}"
-    assert page.text_content("#turnover-text") == f"now: {stay} stay, {came} come, {went} go, Jaccard {jaccard}"
+    text = f"{len(names)} heads score; {int(predicted.sum())} predicted, {right} of them correctly."
+    assert page.text_content("#grid-text") == text
+    retained, added, dropped = (int(x.sum()) for x in (now & before, now & ~before, before & ~now))
+    jaccard = f"{retained / (retained + added + dropped):.2f}"
+    changes = f"this step: {retained} retained, {added} added, {dropped} dropped, Jaccard {jaccard}"
+    assert page.text_content("#changes-text") == changes
     assert steps.argmax is not None
-    looked = sorted({int(steps.argmax[at, layer, head]) for layer, head in steps.scoring(at)})
+    attended = sorted({int(steps.argmax[at, layer, head]) for layer, head in steps.scoring(at)})
     marked = page.evaluate("[...document.querySelectorAll('#prompt .t')].flatMap((t, i) => t.dataset.n ? [i] : [])")
-    assert marked == looked
+    assert marked == attended
     first, end = steps.sample["evidence"][0]
     evidence = page.evaluate(
         "[...document.querySelectorAll('#prompt .t')].flatMap((t, i) => t.matches('.evidence') ? [i] : [])"
@@ -179,34 +180,34 @@ def test_heads_and_looks_are_the_stores(tab: Tab, report: Path) -> None:
 
 
 def test_a_head_is_pinned_by_keyboard_and_a_link_restores_the_view(tab: Tab, report: Path, browser: Any) -> None:
-    page = tab.open(report, "#explorer?store=0&place=1&step=5")
+    page = tab.open(report, "#explorer?store=0&sample=1&step=5")
     page.locator("#grid").focus()
     for key in ("ArrowRight", "ArrowRight", "ArrowDown", "Enter"):
         page.keyboard.press(key)
     assert page.locator(".track button").all_text_contents() == ["1-2 ×"]
     assert page.text_content("#step-text").startswith("6 of 12")  # the grid's arrows move no step
     page.check("input[value=pinned]")
-    until(page, "location.hash.includes('pin=6') && location.hash.includes('lookers=pinned')")
+    until(page, "location.hash.includes('pin=6') && location.hash.includes('attending=pinned')")
     other = Tab(browser.new_page(viewport=WIDE))
     again = other.open(report, page.evaluate("location.hash"))
-    for part in ("#step-text", "#tracks", "#grid-text", "#asked-answer"):
+    for part in ("#step-text", "#tracks", "#grid-text", "#sample-answer"):
         assert again.text_content(part) == page.text_content(part)
     assert again.is_checked("input[value=pinned]")
     again.click(".track button")
     assert again.locator(".track").count() == 0
     again.close()
-    assert other.said == []
+    assert other.messages == []
 
 
 def test_a_script_in_a_needle_is_shown_not_run(tab: Tab, report: Path) -> None:
     page = tab.open(report)
     assert "<script>document.title='run'</script>" in page.text_content("#prompt")
-    assert "<script>" in page.text_content("#asked-answer")
+    assert "<script>" in page.text_content("#sample-answer")
     assert page.title() == "Dynamic retrieval heads: report"
 
 
 def test_a_step_of_a_thousand_tokens_and_heads_takes_less_than_a_tenth_of_a_second(tab: Tab, report: Path) -> None:
-    page = tab.open(report, "#explorer?store=1&place=0&step=0")
+    page = tab.open(report, "#explorer?store=1&sample=0&step=0")
     assert page.locator("#prompt .t").count() >= 1000
     times = page.evaluate(
         """async () => {
@@ -227,21 +228,24 @@ def test_a_step_of_a_thousand_tokens_and_heads_takes_less_than_a_tenth_of_a_seco
     assert quarter < 100
 
 
-def test_rag_traces_go_draft_by_draft(tab: Tab, report: Path) -> None:
+def test_rag_traces_are_shown_draft_by_draft(tab: Tab, report: Path) -> None:
     page = tab.open(report)
     assert page.text_content(".word.hit").startswith("⟦<b>Ada⟧")  # as text, not as bold
-    assert page.text_content("#rag-seen") == "5 of 10 context tokens become visible, 3 of 5 of the facts."
+    assert (
+        page.text_content("#rag-visible")
+        == "5 of 10 context tokens become visible, with 3 of 5 tokens of the supporting facts."
+    )
     assert page.locator("#rag-map .window").evaluate("(one) => [one.style.left, one.style.width]") == ["0%", "50%"]
     assert page.locator("#rag-map .fact").evaluate("(one) => [one.style.left, one.style.width]") == ["20%", "50%"]
     assert "<script>Ada lived in Oslo." in page.text_content("#rag-context")
     assert "1-2" in page.text_content("#rag-outcome")
-    page.click("#rag-on")
-    assert page.text_content("#rag-text") == "draft 2 of 2"
+    page.click("#rag-forward")
+    assert page.text_content("#rag-position") == "draft 2 of 2"
     assert page.locator("#rag-map .window").count() == 0
-    assert "No word fired" in page.text_content("#rag-outcome")
-    assert "The end (answered)" in page.text_content("#rag-outcome")
-    page.select_option("#rag-arm", "1")
-    assert page.text_content("#rag-text") == "draft 1 of 2"
+    assert "No retrieval" in page.text_content("#rag-outcome")
+    assert "Final answer (answered)" in page.text_content("#rag-outcome")
+    page.select_option("#rag-strategy", "1")
+    assert page.text_content("#rag-position") == "draft 1 of 2"
 
 
 def test_every_control_has_a_name_and_can_be_reached(tab: Tab, report: Path) -> None:
@@ -278,7 +282,8 @@ def test_colours_can_be_read(tab: Tab, report: Path) -> None:
                 const grounds = ["--bg", "--panel"];
                 return {
                     text: ["--ink", "--soft", "--c1"].flatMap((of) => grounds.map((on) => contrast(of, on))),
-                    marks: [contrast("--hot", "--cell"), contrast("--hot", "--cold"), contrast("--look-ink", "--look")],
+                    marks: [["--hot", "--cell"], ["--hot", "--cold"], ["--attended-ink", "--attended"]]
+                        .map(([a, b]) => contrast(a, b)),
                 };
             }"""
         )

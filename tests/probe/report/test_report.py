@@ -1,4 +1,4 @@
-"""`lightning report`: every exhibit shows its results alone, numbers arrive whole, nothing is run or fetched."""
+"""`lightning report`: each exhibit shows its own results, numbers are unchanged, nothing is run or fetched."""
 
 import base64
 import gzip
@@ -63,16 +63,16 @@ def test_a_result_belongs_to_one_exhibit(key: str) -> None:
 
 
 @pytest.mark.parametrize("exhibit", EXHIBITS, ids=lambda exhibit: exhibit.key)
-def test_plots_are_ones_that_plotly_knows(exhibit: Any) -> None:
+def test_plots_are_valid_for_plotly(exhibit: Any) -> None:
     view = exhibit.view(RECORDS[exhibit.key])
-    for figure in view.figures:
-        spec = json.loads(re.sub(r'"var:--\w+(:[\d.]+)?"', '"#000000"', json.dumps(figure.spec)))
+    for plot in view.plots:
+        spec = json.loads(re.sub(r'"var:--\w+(:[\d.]+)?"', '"#000000"', json.dumps(plot.spec)))
         go.Figure(spec)  # raises on a key or a value that plotly.js does not have
     for table in view.tables:
         assert {len(cells) for _, cells in table.rows} == {len(table.columns)}
 
 
-def test_the_page_is_whole_and_its_numbers_are_the_records(runs: Path, tmp_path: Path) -> None:
+def test_the_page_is_self_contained_and_its_numbers_are_the_records(runs: Path, tmp_path: Path) -> None:
     page = write_report([runs], tmp_path / "report.html").read_text()
     shown = html.unescape(page)
     assert "Not measured yet" not in page
@@ -83,13 +83,13 @@ def test_the_page_is_whole_and_its_numbers_are_the_records(runs: Path, tmp_path:
     outside = re.findall(r'(?:src|href|action|url\()\s*=?\s*["\']?(https?:)?//', page.split('id="blob-')[0])
     assert not outside
     assert "connect-src" not in page and "default-src 'none'" in page
-    figures = json.loads(blobs(page)["figures"])
-    assert len(figures) == sum(len(e.view(RECORDS[e.key]).figures) for e in EXHIBITS)
-    places = [int(number) for number in re.findall(r'data-figure="(\d+)"', page)]
-    assert places == list(range(len(figures)))
+    plots = json.loads(blobs(page)["plots"])
+    assert len(plots) == sum(len(e.view(RECORDS[e.key]).plots) for e in EXHIBITS)
+    indices = [int(number) for number in re.findall(r'data-plot="(\d+)"', page)]
+    assert indices == list(range(len(plots)))
 
 
-def test_what_is_missing_is_named_with_its_command(runs: Path, tmp_path: Path) -> None:
+def test_missing_results_are_named_with_their_commands(runs: Path, tmp_path: Path) -> None:
     page = html.unescape(write_report([runs / "dynamism"], tmp_path / "report.html").read_text())
     missing = page[page.index('id="missing"') :]
     for exhibit in EXHIBITS:
@@ -97,14 +97,14 @@ def test_what_is_missing_is_named_with_its_command(runs: Path, tmp_path: Path) -
     assert "lightning predict -c configs/extract/niah.yaml" in page  # and how to get something to explore
 
 
-def test_undefined_metrics_are_left_blank(tmp_path: Path) -> None:
+def test_missing_values_are_left_blank(tmp_path: Path) -> None:
     record = json.loads(json.dumps(RECORDS["ablation-k"]))
     for estimates in record["metrics"]["baseline_correct"].values():  # as when no answer is correct without ablation
         for cell in estimates.values():
             cell |= {"value": float("nan"), "low": float("nan"), "high": float("nan"), "n": 0}
     (tmp_path / "results.json").write_text(json.dumps(record))
     page = write_report([tmp_path], tmp_path / "report.html").read_text()
-    json.loads(blobs(page)["figures"], parse_constant=lambda name: pytest.fail(f"{name} is no JSON"))
+    json.loads(blobs(page)["plots"], parse_constant=lambda name: pytest.fail(f"{name} is no JSON"))
     assert "nan" not in page.split('id="blob-')[0].split("<main")[1].split()
 
 
@@ -119,12 +119,12 @@ def test_the_newest_run_of_a_command_is_shown(tmp_path: Path) -> None:
     assert "0.2222" in page and "0.1111" not in page and "1 of the same command" in page
 
 
-def test_the_explorer_holds_what_the_store_holds(llm: LLM, tmp_path: Path) -> None:
+def test_the_explorer_has_the_values_of_the_store(llm: LLM, tmp_path: Path) -> None:
     store = ScoreStore(explorer_store(tmp_path / "explorer", llm))
     page = write_report([tmp_path / "explorer"], tmp_path / "report.html", samples=2).read_text()
-    (about,) = json.loads(re.search(r'id="stores">(.*?)</script>', page).group(1))  # type: ignore[union-attr]
-    assert (about["layers"], about["heads"], about["unseen"]) == (3, 4, True)
-    samples = [line["sample"] for line in about["samples"]]
+    (description,) = json.loads(re.search(r'id="stores">(.*?)</script>', page).group(1))  # type: ignore[union-attr]
+    assert (description["layers"], description["heads"], description["held_out"]) == (3, 4, True)
+    samples = [line["sample"] for line in description["samples"]]
     assert len(samples) <= 2
     header, arrays = unpack(blobs(page)["sample-0-0"])
     steps = store.steps(samples[0])
@@ -132,7 +132,7 @@ def test_the_explorer_holds_what_the_store_holds(llm: LLM, tmp_path: Path) -> No
     assert NEEDLE in "".join(header["tokens"][: header["prompt"]])
     assert np.array_equal(arrays["scoring_copy_paste"], steps.copy_paste.ravel())
     assert np.array_equal(arrays["scoring_reasoning"], steps.reasoning.ravel() >= 0.5)
-    assert np.array_equal(arrays["looks"], steps.argmax.ravel())  # type: ignore[union-attr]
+    assert np.array_equal(arrays["argmax"], steps.argmax.ravel())  # type: ignore[union-attr]
     assert np.allclose(arrays["value_reasoning"] / 254, steps.reasoning.ravel(), atol=1 / 254)
 
 
@@ -158,22 +158,22 @@ def test_texts_of_models_and_data_are_never_markup(llm: LLM, tmp_path: Path) -> 
 
 
 @pytest.mark.parametrize(
-    ("name", "text", "said"),
+    ("name", "text", "message"),
     [("results.json", "{", "is damaged"), ("results.json", "[]", "holds no results"), ("", "", "nothing at")],
 )
-def test_bad_folders_are_refused(run: Run, tmp_path: Path, name: str, text: str, said: str) -> None:
+def test_bad_folders_are_refused(run: Run, tmp_path: Path, name: str, text: str, message: str) -> None:
     if name:
         (tmp_path / name).write_text(text)
     code, error = run("report", tmp_path / ("" if name else "none"), "--output", tmp_path / "out.html")
-    assert code == 2 and said in error and not (tmp_path / "out.html").exists()
+    assert code == 2 and message in error and not (tmp_path / "out.html").exists()
 
 
-def test_results_of_another_version_are_left_out_by_name(run: Run, runs: Path, tmp_path: Path) -> None:
+def test_results_of_another_schema_are_left_out_by_name(run: Run, runs: Path, tmp_path: Path) -> None:
     former = {**RECORDS["classifier"], "schema": 1, "command": "lightning test -c former.yaml"}
     (tmp_path / "results.json").write_text(json.dumps(former))
-    code, said = run("report", tmp_path, runs / "dynamism", "--output", tmp_path / "out.html")
+    code, error = run("report", tmp_path, runs / "dynamism", "--output", tmp_path / "out.html")
     assert code == 0
-    (line,) = said.splitlines()
+    (line,) = error.splitlines()
     assert str(tmp_path / "results.json") in line and "schema is 1" in line and "former.yaml" in line
     page = html.unescape((tmp_path / "out.html").read_text())
     assert RECORDS["dynamism"]["command"] in page and "former.yaml" not in page

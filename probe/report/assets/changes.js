@@ -1,6 +1,6 @@
-/* Turnover from step to step: heads that stay and come above the line, heads that go below it. */
+/* Scoring heads at each step against the step before: retained and added above the line, dropped below it. */
 
-class Strip {
+class Changes {
   constructor(canvas, cursor, onStep) {
     this.canvas = canvas;
     this.cursor = cursor;
@@ -15,28 +15,28 @@ class Strip {
     canvas.addEventListener("pointerup", () => { pressed = false; });
   }
 
-  setTurnover(turnover) {
-    this.turnover = turnover;
-    this.steps = turnover.stay.length;
+  setChanges(changes) {
+    this.changes = changes;
+    this.steps = changes.retained.length;
     this.draw();
   }
 
   draw() {
     const width = this.canvas.parentElement.clientWidth, height = 76;
     const context = sharp(this.canvas, width, height);
-    const { stay, came, went } = this.turnover;
-    const up = Math.max(1, ...stay.map((count, step) => count + came[step])), down = Math.max(1, ...went);
+    const { retained, added, dropped } = this.changes;
+    const up = Math.max(1, ...retained.map((count, step) => count + added[step])), down = Math.max(1, ...dropped);
     const unit = (height - 6) / (up + down), zero = 3 + up * unit, slot = width / this.steps;
     const bar = Math.max(1, slot - Math.min(3, slot * 0.25));
     for (let step = 0; step < this.steps; step++) {
       const x = step * slot + (slot - bar) / 2;
       context.fillStyle = colour("--cold");
-      context.fillRect(x, zero - stay[step] * unit, bar, stay[step] * unit);
+      context.fillRect(x, zero - retained[step] * unit, bar, retained[step] * unit);
       context.fillStyle = colour("--hot");
-      context.fillRect(x, zero - (stay[step] + came[step]) * unit, bar, came[step] * unit);
+      context.fillRect(x, zero - (retained[step] + added[step]) * unit, bar, added[step] * unit);
       context.strokeStyle = colour("--c2");
       context.lineWidth = 1.5;
-      if (went[step]) context.strokeRect(x + 0.75, zero + 2, Math.max(1, bar - 1.5), Math.max(1, went[step] * unit - 2));
+      if (dropped[step]) context.strokeRect(x + 0.75, zero + 2, Math.max(1, bar - 1.5), Math.max(1, dropped[step] * unit - 2));
     }
     context.fillStyle = colour("--soft");
     context.fillRect(0, zero, width, 1);

@@ -1,16 +1,16 @@
-/* Interactive figures, drawn as they come into view, by plotly.js, which is inflated with the first of them. */
+/* Interactive plots by plotly.js, which is inflated with the first of them; each is drawn when it comes into view. */
 
-const figures = { specs: null, drawn: new Set(), library: null };
+const plots = { specs: null, drawn: new Set(), library: null };
 
 function loadPlotly() {
-  figures.library ??= Promise.all([inflateText("plotly"), inflateText("figures")]).then(([code, specs]) => {
+  plots.library ??= Promise.all([inflateText("plotly"), inflateText("plots")]).then(([code, specs]) => {
     document.head.append(make("script", { textContent: code }));
-    figures.specs = JSON.parse(specs);
+    plots.specs = JSON.parse(specs);
   });
-  return figures.library;
+  return plots.library;
 }
 
-/** `var:--name` or `var:--name:opacity` becomes the page's colour; everything else stays. */
+/** `var:--name` or `var:--name:opacity` becomes the page's colour, at any depth of a value. */
 function coloured(value) {
   if (typeof value === "string" && value.startsWith("var:")) {
     const [, name, opacity] = value.split(":");
@@ -25,36 +25,37 @@ function coloured(value) {
   return value;
 }
 
+/** A layout in the page's colours and font. */
 function themed(layout) {
-  const whole = {
+  const complete = {
     ...layout,
     paper_bgcolor: "rgba(0,0,0,0)",
     plot_bgcolor: "rgba(0,0,0,0)",
     font: { color: colour("--ink"), family: "system-ui, sans-serif", size: 12 },
     hoverlabel: { bgcolor: colour("--panel"), font: { color: colour("--ink") } },
   };
-  for (const name of Object.keys(whole))
-    if (/^[xy]axis\d*$/.test(name)) whole[name] = { gridcolor: colour("--rule"), linecolor: colour("--rule"), ...whole[name] };
-  return whole;
+  for (const name of Object.keys(complete))
+    if (/^[xy]axis\d*$/.test(name)) complete[name] = { gridcolor: colour("--rule"), linecolor: colour("--rule"), ...complete[name] };
+  return complete;
 }
 
-async function drawFigure(node) {
+async function drawPlot(node) {
   await loadPlotly();
-  figures.drawn.add(node);
-  const { data, layout } = coloured(figures.specs[Number(node.dataset.figure)].spec);
+  plots.drawn.add(node);
+  const { data, layout } = coloured(plots.specs[Number(node.dataset.plot)].spec);
   await Plotly.react(node, data, themed(layout), { responsive: true, displaylogo: false, displayModeBar: false });
 }
 
-function startFigures() {
+function startPlots() {
   const watcher = new IntersectionObserver(
     (entries) => {
       for (const entry of entries.filter((one) => one.isIntersecting)) {
         watcher.unobserve(entry.target);
-        drawFigure(entry.target);
+        drawPlot(entry.target);
       }
     },
     { rootMargin: "400px" },
   );
   for (const node of document.querySelectorAll(".plot")) watcher.observe(node);
-  onSchemeChange(() => figures.drawn.forEach(drawFigure));
+  onSchemeChange(() => plots.drawn.forEach(drawPlot));
 }
