@@ -23,7 +23,7 @@ from probe.results import Artifacts, Trials
 
 
 class RagCallback(Callback):
-    """Masked RAG on questions of its own, with the probe that the Trainer trains or tests.
+    """Masked RAG on the questions of a task, with the probe that the Trainer trains or tests.
 
     Args:
         task: The questions. They belong to this callback; the data module holds the probe's own rows.

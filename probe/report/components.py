@@ -98,7 +98,7 @@ LINE_STYLES: tuple[tuple[str, str, str], ...] = (
     ("--c5", "longdash", "x"),
     ("--c6", "longdashdot", "star"),
 )
-"""Colour, dash and marker of lines: none is told from others by its colour alone."""
+"""Colour, dash and marker of lines: no line is identified by its colour alone."""
 
 
 def line(name: str, x: Sequence[Any], metrics: Sequence[Mapping[str, Any]], style: int) -> list[dict[str, Any]]:

@@ -158,6 +158,8 @@ FORMULAS = (
     "probe.metrics.intervals",
     "probe.metrics.regression",
     "probe.models.losses",
+    "probe.rag.strategies.windows",
+    "probe.rag.triggers.rind",
 )
 """Modules of metrics and formulas: each of their public functions and classes shows an example, which tests run."""
 

@@ -65,7 +65,7 @@ class Strategy(ABC):
         self.name, self.windows, self.trigger = name or self.default_name, windows, trigger
 
     def prepare(self, windows: Windows, trigger: Trigger) -> None:
-        """Take the evaluation's settings where it has none of its own.
+        """Take the evaluation's settings where its own are null.
 
         Raises:
             UserError: settings out of range.

@@ -92,7 +92,7 @@ class DynamicRandomHeadsStrategy(HeadStrategy):
         return {**super().describe(), "seed": self.seed}
 
     def heads(self, state: RetrievalState, count: int) -> list[int]:
-        """A sample of its own for each retrieval."""
+        """A new sample for each retrieval."""
         return self._sample(state, count, f"{self.seed}:{state.question.sample.id}:{state.number}")
 
     def _sample(self, state: RetrievalState, count: int, seed: str) -> list[int]:

@@ -22,6 +22,10 @@ class Windows:
         gap: Positions at most this far apart belong to one cluster.
         width: Tokens of a window.
 
+    >>> scores = torch.tensor([0.0, 0.1, 0.5, 0.0, 0.0, 0.0, 0.0, 0.0, 0.3, 0.0])
+    >>> Windows(k=3, gap=2, width=3).select(scores)
+    [(1, 4), (7, 10)]
+
     """
 
     heads: int = 5
@@ -39,11 +43,6 @@ class Windows:
 
         The k positions of highest score are clustered, each cluster is represented by its highest position, and a
         window is placed around each representative; windows that overlap or touch are merged.
-
-        >>> scores = torch.tensor([0.0, 0.1, 0.5, 0.0, 0.0, 0.0, 0.0, 0.0, 0.3, 0.0])
-        >>> Windows(k=3, gap=2, width=3).select(scores)
-        [(1, 4), (7, 10)]
-
         """
         found = [
             window(representative(cluster, scores), self.width, len(scores))
