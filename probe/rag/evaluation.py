@@ -121,11 +121,8 @@ class RagEvaluation(RagCallback):
     def on_test_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Run the batches that are not finished, and report."""
         assert isinstance(pl_module, ProbeRegressor)
-        settings = {
-            "probe": pl_module.training_record,
-            "probe_weights": weights_digest(pl_module),
-            **self.runner.describe(),
-        }
+        probe = {"probe": pl_module.training_record, "probe_weights": weights_digest(pl_module)}
+        settings = {**probe, **self.runner.describe()}
         done = set(on_rank_zero(trainer, lambda: self.trials.open(settings)))
         self._run(trainer, done)
         trainer.strategy.barrier("rag")

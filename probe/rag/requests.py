@@ -59,9 +59,8 @@ def _results(masked: ContextMaskedLLM, pending: dict[int, Request]) -> dict[int,
     """
     queries = {number: one for number, one in pending.items() if isinstance(one, FullContextQuery)}
     if queries:
-        found = {
-            query: masked.read_full_context(query.question, query.view) for query in dict.fromkeys(queries.values())
-        }
+        distinct = dict.fromkeys(queries.values())
+        found = {query: masked.read_full_context(query.question, query.view) for query in distinct}
         return {number: found[query] for number, query in queries.items()}
     drafts = {number: one for number, one in pending.items() if isinstance(one, ReceivedAttention)}
     if drafts:

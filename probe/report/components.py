@@ -4,6 +4,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from probe.metrics import Estimate
+
 
 @dataclass(frozen=True)
 class Cell:
@@ -68,9 +70,8 @@ def measured(metric: Mapping[str, Any] | None, digits: int = 3, strong: bool = F
     """
     if metric is None or metric.get("value") is None:
         return EMPTY
-    low, high = metric.get("low"), metric.get("high")
-    note = "" if low is None or high is None else f"[{low:.{digits}f}, {high:.{digits}f}]"
-    return Cell(f"{metric['value']:.{digits}f}", note, strong)
+    estimate = Estimate.of(metric)
+    return Cell(estimate.value_text(digits), estimate.interval_text(digits), strong)
 
 
 def spread(values: Sequence[float], digits: int = 4) -> Cell:
@@ -119,17 +120,13 @@ def line(name: str, x: Sequence[Any], metrics: Sequence[Mapping[str, Any]], styl
         "name": name,
         "x": list(x),
         "y": [metric["value"] for metric in metrics],
-        "customdata": [_interval(metric) for metric in metrics],
+        "customdata": [Estimate.of(metric).interval_text(3) for metric in metrics],
         "line": {"color": f"var:{colour}", "dash": dash, "width": 2},
         "marker": {"color": f"var:{colour}", "symbol": symbol, "size": 7},
         "hovertemplate": "%{x}: <b>%{y:.3f}</b> %{customdata}",
         "legendgroup": name,
     }
     return [_band(name, colour, bounded), values] if bounded else [values]
-
-
-def _interval(metric: Mapping[str, Any]) -> str:
-    return f"[{metric['low']:.3f}, {metric['high']:.3f}]" if metric.get("low") is not None else ""
 
 
 def _band(name: str, colour: str, bounded: Sequence[tuple[Any, Mapping[str, Any]]]) -> dict[str, Any]:

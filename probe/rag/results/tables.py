@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Any
 
 from rich.table import Table
 
+from probe.metrics import Estimate
 from probe.rag.results.outcomes import RagOutcomes
 from probe.rag.strategies import Strategy
 from probe.results import PAPER_MODEL, TABLE_4
@@ -67,10 +68,7 @@ def _table(title: str, caption: str, *headers: str) -> Table:
 
 
 def _with_interval(metric: dict[str, float]) -> str:
-    if not metric["n"]:
-        return ""
-    low, high = (f"{metric[bound]:.2f}".removeprefix("0") for bound in ("low", "high"))
-    return f"{metric['value']:.3f} [{low}, {high}]"
+    return Estimate.of(metric).text(3, 2, leading_zero=False) if metric["n"] else ""
 
 
 def _value(metric: dict[str, float], digits: int) -> str:
@@ -82,9 +80,9 @@ def _difference(pairs: list[dict[str, Any]], reference: str, label: str) -> str:
     found = {pair["metric"]: pair for pair in pairs if (pair["first"], pair["second"]) == (reference, label)}
     if not found:
         return ""
-    f1, em = found["f1"], found["em"]
-    low, high = 0.0 - f1["high"], 0.0 - f1["low"]
-    return f"{0.0 - f1['difference']:+.3f} [{low:+.2f}, {high:+.2f}], p {em['p']:.2g}"
+    f1 = found["f1"]  # of the reference minus the strategy; 0.0 - x has no negative zero
+    difference = Estimate(0.0 - f1["difference"], 0.0 - f1["high"], 0.0 - f1["low"])
+    return f"{difference.text(3, 2, sign=True)}, p {found['em']['p']:.2g}"
 
 
 def strategy_plots(outcomes: RagOutcomes) -> "dict[str, Figure]":

@@ -44,8 +44,8 @@ class RIND(Trigger):
             later token pays.
         content: Which words are content words; by default all but English function words.
 
-    >>> from extract.prompts import Prompt
-    >>> text = Prompt("Ada swam.", [1, 2], [(0, 3), (3, 9)])
+    >>> from extract.prompts import TokenizedText
+    >>> text = TokenizedText("Ada swam.", [1, 2], [(0, 3), (3, 9)])
     >>> draft = Draft(text, start=0, entropies=[1.0, 2.0], received=[0.25, 0.75])
     >>> decision = RIND(threshold=1.0).decide(draft, exhausted=frozenset())
     >>> [word.value for word in decision.words], decision.hit
