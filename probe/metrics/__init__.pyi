@@ -9,6 +9,7 @@ from .head_ranking import ndcg as ndcg
 from .head_ranking import ranking_metrics as ranking_metrics
 from .head_ranking import spearman as spearman
 from .head_ranking import top_overlap as top_overlap
+from .intervals import Bootstrap as Bootstrap
 from .intervals import Interval as Interval
 from .intervals import PairedComparison as PairedComparison
 from .intervals import bootstrap as bootstrap

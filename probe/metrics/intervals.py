@@ -16,6 +16,23 @@ Weights = Float[NDArray[np.float64], "unit"]
 """How often each unit (a sample, a prompt) counts."""
 
 
+@dataclass(frozen=True)
+class Bootstrap:
+    """Settings of the bootstrap over samples, for 95 % intervals.
+
+    Attributes:
+        resamples: Number of resamples.
+        seed: Of the resampling.
+
+    >>> Bootstrap(resamples=200)
+    Bootstrap(resamples=200, seed=0)
+
+    """
+
+    resamples: int = 1000
+    seed: int = 0
+
+
 def percentile_interval(values: Sequence[float]) -> Interval:
     """Percentile bootstrap interval: the 2.5th and 97.5th percentile of a statistic's resampled values.
 

@@ -12,6 +12,7 @@ from extract.errors import UserError
 from extract.llm import LLM
 from extract.tasks import MultiHopQA
 from extract.utils import digest, on_rank_zero
+from probe.metrics import Bootstrap
 from probe.models import ProbeRegressor
 from probe.rag.results.outcomes import RagOutcomes
 from probe.rag.results.reporting import RagResults, write_traces
@@ -91,7 +92,7 @@ class RagEvaluation(RagCallback):
         task, strategies, llm, trigger, windows, decoding, allow_seen: See `RagCallback`.
         trials: Folder of finished batches.
         folder: Where results go; by default the run's log folder.
-        resamples, seed: Of the bootstrap over questions.
+        bootstrap: Bootstrap over questions, for 95 % intervals.
 
     """
 
@@ -106,12 +107,11 @@ class RagEvaluation(RagCallback):
         allow_seen: bool = False,
         trials: str = "runs/rag/trials",
         folder: str | None = None,
-        resamples: int = 1000,
-        seed: int = 0,
+        bootstrap: Bootstrap = Bootstrap(),  # noqa: B008 (frozen)
     ) -> None:
         super().__init__(task, strategies, llm, trigger, windows, decoding, allow_seen)
         self.trials, self.artifacts = Trials(trials), Artifacts(folder)
-        self.resamples, self.seed = resamples, seed
+        self.bootstrap = bootstrap
 
     def on_test_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Refuse a wrong probe before its own test runs."""
@@ -143,7 +143,7 @@ class RagEvaluation(RagCallback):
         if len(traces) != expected:
             raise UserError(f"{self.trials.folder}: {len(traces)} of {expected} runs; run it again")
         names = [strategy.name for strategy in self.strategies]
-        return RagOutcomes.of(traces, names, self.resamples, self.seed)
+        return RagOutcomes.of(traces, names, self.bootstrap)
 
 
 def weights_digest(probe: ProbeRegressor) -> str:

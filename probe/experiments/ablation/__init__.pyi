@@ -18,7 +18,6 @@ from .outcomes import Outcomes as Outcomes
 from .plots import LABELS as LABELS
 from .plots import plot_heatmaps as plot_heatmaps
 from .plots import plot_sweep as plot_sweep
-from .settings import Bootstrap as Bootstrap
 from .settings import Intervention as Intervention
 from .settings import StaticSet as StaticSet
 from .trial import ablation_trial as ablation_trial

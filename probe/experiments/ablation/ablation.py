@@ -15,10 +15,11 @@ from probe.experiments.ablation.conditions import AblateDynamic, Condition, NoAb
 from probe.experiments.ablation.heatmap_grid import HeatmapGrid
 from probe.experiments.ablation.outcomes import Outcomes
 from probe.experiments.ablation.plots import plot_heatmaps, plot_sweep
-from probe.experiments.ablation.settings import Bootstrap, Intervention, StaticSet
+from probe.experiments.ablation.settings import Intervention, StaticSet
 from probe.experiments.ablation.table import ablation_table, comparison_text
 from probe.experiments.ablation.trial import ablation_trial
 from probe.heads import StoreHeads, read_store_heads
+from probe.metrics import Bootstrap
 from probe.results import Trials
 
 if TYPE_CHECKING:

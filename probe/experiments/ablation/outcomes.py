@@ -11,8 +11,7 @@ from numpy.typing import NDArray
 
 from probe.experiments.ablation.conditions import NoAblation
 from probe.experiments.ablation.heatmap_grid import HeatmapGrid
-from probe.experiments.ablation.settings import Bootstrap
-from probe.metrics import Estimate, mean_interval, paired
+from probe.metrics import Bootstrap, Estimate, mean_interval, paired
 from probe.results import Trial
 
 HEAD_COUNTS = ("ablated", "dynamic", "compensated", "compensated_static", "steps")

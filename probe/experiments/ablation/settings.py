@@ -35,17 +35,3 @@ class Intervention:
 
     operator: Literal["zero", "mean"] = "zero"
     keep: Literal["clean", "masked"] = "clean"
-
-
-@dataclass(frozen=True)
-class Bootstrap:
-    """Bootstrap over prompts, for 95 % intervals.
-
-    Attributes:
-        resamples: How many.
-        seed: Of the resampling.
-
-    """
-
-    resamples: int = 1000
-    seed: int = 0

@@ -8,7 +8,7 @@ import numpy as np
 from jaxtyping import Float
 from numpy.typing import NDArray
 
-from probe.metrics import mean_interval, paired
+from probe.metrics import Bootstrap, Estimate, mean_interval, paired
 from probe.rag.results.trace import Trace
 from probe.results import TABLE_4
 
@@ -26,18 +26,17 @@ class RagOutcomes:
         traces: Every run, question by question.
         values: Each metric, by strategy and question; NaN where a run has none.
         strategies: Their names, in the config's order.
-        resamples, seed: Of the bootstrap over questions.
+        bootstrap: Over questions, for the intervals.
 
     """
 
     traces: list[Trace]
     values: dict[str, Float[NDArray[np.float64], "strategy question"]]
     strategies: list[str]
-    resamples: int
-    seed: int
+    bootstrap: Bootstrap
 
     @classmethod
-    def of(cls, traces: Sequence[Trace], strategies: list[str], resamples: int, seed: int) -> "RagOutcomes":
+    def of(cls, traces: Sequence[Trace], strategies: list[str], bootstrap: Bootstrap) -> "RagOutcomes":
         """From traces; questions are in sample order, whatever batches and processes ran them."""
         rows = {(trace["sample"], trace["strategy"]): trace["metrics"] for trace in traces}
         samples = sorted({sample for sample, _ in rows})
@@ -45,14 +44,14 @@ class RagOutcomes:
             name: np.array([[rows[sample, label][name] for sample in samples] for label in strategies], np.float64)
             for name in traces[0]["metrics"]
         }
-        return cls(sorted(traces, key=lambda trace: trace["sample"]), values, strategies, resamples, seed)
+        return cls(sorted(traces, key=lambda trace: trace["sample"]), values, strategies, bootstrap)
 
     @property
     def questions(self) -> int:
         """Number of questions."""
         return int(self.values["f1"].shape[1])
 
-    def metrics(self) -> dict[str, dict[str, dict[str, float]]]:
+    def metrics(self) -> dict[str, dict[str, dict[str, Any]]]:
         """Mean of each metric by strategy, with its 95 % interval and n, the number of runs that have the metric.
 
         Intervals: Wilson for proportions, else the bootstrap over questions.
@@ -62,11 +61,11 @@ class RagOutcomes:
             for row, label in enumerate(self.strategies)
         }
 
-    def _mean(self, name: str, values: NDArray[np.float64]) -> dict[str, float]:
+    def _mean(self, name: str, values: NDArray[np.float64]) -> dict[str, Any]:
         known = values[np.isfinite(values)]
-        low, high = mean_interval(known, name in PROPORTIONS, self.resamples, self.seed)
+        low, high = mean_interval(known, name in PROPORTIONS, self.bootstrap.resamples, self.bootstrap.seed)
         mean = float(known.mean()) if len(known) else float("nan")
-        return {"value": mean, "low": low, "high": high, "n": len(known)}
+        return Estimate(mean, low, high, len(known)).as_dict()
 
     def pairs(self) -> list[dict[str, Any]]:
         """Paired difference of each strategy and every later one, on the questions for which both have the metric."""
@@ -76,7 +75,7 @@ class RagOutcomes:
             for a, first in enumerate(self.strategies):
                 for b in range(a + 1, len(self.strategies)):
                     both = np.isfinite(grid[a]) & np.isfinite(grid[b])
-                    pair = paired(grid[a, both], grid[b, both], self.resamples, self.seed).as_dict()
+                    pair = paired(grid[a, both], grid[b, both], self.bootstrap.resamples, self.bootstrap.seed).as_dict()
                     found.append({"first": first, "second": self.strategies[b], "metric": name, **pair})
         return found
 

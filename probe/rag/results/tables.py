@@ -67,11 +67,11 @@ def _table(title: str, caption: str, *headers: str) -> Table:
     return out
 
 
-def _with_interval(metric: dict[str, float]) -> str:
+def _with_interval(metric: dict[str, Any]) -> str:
     return Estimate.of(metric).text(3, 2, leading_zero=False) if metric["n"] else ""
 
 
-def _value(metric: dict[str, float], digits: int) -> str:
+def _value(metric: dict[str, Any], digits: int) -> str:
     return f"{metric['value']:,.{digits}f}" if metric["n"] else ""
 
 
@@ -108,7 +108,7 @@ def _rows(names: Sequence[str]) -> list[int]:
     return list(range(len(names)))[::-1]
 
 
-def _plot_metric(axes: "Axes", cells: list[dict[str, float]], title: str, labels: list[str]) -> None:
+def _plot_metric(axes: "Axes", cells: list[dict[str, Any]], title: str, labels: list[str]) -> None:
     rows = _rows(labels)
     axes.hlines(rows, [c["low"] for c in cells], [c["high"] for c in cells], color="#8aa4c8", linewidth=4)
     axes.plot([c["value"] for c in cells], rows, "o", color="#1f4e8c", clip_on=False)

@@ -7,7 +7,8 @@ import pytest
 import torch
 
 from extract.generation import AblatedGeneration
-from probe.experiments.ablation import Bootstrap, HeatmapGrid, Outcomes, head_counts
+from probe.experiments.ablation import HeatmapGrid, Outcomes, head_counts
+from probe.metrics import Bootstrap
 
 FEW = Bootstrap(resamples=50)
 

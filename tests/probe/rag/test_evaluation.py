@@ -86,7 +86,7 @@ def checkpoint(store: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def evaluation(tmp_path: Path, trials: str = "trials", **changes: Any) -> dict[str, Any]:
     """Arguments of `RagEvaluation`."""
-    files = {"trials": str(tmp_path / trials), "folder": str(tmp_path / "out"), "resamples": 20}
+    files = {"trials": str(tmp_path / trials), "folder": str(tmp_path / "out"), "bootstrap": {"resamples": 20}}
     return {**settings(**changes), **files}
 
 
