@@ -1,6 +1,6 @@
-"""A slow, obvious masked dynamic RAG: no cache, no batch, every token a full forward with its mask written out.
+"""Reference implementation of masked dynamic RAG: no cache, no batch, a full forward with an explicit mask a token.
 
-Text is gone through letter by letter. Of the code under test it takes the list of function words alone.
+Text is processed character by character. Of the code under test it uses the list of function words alone.
 """
 
 from collections import Counter
@@ -17,16 +17,16 @@ from probe.rag import StopWords
 Span = tuple[int, int]
 Choose = Callable[[Tensor, Tensor], list[int]]
 Word = tuple[str, float, bool]
-"""A drafted word's text, its RIND value, and whether it carries content and so may fire."""
+"""A drafted word's text, its RIND value, and whether it is a content word, which may fire."""
 
 
 @dataclass
 class Settings:
-    """What the algorithm leaves to choose."""
+    """Settings of Algorithms 1 and 2."""
 
     threshold: float = 1.0
     attention: Literal["sentence", "plain"] = "sentence"
-    heads: int = 5  # for the caller's `choose`; not read here
+    heads: int = 5  # for the caller's `choose`; not used here
     k: int = 16
     gap: int = 8
     width: int = 48
@@ -34,12 +34,12 @@ class Settings:
     length: int = 100
     retries: int = 2
     marker: str = "So the answer is"
-    concat: bool = False  # cut hidden tokens out instead of hiding them
+    concat: bool = False  # remove hidden tokens instead of masking them
 
 
 @contextmanager
 def eager(model: Any) -> Iterator[None]:
-    """Plain softmax attention for a while."""
+    """Eager attention within the context."""
     before = model.config._attn_implementation
     model.set_attn_implementation("eager")
     try:
@@ -49,14 +49,14 @@ def eager(model: Any) -> Iterator[None]:
 
 
 def inputs(model: Any, ids: list[int], hidden: set[int]) -> dict[str, Any]:
-    """Tokens, unmoved positions and the additive mask: no query sees a hidden key, but the hidden token itself."""
+    """Tokens, original positions and the additive mask: a hidden key is visible to its own query alone."""
     n = len(ids)
     allowed = torch.zeros(n, n, dtype=torch.bool)
     for query in range(n):
         allowed[query, : query + 1] = True
     for key in hidden:
         allowed[:, key] = False
-        allowed[key, key] = True  # a row must not be empty; nobody else sees what comes of it
+        allowed[key, key] = True  # a softmax over no key is undefined; no visible token attends to this one
     mask = torch.zeros(n, n, dtype=model.dtype).masked_fill(~allowed, torch.finfo(model.dtype).min)
     return {
         "input_ids": torch.tensor([ids], device=model.device),
@@ -69,36 +69,36 @@ def inputs(model: Any, ids: list[int], hidden: set[int]) -> dict[str, Any]:
 def greedy(
     llm: Any,
     prompt: list[int],
-    said: list[int],
+    answer: list[int],
     hidden: set[int],
     limit: int,
     stop: Callable[[str], bool],
     concat: bool,
 ) -> tuple[list[int], list[float], bool]:
-    """New tokens, the entropies of the distributions that they were taken from, and whether an end token came."""
+    """New tokens, the entropies of their next-token distributions, and whether an end token followed."""
     if concat:
         prompt, hidden = [token for position, token in enumerate(prompt) if position not in hidden], set()
     new, entropies = list[int](), list[float]()
     while len(new) < max(1, limit):
-        logits = llm.model(**inputs(llm.model, prompt + said + new, hidden), logits_to_keep=1).logits[0, -1].float()
+        logits = llm.model(**inputs(llm.model, prompt + answer + new, hidden), logits_to_keep=1).logits[0, -1].float()
         token = int(logits.argmax())
         if token in llm.end_tokens:
             return new, entropies, True
         p = torch.softmax(logits, dim=-1)
         entropies.append(float(-(p * torch.log_softmax(logits, dim=-1)).sum()))
         new.append(token)
-        if stop(text_of(llm, said + new)):
+        if stop(text_of(llm, answer + new)):
             break
     return new, entropies, False
 
 
 def text_of(llm: Any, ids: list[int]) -> str:
-    """Tokens as text."""
+    """Text of tokens."""
     return str(llm.tokenizer.decode(ids, skip_special_tokens=True, clean_up_tokenization_spaces=False))
 
 
 def place(llm: Any, ids: list[int], number: int) -> int:
-    """Where the first letter of a token stands, or the token, if it is blank."""
+    """Position of a token's first character that is not space; of a blank token its start."""
     start = len(text_of(llm, ids[:number]).rstrip("\ufffd"))
     text = text_of(llm, ids)
     end = len(text) if number + 1 == len(ids) else len(text_of(llm, ids[: number + 1]).rstrip("\ufffd"))
@@ -106,7 +106,7 @@ def place(llm: Any, ids: list[int], number: int) -> int:
 
 
 def before(llm: Any, ids: list[int], end: int) -> list[int]:
-    """The tokens that begin before a letter of their text."""
+    """The tokens that begin before a character of their text."""
     return [token for number, token in enumerate(ids) if place(llm, ids, number) < end]
 
 
@@ -114,7 +114,7 @@ TITLES = "St Mr Mrs Ms Dr Prof Jr Sr Lt Col Gen Capt Mt No vs e.g i.e".split()
 
 
 def sentences(text: str) -> list[Span]:
-    """Start and end of each sentence, the last perhaps unfinished."""
+    """Start and end of each sentence; the last may be incomplete."""
     found, start = list[Span](), 0
     for at in range(len(text)):
         if text[at] == "\n" and at and not text[at - 1].isspace():
@@ -143,8 +143,8 @@ def words(text: str) -> list[Span]:
     return [(a, next((b for b in range(a, len(text)) if text[b].isspace()), len(text))) for a in starts]
 
 
-def answer_over(text: str, s: Settings) -> int | None:
-    """Behind which letter the answer is over: its line's end, or a full stop behind three letters and before space."""
+def answer_end(text: str, s: Settings) -> int | None:
+    """Where the answer ends: after its line, or after a full stop that follows three word characters and precedes space."""
     at = text.lower().find(s.marker.lower())
     if at < 0:
         return None
@@ -155,46 +155,46 @@ def answer_over(text: str, s: Settings) -> int | None:
         if text[at] == "\n":
             return at + 1
         word = text[max(first, at - 3) : at]
-        whole = len(word) == 3 and all(c.isalnum() or c == "_" for c in word)
-        if text[at] == "." and whole and at + 1 < len(text) and text[at + 1].isspace():
+        full = len(word) == 3 and all(c.isalnum() or c == "_" for c in word)
+        if text[at] == "." and full and at + 1 < len(text) and text[at + 1].isspace():
             return at + 1
     return None
 
 
-def sentence_over(text: str, said: str) -> int | None:
-    """Behind which letter the first sentence is over that ends behind what had been said."""
+def sentence_end(text: str, answer: str) -> int | None:
+    """Where the first sentence ends that is complete and ends after the answer so far."""
     for start, end in sentences(text):
-        if end > len(said.rstrip()) and (end < len(text) or text[start:end].endswith("\n")):
+        if end > len(answer.rstrip()) and (end < len(text) or text[start:end].endswith("\n")):
             return end
     return None
 
 
 def attention_received(model: Any, draft: list[int], s: Settings) -> list[float]:
-    """The largest attention each token of a lone draft is paid, mean over the heads of the last layer."""
+    """Largest attention that each token of a draft receives, mean over the heads of the last layer; no prompt."""
     last = model(**inputs(model, draft, set()), output_attentions=True).attentions[-1][0].float()  # head, query, key
-    paid = []
+    received = []
     for key in range(len(draft)):
         first = key if s.attention == "sentence" else key + 1
-        paid.append(float(last[:, first:, key].max(dim=-1).values.mean()) if first < len(draft) else 0.0)
-    return paid
+        received.append(float(last[:, first:, key].max(dim=-1).values.mean()) if first < len(draft) else 0.0)
+    return received
 
 
 def rind(
-    llm: Any, said: list[int], draft: list[int], entropies: list[float], s: Settings
+    llm: Any, answer: list[int], draft: list[int], entropies: list[float], s: Settings
 ) -> list[tuple[int, list[Word]]]:
-    """Start and drafted words of every sentence that holds any, in order."""
-    text = text_of(llm, said + draft)
-    places = [place(llm, said + draft, len(said) + number) for number in range(len(draft))]
-    paid = attention_received(llm.model, draft, s) if draft else []
+    """Start and drafted words of every sentence with drafted words, in order."""
+    text = text_of(llm, answer + draft)
+    places = [place(llm, answer + draft, len(answer) + number) for number in range(len(draft))]
+    received = attention_received(llm.model, draft, s) if draft else []
     found = []
     for start, end in sentences(text):
         texts, entropy, attention = list[str](), list[float](), list[float]()
         for a, b in words(text):
-            mine = [number for number, place in enumerate(places) if a <= place < b]
-            if start <= a < end and mine:
+            inside = [number for number, place in enumerate(places) if a <= place < b]
+            if start <= a < end and inside:
                 texts.append(text[a:b])
-                entropy.append(sum(entropies[number] for number in mine) / len(mine))
-                attention.append(sum(paid[number] for number in mine))
+                entropy.append(sum(entropies[number] for number in inside) / len(inside))
+                attention.append(sum(received[number] for number in inside))
         if s.attention == "sentence":
             total = sum(attention)
             attention = [share / total * len(attention) if total > 0 else 0.0 for share in attention]
@@ -206,7 +206,7 @@ def rind(
 
 
 def windows(rows: Tensor, context: Span, s: Settings) -> list[Span]:
-    """Windows round the positions of the context that the chosen heads' rows attend most, merged, in order."""
+    """Merged windows around the context positions that the chosen heads attend to most."""
     score = rows.float().mean(dim=0).tolist()
     first, last = context
     top = sorted(sorted(range(first, last), key=lambda position: -score[position])[: s.k])
@@ -229,50 +229,50 @@ def windows(rows: Tensor, context: Span, s: Settings) -> list[Span]:
 def reference_run(
     llm: Any, ids: list[int], context: Span, choose: Choose, s: Settings
 ) -> tuple[list[int], list[dict[str, Any]], int]:
-    """Tokens without an end token, a record per round (a draft and what came of it), stuck sentences."""
+    """Tokens without an end token, a record of each round, and the number of sentences that fired after their retries."""
     everything, stuck = set(range(*context)), set[int]()
-    hidden, said, rounds, fired = set(everything), list[int](), list[dict[str, Any]](), Counter[int]()
+    hidden, answer, rounds, fired = set(everything), list[int](), list[dict[str, Any]](), Counter[int]()
     with eager(llm.model):
         finished = False
         while not finished:
-            limit = min(s.draft_length, s.length - len(said))
+            limit = min(s.draft_length, s.length - len(answer))
             draft, entropies, ended = greedy(
-                llm, ids, said, hidden, limit, lambda text: answer_over(text, s) is not None, s.concat
+                llm, ids, answer, hidden, limit, lambda text: answer_end(text, s) is not None, s.concat
             )
-            over = answer_over(text_of(llm, said + draft), s)
-            if over is not None:
-                draft = before(llm, said + draft, over)[len(said) :]
-            evaluated = rind(llm, said, draft, entropies, s)
-            calls = [
+            end = answer_end(text_of(llm, answer + draft), s)
+            if end is not None:
+                draft = before(llm, answer + draft, end)[len(answer) :]
+            evaluated = rind(llm, answer, draft, entropies, s)
+            firing = [
                 start for start, found in evaluated if any(mark and value > s.threshold for _, value, mark in found)
             ]
-            start = next((start for start in calls if fired[start] < s.retries), None)
-            if calls and fired[calls[0]] >= s.retries:
-                stuck.add(calls[0])
+            start = next((start for start in firing if fired[start] < s.retries), None)
+            if firing and fired[firing[0]] >= s.retries:
+                stuck.add(firing[0])
             record = {"hit": start is not None, "words": [word[:2] for _, found in evaluated for word in found]}
             if start is not None:
                 fired[start] += 1
-                said = before(llm, said + draft, start)
-                seen = llm.model.base_model(**inputs(llm.model, ids + said, set()), output_attentions=True)
-                rows = torch.cat([layer[0, :, -1] for layer in seen.attentions])
-                heads = choose(seen.last_hidden_state[0, -1], rows)
+                answer = before(llm, answer + draft, start)
+                last_query = llm.model.base_model(**inputs(llm.model, ids + answer, set()), output_attentions=True)
+                rows = torch.cat([layer[0, :, -1] for layer in last_query.attentions])
+                heads = choose(last_query.last_hidden_state[0, -1], rows)
                 spans = windows(rows[heads], context, s)
                 hidden = everything - {position for span in spans for position in range(*span)}
-                limit = min(s.draft_length, s.length - len(said))
-                kept = text_of(llm, said)
+                limit = min(s.draft_length, s.length - len(answer))
+                kept = text_of(llm, answer)
 
                 def ends(text: str, kept: str = kept) -> list[int]:
-                    return [end for end in (answer_over(text, s), sentence_over(text, kept)) if end is not None]
+                    return [end for end in (answer_end(text, s), sentence_end(text, kept)) if end is not None]
 
-                new, _, ended = greedy(llm, ids, said, hidden, limit, lambda text: bool(ends(text)), s.concat)
-                text = text_of(llm, said + new)
-                over = answer_over(text, s) if ends(text) and min(ends(text)) == answer_over(text, s) else None
+                new, _, ended = greedy(llm, ids, answer, hidden, limit, lambda text: bool(ends(text)), s.concat)
+                text = text_of(llm, answer + new)
+                end = answer_end(text, s) if ends(text) and min(ends(text)) == answer_end(text, s) else None
                 if ends(text):
-                    new = before(llm, said + new, min(ends(text)))[len(said) :]
-                said, ended = said + new, ended or not new
+                    new = before(llm, answer + new, min(ends(text)))[len(answer) :]
+                answer, ended = answer + new, ended or not new
                 rounds.append({**record, "windows": spans, "heads": heads})
             else:
-                said, hidden = said + draft, set(everything)
+                answer, hidden = answer + draft, set(everything)
                 rounds.append({**record, "windows": None, "heads": None})
-            finished = over is not None or ended or len(said) >= s.length
-    return said, rounds, len(stuck)
+            finished = end is not None or ended or len(answer) >= s.length
+    return answer, rounds, len(stuck)

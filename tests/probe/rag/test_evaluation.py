@@ -110,13 +110,13 @@ def evaluate(run: Run, store: Path, checkpoint: Path, tiny_llm_folder: Path, tmp
 
     def call(*args: object, ckpt: Path = checkpoint, **changes: Any) -> Any:
         callbacks = [{"class_path": "probe.rag.RagEvaluation", "init_args": evaluation(tmp_path, **changes)}]
-        code, said = run(
+        code, error = run(
             *("test", "-c", "configs/rag.yaml", "--store", store, "--ckpt_path", ckpt),
             *("--llm.init_args.name", tiny_llm_folder, "--trainer.accelerator", "cpu"),
             *("--trainer.default_root_dir", tmp_path, "--trainer.logger.init_args.save_dir", tmp_path),
             *("--trainer.enable_progress_bar", "false", "--trainer.callbacks", json.dumps(callbacks), *args),
         )
-        return said if code else json.loads((tmp_path / "out" / "results.json").read_text())
+        return error if code else json.loads((tmp_path / "out" / "results.json").read_text())
 
     return call
 
@@ -132,10 +132,10 @@ def test_a_run_writes_metrics_plots_and_every_trace(evaluate: Evaluate, run: Run
     written = traces(tmp_path)
     assert [(one["sample"], one["strategy"]) for one in written] == [(n, name) for n in range(3) for name in NAMES]
     for name in NAMES:
-        mine = [one["metrics"] for one in written if one["strategy"] == name]
+        metrics = [one["metrics"] for one in written if one["strategy"] == name]
         cells = found["strategies"][name]
         for metric, cell in cells.items():
-            known = [one[metric] for one in mine if one[metric] is not None]
+            known = [one[metric] for one in metrics if one[metric] is not None]
             assert cell["n"] == len(known)
             assert cell["value"] == pytest.approx(np.mean(known)) if known else math.isnan(cell["value"])
         assert (cells["retrievals"]["value"] > 0) == (name in RETRIEVING)
@@ -147,9 +147,9 @@ def test_a_run_writes_metrics_plots_and_every_trace(evaluate: Evaluate, run: Run
     assert files == {"results.json", "results.csv", "traces.jsonl", "strategies.png", "strategies.pdf"}
     code, _ = run("trace", tmp_path / "out" / "traces.jsonl", "--strategy", "oracle", "--count", "2")
     assert code == 0
-    code, said = run("trace", tmp_path / "out" / "traces.jsonl", "--strategy", "none such")
+    code, error = run("trace", tmp_path / "out" / "traces.jsonl", "--strategy", "none such")
     assert code == 2
-    assert "holds no run" in said
+    assert "holds no run" in error
 
 
 def test_rounds_of_a_trace_are_consistent(evaluate: Evaluate, tmp_path: Path) -> None:
@@ -157,18 +157,18 @@ def test_rounds_of_a_trace_are_consistent(evaluate: Evaluate, tmp_path: Path) ->
     rounds = 0
     for one in traces(tmp_path):
         first, end = one["context"]
-        said = ""
+        text = ""
         for turn in one["rounds"]:
             fires = turn["hit"] is not None
             assert fires == (turn["windows"] is not None) == (turn["rewrite"] is not None)
             if fires:
-                assert f"{said}{turn['draft']}".startswith(turn["kept"])
+                assert f"{text}{turn['draft']}".startswith(turn["kept"])
                 assert all(first <= window["start"] < window["end"] <= end for window in turn["windows"])
                 assert (turn["heads"] is None) == (one["strategy"] == "bm25")
                 assert turn["words"][turn["hit"]]["value"] > 0.5
-            said = turn["kept"] + (turn["rewrite"] or "")
+            text = turn["kept"] + (turn["rewrite"] or "")
             rounds += fires
-        assert said == one["text"]
+        assert text == one["text"]
         assert one["stop"] in ("length", "ended", "answered")
     assert rounds > len(RETRIEVING)
 
@@ -243,10 +243,10 @@ def test_wrong_probes_and_stores_are_refused_by_name(
 ) -> None:
     other = make_store(tmp_path / "other", samples=40, identity=IDENTITY, name="other")
     stranger = fit(other, tmp_path / "stranger")
-    said = evaluate("--store", other, ckpt=stranger)
-    assert "holds heads of toy" in said
-    assert str(identity.layers) in said
-    assert "trained on toy" in evaluate(ckpt=stranger) or "says nothing about" in evaluate(ckpt=stranger)
+    error = evaluate("--store", other, ckpt=stranger)
+    assert "holds heads of toy" in error
+    assert str(identity.layers) in error
+    assert "trained on toy" in evaluate(ckpt=stranger)
     code, _ = run(
         *("fit", "-c", "configs/probe.yaml", "-c", "tests/configs/tiny_probe.yaml", "--store", store),
         *("--trainer.default_root_dir", tmp_path, "--trainer.logger.init_args.save_dir", tmp_path),
@@ -255,9 +255,9 @@ def test_wrong_probes_and_stores_are_refused_by_name(
     assert code == 0
     assert "ProbeClassifier" in evaluate(ckpt=tmp_path / "classifier" / "best.ckpt")
     classifier = ("--model.class_path", "probe.ProbeClassifier", "--data.init_args.target", "copy_paste")
-    said = evaluate(*classifier, ckpt=tmp_path / "classifier" / "best.ckpt")
-    assert "needs a regressor's checkpoint" in said
-    assert "ProbeClassifier" in said
+    error = evaluate(*classifier, ckpt=tmp_path / "classifier" / "best.ckpt")
+    assert "needs a regressor's checkpoint" in error
+    assert "ProbeClassifier" in error
 
 
 def _checkpoint(folder: Path) -> dict[str, Any]:

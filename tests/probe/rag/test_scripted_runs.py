@@ -212,7 +212,7 @@ TEXT = st.lists(
 def test_the_end_of_an_answer(text: str, more: str) -> None:
     """Against a search letter by letter; text that follows changes neither the end nor the answer."""
     end = complete_answer_end(text, FORM)
-    assert end == reference_rag.answer_over(text, reference_rag.Settings())
+    assert end == reference_rag.answer_end(text, reference_rag.Settings())
     if end is not None:
         assert complete_answer_end(text + more, FORM) == end
         assert find_answer(text + more, MARKER) == find_answer(text, MARKER) == find_answer(text[:end], MARKER)
