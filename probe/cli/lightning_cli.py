@@ -30,11 +30,13 @@ class ConfigFile(ActionConfigFile):
 class StageParser(Parser, LightningArgumentParser):
     """Lightning's parser with one-line errors and shipped configs."""
 
-    def add_argument(self, *names: Any, **options: Any) -> Any:
-        """Lightning adds `-c` in its constructor: take the action above for it."""
-        if options.get("action") is ActionConfigFile:
-            options["action"] = ConfigFile
-        return super().add_argument(*names, **options)
+    def __init__(self, *arguments: Any, **options: Any) -> None:
+        super().__init__(*arguments, **options)
+        # Lightning adds `-c` in its constructor. Overriding `add_argument` instead would make jsonargparse generate a
+        # class for the groups of each parser, which cannot be pickled for spawned processes.
+        for action in self._actions:
+            if type(action) is ActionConfigFile:
+                action.__class__ = ConfigFile
 
 
 class StageCLI(LightningCLI):
