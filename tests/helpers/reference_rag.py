@@ -144,7 +144,7 @@ def words(text: str) -> list[Span]:
 
 
 def answer_end(text: str, s: Settings) -> int | None:
-    """Where the answer ends: after its line, or after a full stop that follows three word characters and precedes space."""
+    """Where the answer ends: after its line, or after a full stop between three word characters and space."""
     at = text.lower().find(s.marker.lower())
     if at < 0:
         return None
@@ -229,7 +229,7 @@ def windows(rows: Tensor, context: Span, s: Settings) -> list[Span]:
 def reference_run(
     llm: Any, ids: list[int], context: Span, choose: Choose, s: Settings
 ) -> tuple[list[int], list[dict[str, Any]], int]:
-    """Tokens without an end token, a record of each round, and the number of sentences that fired after their retries."""
+    """Tokens without an end token, a record of each round, and how many sentences fired after their last retry."""
     everything, stuck = set(range(*context)), set[int]()
     hidden, answer, rounds, fired = set(everything), list[int](), list[dict[str, Any]](), Counter[int]()
     with eager(llm.model):
