@@ -9,7 +9,7 @@ import griffe
 
 
 class PublicNames(griffe.Extension):
-    """Give every package the exports that its stub lists: `lazy_loader` computes `__all__`, which griffe cannot read."""
+    """Exports of every package from its stub: `lazy_loader` computes `__all__`, which griffe cannot read."""
 
     def on_package(self, *, pkg: griffe.Module, **_: Any) -> None:
         """Set the exports of a package and of the packages in it."""
