@@ -12,17 +12,21 @@ class PublicNames(griffe.Extension):
     """Exports of every package from its stub: `lazy_loader` computes `__all__`, which griffe cannot read."""
 
     def on_package(self, *, pkg: griffe.Module, **_: Any) -> None:
-        """Set the exports of a package and of the packages in it."""
-        for package in _packages(pkg):
-            package.members.pop("lazy_loader", None)
-            stub = Path(str(package.filepath)).with_suffix(".pyi")
+        """Set the exports of a package and of the packages in it; hide the plain attributes of their classes."""
+        for module in _modules(pkg):
+            module.members.pop("lazy_loader", None)
+            stub = Path(str(module.filepath)).with_suffix(".pyi")
             if stub.exists():
                 imports = (node for node in ast.parse(stub.read_text()).body if isinstance(node, ast.ImportFrom))
-                package.exports = [alias.asname or alias.name for node in imports for alias in node.names]
+                module.exports = [alias.asname or alias.name for node in imports for alias in node.names]
+            for cls in module.classes.values():
+                if not cls.is_alias:
+                    for name in [name for name, member in cls.attributes.items() if not member.has_docstring]:
+                        cls.del_member(name)
 
 
-def _packages(package: griffe.Module) -> Iterator[griffe.Module]:
-    yield package
-    for module in package.modules.values():
-        if not module.is_alias and module.is_init_module:
-            yield from _packages(module)
+def _modules(module: griffe.Module) -> Iterator[griffe.Module]:
+    yield module
+    for below in module.modules.values():
+        if not below.is_alias:
+            yield from _modules(below)
