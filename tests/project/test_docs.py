@@ -37,6 +37,9 @@ OTHER_WORDS = {
 }
 """Words that are none of the field's, and what to write; whole words, outside of code."""
 
+COMMANDS = re.findall(r"^  ([a-z]+) +[A-Z\[]", HELP, flags=re.MULTILINE)
+"""Commands beside Lightning's stages: each is a line of the help with its arguments."""
+
 LITERAL = (r"table(,| and) figure",)
 """Where such a word is meant literally: the figures of the paper."""
 
@@ -109,8 +112,7 @@ def test_the_notebook_runs_and_ablation_changes_the_answer(demo: Path) -> None:
 @pytest.mark.parametrize("line", commands())
 def test_commands_parse(line: str, run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     words = shlex.split(line)[1:]
-    if words[0] in ("report", "overlap", "ranking", "trace"):
-        assert words[0] in HELP
+    if words[0] in COMMANDS:
         return
     if "--help" in words or words[0] == "STAGE" or "{" in words[0]:
         return
@@ -246,8 +248,7 @@ def test_the_readme_takes_two_minutes() -> None:
 
 
 def test_help_names_every_command_and_every_shipped_experiment() -> None:
-    for name in ("report", "overlap", "ranking", "trace"):
-        assert f"\n  {name} " in HELP
+    assert {"report", "overlap", "ranking", "trace"} <= set(COMMANDS)
     for config in (
         "extract/niah",
         "extract/hotpotqa",
