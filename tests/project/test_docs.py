@@ -7,6 +7,7 @@ import re
 import shlex
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
 from typing import Any
 
@@ -219,6 +220,15 @@ def test_relative_links_and_pictures_of_a_page_exist(page: Path) -> None:
     targets = re.findall(r"\]\(([^)\s#]+)[^)]*\)", re.sub(r"```.*?```", "", page.read_text(), flags=re.DOTALL))
     local = [target for target in targets if not re.match(r"[a-z]+:", target)]
     assert [target for target in local if not (page.parent / target).exists()] == []
+
+
+def test_links_of_the_navigation_to_the_repository_are_files() -> None:
+    home = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["urls"]["Homepage"]
+    targets = re.findall(r": (https?:\S+)", (ROOT / "mkdocs.yml").read_text())
+    assert len(targets) == 2
+    for target in targets:
+        assert target.startswith(f"{home}/blob/main/")
+        assert (ROOT / target.removeprefix(f"{home}/blob/main/")).is_file()
 
 
 def test_pictures_of_the_documentation_are_used() -> None:
