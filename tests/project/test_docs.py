@@ -1,10 +1,13 @@
-"""The documentation: its site builds strictly, its commands parse, its Python runs, and what it names exists."""
+"""The documentation: its site builds strictly, its commands parse, its Python runs, what it names exists, its words."""
 
+import ast
 import importlib
+import json
 import re
 import shlex
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
 from typing import Any
 
@@ -15,12 +18,48 @@ from probe.cli.main import HELP, main
 from tests.conftest import ROOT, Run
 
 PAGES = sorted((ROOT / "docs").rglob("*.md"))
-TEXTS = [*PAGES, ROOT / "README.md"]
+TEXTS = [*PAGES, ROOT / "README.md", ROOT / "ckpts" / "README.md"]
 NOTEBOOK = ROOT / "notebooks" / "heads_over_time.ipynb"
+
+OTHER_WORDS = {
+    r"figures?": "metrics for numbers, plots for pictures",
+    r"look(s|ed|ing)?|seen": "attends, attended, most attended position",
+    r"silenc(e|es|ed|ing)|mut(e|es|ed|ing)": "ablate",
+    r"foretells?|foretold|fores(ee|ees|een|aw)": "predict",
+    r"judg(e|es|ed|ing)": "evaluate",
+    r"pay(s|ing)?|paid": "receives attention",
+    r"draws?|drawn|drew": "sample, plot",
+    r"meets?|met": "another word",
+    r"moment|turnover": "step, retrieval state; dynamism",
+    r"tells?|told|says? nothing": "reports, shows",
+    r"mend(s|ed|ing)?": "fixed",
+    r"stands?|stood|behind|lopsided|invented": "is, after, skewed, synthetic",
+    r"of (its|their|one's) own|at once|of a kind|parts": "own, together, such, diverges",
+}
+"""Words that are none of the field's, and what to write; whole words, outside of code."""
+
+COMMANDS = re.findall(r"^  ([a-z]+) +[A-Z\[]", HELP, flags=re.MULTILINE)
+"""Commands beside Lightning's stages: each is a line of the help with its arguments."""
+
+LITERAL = (r"table(,| and) figure",)
+"""Where such a word is meant literally: the figures of the paper."""
 
 
 def blocks(page: Path, language: str) -> list[str]:
     return re.findall(rf"```{language}\n(.*?)```", page.read_text(), flags=re.DOTALL)
+
+
+def prose(text: str) -> str:
+    """A text without code, link targets and what is meant literally."""
+    for ignored in (r"```.*?```", r"`[^`]*`", r"\]\([^)]*\)", r"https?://\S+", *LITERAL):
+        text = re.sub(ignored, " ", text, flags=re.DOTALL)
+    return text
+
+
+def cells(text: str) -> list[str]:
+    """The cells of a page's tables."""
+    rows = (line.strip() for line in re.sub(r"```.*?```", "", text, flags=re.DOTALL).splitlines())
+    return [cell.strip() for row in rows if row.startswith("|") for cell in row.strip("|").split("|")]
 
 
 def commands() -> list[str]:
@@ -58,7 +97,7 @@ def test_python_of_a_page_runs(page: Path, demo: Path, monkeypatch: pytest.Monke
 
 @pytest.mark.slow
 @pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::RuntimeWarning")
-def test_the_notebook_runs_and_silencing_changes_the_answer(demo: Path) -> None:
+def test_the_notebook_runs_and_ablation_changes_the_answer(demo: Path) -> None:
     import nbformat
     from nbclient import NotebookClient
 
@@ -74,8 +113,7 @@ def test_the_notebook_runs_and_silencing_changes_the_answer(demo: Path) -> None:
 @pytest.mark.parametrize("line", commands())
 def test_commands_parse(line: str, run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     words = shlex.split(line)[1:]
-    if words[0] in ("report", "overlap", "ranking", "trace"):
-        assert words[0] in HELP
+    if words[0] in COMMANDS:
         return
     if "--help" in words or words[0] == "STAGE" or "{" in words[0]:
         return
@@ -104,7 +142,7 @@ def resolve(name: str) -> Any:
 
 def test_names_and_files_of_the_pages_exist() -> None:
     names, files = set(), set()
-    for page in PAGES:
+    for page in TEXTS:
         for text in re.findall(r"`([^`\n]+)`", page.read_text()):
             if re.fullmatch(r"(extract|datamodules|probe)(\.\w+)+", text):
                 names.add(text)
@@ -116,34 +154,111 @@ def test_names_and_files_of_the_pages_exist() -> None:
     assert [file for file in files if not (ROOT / file).exists()] == []
 
 
-def choices() -> list[tuple[str, str]]:
-    rows = re.findall(r"\| `(configs/[^`]+)` \| `([^`]+)` \|", (ROOT / "docs" / "choices.md").read_text())
+def assumptions() -> list[tuple[str, str]]:
+    rows = re.findall(r"\| `(configs/[^`]+)` \| `([^`]+)` \|", (ROOT / "docs" / "assumptions.md").read_text())
     assert len(rows) > 15
     return rows
 
 
-@pytest.mark.parametrize(("config", "key"), choices())
-def test_open_choices_are_keys_of_their_config(config: str, key: str) -> None:
+@pytest.mark.parametrize(("config", "key"), assumptions())
+def test_assumptions_are_keys_of_their_config(config: str, key: str) -> None:
     found = yaml.safe_load((ROOT / config).read_text())
     for part in key.split("."):
         found = found[int(part)] if isinstance(found, list) else found[part]
 
 
-@pytest.mark.slow
-def test_the_site_builds_strictly(tmp_path: Path) -> None:
-    build = [sys.executable, "-m", "mkdocs", "build", "--strict", "--site-dir", str(tmp_path / "site")]
+def public_names() -> list[str]:
+    """Every name that a package's stub makes public, with the package before it."""
+    names = []
+    for stub in sorted(
+        path for package in ("extract", "datamodules", "probe") for path in (ROOT / package).rglob("*.pyi")
+    ):
+        package = ".".join(stub.parent.relative_to(ROOT).parts)
+        imports = (node for node in ast.parse(stub.read_text()).body if isinstance(node, ast.ImportFrom))
+        names += [f"{package}.{alias.asname or alias.name}" for node in imports for alias in node.names]
+    assert len(names) > 150
+    return names
+
+
+@pytest.fixture(scope="module")
+def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("docs") / "site"
+    build = [sys.executable, "-m", "mkdocs", "build", "--strict", "--site-dir", str(folder)]
     done = subprocess.run(build, cwd=ROOT, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
-    pages = {page.relative_to(ROOT / "docs").with_suffix("") for page in PAGES}
-    built = (tmp_path / "site" / "api" / "index.html").read_text()
-    for name in ("ScoreStore", "write_report", "push_to_hub", "answer"):
-        assert name in built
-    assert len(list((tmp_path / "site").rglob("index.html"))) == len(pages)
+    return folder
+
+
+@pytest.mark.slow
+def test_the_site_has_every_page_and_only_these(site: Path) -> None:
+    pages = {page.relative_to(ROOT / "docs").with_suffix("").as_posix() for page in PAGES}
+    built = {page.parent.relative_to(site).as_posix() for page in site.rglob("index.html")}
+    assert built == {page.removesuffix("/index") if page != "index" else "." for page in pages}
+    assert not list(site.rglob("*.py"))
+
+
+@pytest.mark.slow
+def test_the_api_pages_document_every_public_name(site: Path) -> None:
+    """On its package's page with signature and docstring; the short names as links to these."""
+    text = "".join(page.read_text() for page in sorted((site / "api").rglob("index.html")))
+    entries = set(re.findall(r'<h\d id="([\w.]+)"', text))
+    links = set(re.findall(r'<a [^>]*href="[^"]*#[\w.]+"[^>]*><code>([\w.]+)</code></a>', text))
+    short = {name for name in public_names() if name.split(".")[0] != "datamodules" and name.count(".") == 1}
+    assert sorted(short - links) == []
+    assert sorted(set(public_names()) - short - entries) == []
+
+
+@pytest.mark.parametrize("page", TEXTS, ids=lambda page: page.relative_to(ROOT).as_posix())
+def test_a_page_has_short_lines_and_small_cells(page: Path) -> None:
+    text = page.read_text()
+    assert [line for line in text.splitlines() if len(line) >= 160] == []
+    assert [cell for cell in cells(text) if len(cell) > 140 or "<br" in cell] == []
+
+
+@pytest.mark.parametrize("page", TEXTS, ids=lambda page: page.relative_to(ROOT).as_posix())
+def test_relative_links_and_pictures_of_a_page_exist(page: Path) -> None:
+    targets = re.findall(r"\]\(([^)\s#]+)[^)]*\)", re.sub(r"```.*?```", "", page.read_text(), flags=re.DOTALL))
+    local = [target for target in targets if not re.match(r"[a-z]+:", target)]
+    assert [target for target in local if not (page.parent / target).exists()] == []
+
+
+def test_links_of_the_navigation_to_the_repository_are_files() -> None:
+    home = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["urls"]["Homepage"]
+    targets = re.findall(r": (https?:\S+)", (ROOT / "mkdocs.yml").read_text())
+    assert len(targets) == 2
+    for target in targets:
+        assert target.startswith(f"{home}/blob/main/")
+        assert (ROOT / target.removeprefix(f"{home}/blob/main/")).is_file()
+
+
+def test_pictures_of_the_documentation_are_used() -> None:
+    text = "".join(page.read_text() for page in TEXTS)
+    assert [file.name for file in (ROOT / "docs" / "figures").iterdir() if file.name not in text] == []
+
+
+@pytest.mark.parametrize("page", [*TEXTS, NOTEBOOK], ids=lambda page: page.relative_to(ROOT).as_posix())
+def test_a_page_uses_the_words_of_the_field(page: Path) -> None:
+    text = page.read_text()
+    if page == NOTEBOOK:
+        text = "".join(
+            line for cell in json.loads(text)["cells"] if cell["cell_type"] == "markdown" for line in cell["source"]
+        )
+    found = {
+        f"{match[0]}: {better}"
+        for words, better in OTHER_WORDS.items()
+        for match in re.finditer(rf"\b({words})\b", prose(text), flags=re.IGNORECASE)
+    }
+    assert found == set()
+
+
+def test_the_readme_takes_two_minutes() -> None:
+    text = (ROOT / "README.md").read_text()
+    assert len(text.splitlines()) <= 90
+    assert len(prose(text).split()) < 700
 
 
 def test_help_names_every_command_and_every_shipped_experiment() -> None:
-    for name in ("report", "overlap", "ranking", "trace"):
-        assert f"\n  {name} " in HELP
+    assert {"report", "overlap", "ranking", "trace"} <= set(COMMANDS)
     for config in (
         "extract/niah",
         "extract/hotpotqa",
