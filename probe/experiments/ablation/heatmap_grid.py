@@ -23,7 +23,7 @@ class HeatmapGrid:
     Attributes:
         lengths: Centres in tokens: an evenly spaced list, or `{start, stop, step}` with both ends.
         depths: Centres in percent of the context, likewise.
-        fade: Draw a cell the fainter the fewer prompts it has (Figs. 6 and 7).
+        fade: Whether cells with fewer prompts are fainter (Fig. 6).
 
     >>> grid = HeatmapGrid(lengths=[100.0, 200.0], depths={"start": 0.0, "stop": 100.0, "step": 50.0})
     >>> grid.edges("lengths"), grid.edges("depths")

@@ -72,7 +72,7 @@ def _bars(record: dict[str, Any]) -> Plot:
 
 
 def questions_of(folder: Path, count: int) -> list[dict[str, Any]]:
-    """The first questions of a run with the traces of all their strategies; none where the run kept no traces.
+    """The first questions of a run with the traces of all their strategies; none where the run wrote no traces.
 
     Args:
         folder: The run's.

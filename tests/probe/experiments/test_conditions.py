@@ -67,18 +67,18 @@ def test_set_algebra(step: tuple[Tensor, Tensor]) -> None:
     assert torch.equal(static_only | dynamic_only | (static & dynamic), static | dynamic)
     smaller, larger = ablated(AblateDynamic(top=2), *step), ablated(AblateDynamic(top=5), *step)
     assert not (smaller & ~larger).any()
-    drawn, other = ablated(AblateRandom(), *step), ablated(AblateRandom(exclude_dynamic=True), *step)
-    assert drawn.sum(dim=1).eq(3).all() and torch.equal(drawn, drawn[:1].expand_as(drawn))
+    sampled, other = ablated(AblateRandom(), *step), ablated(AblateRandom(exclude_dynamic=True), *step)
+    assert sampled.sum(dim=1).eq(3).all() and torch.equal(sampled, sampled[:1].expand_as(sampled))
     assert not (other & dynamic).any()
     assert torch.equal(other.sum(dim=1), (~dynamic).sum(dim=1).clamp(max=3))
-    assert not (drawn & ~dynamic & ~other).any()  # a drawn head stays in unless it is dynamic
+    assert not (sampled & ~dynamic & ~other).any()  # a sampled head is ablated unless it is dynamic
 
 
-def test_a_draw_is_fixed_by_its_seed() -> None:
+def test_random_heads_are_fixed_by_their_seed() -> None:
     row = torch.zeros(1, HEADS, dtype=torch.bool), torch.zeros(1, HEADS)
-    draws = [ablated(AblateRandom(seed=seed), *row).nonzero()[:, 1].tolist() for seed in (0, 0, 1, 2, 3)]
-    assert draws[0] == draws[1]
-    assert len({tuple(draw) for draw in draws}) > 2
+    samples = [ablated(AblateRandom(seed=seed), *row).nonzero()[:, 1].tolist() for seed in (0, 0, 1, 2, 3)]
+    assert samples[0] == samples[1]
+    assert len({tuple(heads) for heads in samples}) > 2
 
 
 @pytest.mark.parametrize(
