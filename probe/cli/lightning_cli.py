@@ -4,6 +4,7 @@ import pkgutil
 from pathlib import Path
 from typing import Any
 
+import lightning
 from jsonargparse import ActionConfigFile  # type: ignore[attr-defined]
 from lightning import LightningDataModule, LightningModule
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI, SaveConfigCallback
@@ -28,15 +29,7 @@ class ConfigFile(ActionConfigFile):
 
 
 class StageParser(Parser, LightningArgumentParser):
-    """Lightning's parser with one-line errors and shipped configs."""
-
-    def __init__(self, *arguments: Any, **options: Any) -> None:
-        super().__init__(*arguments, **options)
-        # Lightning adds `-c` in its constructor. Overriding `add_argument` instead would make jsonargparse generate a
-        # class for the groups of each parser, which cannot be pickled for spawned processes.
-        for action in self._actions:
-            if type(action) is ActionConfigFile:
-                action.__class__ = ConfigFile
+    """Lightning's parser with one-line errors."""
 
 
 class StageCLI(LightningCLI):
@@ -59,6 +52,14 @@ class StageCLI(LightningCLI):
             parser_class=StageParser,
             auto_configure_optimizers=False,
         )
+
+    def init_parser(self, **options: Any) -> LightningArgumentParser:
+        """Make a parser as Lightning does, but with a `-c` that finds shipped configs."""
+        options.setdefault("dump_header", [f"lightning.pytorch=={lightning.__version__}"])
+        parser = self.parser_class(**options)
+        about = "A YAML file or the name of a shipped config; a further one is merged over the former."
+        parser.add_argument("-c", "--config", action=ConfigFile, help=about)
+        return parser
 
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
         """Add `llm:` and `store:`, and link them to every class that takes them; sizes go from data to model."""
