@@ -90,7 +90,7 @@ def test_qwen3_does_not_think() -> None:
 
 def test_the_documentation_says_what_each_needs() -> None:
     """Weights in 16 bits, and keys and values by thousand tokens and at the full context, from the shapes."""
-    text = (ROOT / "docs" / "own-model.md").read_text()
+    text = (ROOT / "docs" / "guides" / "model.md").read_text()
     for name, shape in SHAPES.items():
         row = re.search(rf"^\| \[?`?{re.escape(name)}`?.*$", text, re.MULTILINE)
         assert row, name
