@@ -1,4 +1,4 @@
-# make demo: everything from set-up to the report.  make test: lint, types, tests.  make bench: the speed figures.
+# make demo: everything from set-up to the report.  make test: lint, types, tests.  make bench: speed and memory.
 # make docs: the documentation's site.  make browser: chromium, for the tests of the report.
 # make test-lowest: tests with the lowest versions of the dependencies.  make dist: source distribution and wheel.
 # Another interpreter or folder: make setup PYTHON=python3.12 VENV=.venv-3.12
@@ -76,7 +76,7 @@ lint: $(READY)
 test: lint
 	$(BIN)/python -m pytest
 
-# Every dependency at the lower bound of its range, in an environment of its own.
+# Every dependency at the lower bound of its range, in its own environment.
 $(LOWEST)/.ready: pyproject.toml
 	$(PYTHON) -m venv $(LOWEST)
 	sed -nE 's/^ *"([A-Za-z0-9_-]+)(\[[a-z]+\])?>=([0-9.]+).*/\1==\3/p' pyproject.toml > $(LOWEST)/constraints.txt

@@ -29,7 +29,7 @@ def find_config(value: str) -> str:
         UserError: there is neither.
 
     """
-    if not re.fullmatch(r"[^\s:{}]+", value) or Path(value).exists():  # YAML itself may stand in place of a file
+    if not re.fullmatch(r"[^\s:{}]+", value) or Path(value).exists():  # a value may also be YAML itself
         return value
     shipped, name = shipped_configs(), PurePath(value).as_posix().removeprefix("configs/")
     if name in shipped:

@@ -46,12 +46,20 @@ def test_the_check_finds_a_heavy_library() -> None:
     )
 
 
-@pytest.mark.parametrize("command", ["--help", "configs", "configs --help", "report --help"])
-def test_help_answers_within_a_second(command: str) -> None:
+@pytest.mark.parametrize(
+    ("command", "shown"),
+    [
+        ("--help", "usage: lightning "),
+        ("configs", "extract/niah.yaml"),
+        ("configs --help", "--force"),
+        ("report --help", "--output"),
+    ],
+)
+def test_help_answers_within_a_second(command: str, shown: str) -> None:
     """In processor time, which other work on the machine does not lengthen."""
     before = resource.getrusage(resource.RUSAGE_CHILDREN)
     done = fresh("-m", "probe", *command.split())
     after = resource.getrusage(resource.RUSAGE_CHILDREN)
     assert done.returncode == 0
-    assert "configs" in done.stdout or "report" in done.stdout
+    assert shown in done.stdout
     assert after.ru_utime - before.ru_utime + after.ru_stime - before.ru_stime < 1

@@ -13,7 +13,7 @@ def report(runs: list[str], output: str = "report.html", samples: int = 8, quest
         questions: Most questions of a RAG run whose traces are included.
 
     """
-    from probe.report import write_report  # with Lightning behind it, which `--help` does without
+    from probe.report import write_report  # loads Lightning, which `--help` does not need
 
     file = write_report(runs, output, samples, questions)
     print(f"written to {file} ({file.stat().st_size / 1e6:.1f} MB); open it in a browser")
