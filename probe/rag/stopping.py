@@ -22,11 +22,11 @@ def complete_answer_end(text: str, answer_format: AnswerFormat) -> int | None:
     (None, None)
 
     """
-    said = f"{answer_format.opening} {text}"
-    marker = re.search(re.escape(answer_format.marker), said, flags=re.IGNORECASE)
+    generation = f"{answer_format.opening} {text}"
+    marker = re.search(re.escape(answer_format.marker), generation, flags=re.IGNORECASE)
     if marker is None:
         return None
-    answer = said[marker.end() :].lstrip(" :\n\t")
+    answer = generation[marker.end() :].lstrip(" :\n\t")
     # An end must be one whatever follows: `150.` may become `150.0`, so the pattern is tried with a digit after it.
     end = re.search(answer_format.end, f"{answer}0")
     return len(text) - len(answer) + end.end() if end and end.end() <= len(answer) else None

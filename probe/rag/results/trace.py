@@ -97,8 +97,8 @@ def _without_nan(value: float) -> float | None:
     return None if math.isnan(value) else value
 
 
-def _share(part: int, whole: int) -> float:
-    return part / whole if whole else math.nan
+def _share(part: int, total: int) -> float:
+    return part / total if total else math.nan
 
 
 def _mean(values: Sequence[float]) -> float:
