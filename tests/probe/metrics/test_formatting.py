@@ -1,9 +1,10 @@
 """Values with intervals as text: the numbers are read back from it."""
 
+import math
 import re
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from probe.metrics import Estimate
@@ -11,6 +12,7 @@ from probe.metrics import Estimate
 numbers = st.floats(-5, 5)
 
 
+@example(-0.0, -0.0, -0.0, 1, 1, False, True)
 @given(numbers, numbers, numbers, st.integers(1, 5), st.integers(1, 5), st.booleans(), st.booleans())
 def test_the_text_holds_the_rounded_numbers(
     value: float, low: float, high: float, digits: int, interval_digits: int, sign: bool, leading_zero: bool
@@ -21,7 +23,10 @@ def test_the_text_holds_the_rounded_numbers(
     assert float(found[1]) == pytest.approx(value, abs=0.51 * 10**-digits)
     assert [float(found[2]), float(found[3])] == pytest.approx([low, high], abs=0.51 * 10**-interval_digits)
     assert [len(number.partition(".")[2]) for number in found.groups()] == [digits, interval_digits, interval_digits]
-    assert sign == all(number[0] in "+-" for number in found.groups()) or (value < 0 and low < 0 and high < 0)
+    assert sign == all(number[0] in "+-" for number in found.groups()) or all(
+        math.copysign(1, number) < 0
+        for number in (value, low, high)  # a negative zero has its sign, too
+    )
     assert leading_zero or not any(number.startswith("0.") for number in found.groups()[1:])
 
 
