@@ -1,5 +1,6 @@
 """Metrics as text: a value and its 95 % interval."""
 
+import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -56,13 +57,13 @@ class Estimate:
         return _number(self.value, digits, sign)
 
     def interval_text(self, digits: int = 3, sign: bool = False, leading_zero: bool = True) -> str:
-        """The interval in brackets; empty where there is none.
+        """The interval in brackets; empty where there is none (None, or NaN for too few units).
 
         >>> Estimate(0.5, 0.4, 0.6).interval_text(2), Estimate(0.5, 0.4, 0.6).interval_text(2, leading_zero=False)
         ('[0.40, 0.60]', '[.40, .60]')
 
         """
-        if self.low is None or self.high is None:
+        if self.low is None or self.high is None or math.isnan(self.low + self.high):
             return ""
         low, high = (_number(bound, digits, sign) for bound in (self.low, self.high))
         return f"[{low}, {high}]" if leading_zero else f"[{low.removeprefix('0')}, {high.removeprefix('0')}]"

@@ -1,8 +1,7 @@
-"""Confidence intervals: Wilson, bootstrap over samples, jackknife, and paired comparisons."""
+"""95 % confidence intervals: Wilson, bootstrap over samples (and random sets), jackknife."""
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass
-from typing import Any
+from dataclasses import dataclass
 
 import numpy as np
 from jaxtyping import Float
@@ -14,6 +13,10 @@ Interval = tuple[float, float]
 Values = Float[NDArray[np.float64], "unit"]
 Weights = Float[NDArray[np.float64], "unit"]
 """How often each unit (a sample, a prompt) counts."""
+Cells = Float[NDArray[np.float64], "unit"] | Float[NDArray[np.float64], "set unit"]
+"""A metric of each prompt; or of each random set of heads and prompt."""
+MIN_UNITS = 3
+"""Fewest units that are resampled: of one or two the bootstrap knows no spread, so that they get no interval."""
 
 
 @dataclass(frozen=True)
@@ -46,7 +49,9 @@ def percentile_interval(values: Sequence[float]) -> Interval:
     return float(low), float(high)
 
 
-def bootstrap_weights(units: int, resamples: int, seed: int) -> Float[NDArray[np.float64], "resample unit"]:
+def bootstrap_weights(
+    units: int, resamples: int, seed: int | tuple[int, ...]
+) -> Float[NDArray[np.float64], "resample unit"]:
     """Bootstrap resamples as weights: how often each unit is in a sample of all units with replacement.
 
     Each resample is one sample of Multinomial(n, (1/n, …, 1/n)), so that statistics of sums over units copy no rows.
@@ -74,10 +79,12 @@ def bootstrap(
 ) -> dict[str, Interval]:
     """95 % percentile bootstrap intervals of named statistics, over units that are resampled whole.
 
+    Bounds are NaN for fewer than `MIN_UNITS` units, and without resamples.
+
     Args:
         statistic: The statistics by name, each unit counted as often as its weight says.
         units: Number of units (samples, whose rows belong together).
-        resamples: Number of resamples; without any the bounds are NaN.
+        resamples: Number of resamples.
         seed: Of the resampling.
 
     >>> values = np.array([1.0, 2.0, 3.0, 6.0])
@@ -87,7 +94,8 @@ def bootstrap(
     """
     resampled = [statistic(weights) for weights in bootstrap_weights(units, resamples, seed)]
     names = resampled[0] if resampled else statistic(np.ones(units))
-    return {name: percentile_interval([values[name] for values in resampled]) for name in names}
+    enough = units >= MIN_UNITS
+    return {name: percentile_interval([values[name] for values in resampled] if enough else []) for name in names}
 
 
 def wilson(successes: int, n: int) -> Interval:
@@ -105,105 +113,52 @@ def wilson(successes: int, n: int) -> Interval:
     return float(bounds.low), float(bounds.high)
 
 
-def mean_interval(values: Values, share: bool, resamples: int, seed: int) -> Interval:
+def mean_interval(values: Cells, share: bool, bootstrap: Bootstrap) -> Interval:
     """95 % interval of a mean: Wilson's for a share of 0/1 values, else the percentile bootstrap over prompts.
 
-    Args:
-        values: One for each prompt.
-        share: Whether they are 0 or 1.
-        resamples: Of the bootstrap.
-        seed: Of the bootstrap.
+    Values of several random sets on the same prompts are resampled along both axes, so that the interval contains the
+    variance between sets, too (see `resampled_means`); Wilson's over prompts where all values are equal, for resampling
+    sees no spread there. The bootstrap of fewer than `MIN_UNITS` prompts is NaN.
 
-    >>> mean_interval(np.array([0.0, 0.2, 0.4, 1.0]), share=False, resamples=200, seed=0)
+    Args:
+        values: One for each prompt; one for each set and prompt.
+        share: Whether they are 0 or 1.
+        bootstrap: Its settings.
+
+    >>> mean_interval(np.array([0.0, 0.2, 0.4, 1.0]), share=False, bootstrap=Bootstrap(200))
     (0.05, 0.7)
 
     """
-    if share:
-        return wilson(int(values.sum()), len(values))
-    return _bootstrap_mean(values, resamples, seed)
+    grid = np.atleast_2d(values)
+    if share and (len(grid) == 1 or (grid == grid.flat[:1]).all()):
+        return wilson(int(grid[0].sum()), grid.shape[1])
+    return percentile_interval(resampled_means(grid, bootstrap).tolist())
 
 
-def _bootstrap_mean(values: Values, resamples: int, seed: int) -> Interval:
-    """All resampled means in one matrix product."""
-    if not len(values):
-        return percentile_interval([])
-    return percentile_interval((bootstrap_weights(len(values), resamples, seed) @ values / len(values)).tolist())
+def resampled_means(values: Cells, bootstrap: Bootstrap, stream: int = 1) -> Float[NDArray[np.float64], "resample"]:
+    """Bootstrap means over prompts, and over random sets where there are several; none for too few prompts.
 
-
-@dataclass(frozen=True)
-class PairedComparison:
-    """Paired comparison of two conditions on the same prompts.
-
-    Attributes:
-        n: Prompts.
-        difference: Mean of the first minus mean of the second.
-        low, high: 95 % bootstrap interval of the difference, over prompts.
-        more, less: Prompts on which the first is above, or below, the second.
-        p: Exact McNemar p-value of a metric of 0 and 1; None for another metric.
-
-    >>> PairedComparison(n=4, difference=0.5, low=0.0, high=1.0, more=2, less=0, p=0.5).as_dict()
-    {'n': 4, 'difference': 0.5, 'low': 0.0, 'high': 1.0, 'more': 2, 'less': 0, 'p': 0.5}
-
-    """
-
-    n: int
-    difference: float
-    low: float
-    high: float
-    more: int
-    less: int
-    p: float | None
-
-    def as_dict(self) -> dict[str, Any]:
-        """Plain values by name."""
-        return asdict(self)
-
-
-def paired(first: Values, second: Values, resamples: int, seed: int) -> PairedComparison:
-    """Paired bootstrap of the difference of two conditions' means, with McNemar's test where the metric is 0 or 1.
+    Each axis is resampled with replacement, independently: the pigeonhole bootstrap for crossed random effects
+    (Owen 2007). Prompts are resampled alike for every array of as many prompts, as paired comparisons need.
 
     Args:
-        first: A metric of each prompt under the first condition.
-        second: The same metric of the same prompts under the second condition.
-        resamples: Of the bootstrap over prompts.
-        seed: Of the bootstrap.
+        values: One for each prompt; one for each set and prompt.
+        bootstrap: Its settings.
+        stream: Of the random numbers that resample sets: another one for independent sets.
 
-    >>> found = paired(np.array([1.0, 1.0, 1.0, 0.0]), np.array([0.0, 1.0, 0.0, 0.0]), resamples=200, seed=0)
-    >>> found.difference, (found.low, found.high), (found.more, found.less), found.p
-    (0.5, (0.0, 1.0), (2, 0), 0.5)
+    >>> resampled_means(np.array([[0.0, 1.0, 1.0], [1.0, 1.0, 0.0]]), Bootstrap(resamples=3)).round(2)
+    array([0.67, 0.5 , 0.33])
 
     """
-    gaps = first - second
-    low, high = _bootstrap_mean(gaps, resamples, seed)
-    more, less = int((gaps > 0).sum()), int((gaps < 0).sum())
-    binary = bool(np.isin(np.concatenate([first, second]), (0, 1)).all())
-    return PairedComparison(
-        n=len(gaps),
-        difference=float(gaps.mean()) + 0.0 if len(gaps) else float("nan"),
-        low=low,
-        high=high,
-        more=more,
-        less=less,
-        p=mcnemar(more, less) if binary else None,
-    )
-
-
-def mcnemar(more: int, less: int) -> float:
-    """Two-sided exact McNemar p-value on the discordant pairs.
-
-    Under the null hypothesis each discordant pair goes either way with probability ½:
-    p = P(|X - n/2| ≥ |more - n/2|), X ~ Binomial(n, ½), n = more + less; 1 without a discordant pair. Source:
-    McNemar (1947).
-
-    Args:
-        more: Prompts on which only the first condition succeeds.
-        less: Prompts on which only the second one does.
-
-    >>> mcnemar(9, 1)
-    0.021484375
-
-    """
-    return float(stats.binomtest(more, more + less).pvalue) if more + less else 1.0
+    grid = np.atleast_2d(values)
+    sets, units = grid.shape
+    if units < MIN_UNITS:
+        return np.zeros(0)
+    prompts = bootstrap_weights(units, bootstrap.resamples, bootstrap.seed) / units
+    if sets == 1:
+        return np.asarray(prompts @ grid[0])
+    weights = bootstrap_weights(sets, bootstrap.resamples, (bootstrap.seed, stream)) / sets
+    return np.asarray(((weights @ grid) * prompts).sum(axis=1))
 
 
 def jackknife(

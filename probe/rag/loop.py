@@ -202,12 +202,17 @@ class Run:
         return [token for token, place in zip(tokens, places, strict=True) if place < end]
 
     def _retrieve(self, text: str) -> Generator[Request, LastQueryState, Retrieved]:
-        """Query the full context with the last token, and let the strategy select what becomes visible."""
+        """Let the strategy select what becomes visible, from a query of the full context if it needs one."""
+        last_query = (yield from self._query_full_context()) if self.strategy.reads_full_context else None
+        number = sum(round_.retrieved is not None for round_ in self.rounds)
+        return self.strategy.retrieve(RetrievalState(self.question, last_query, text, number))
+
+    def _query_full_context(self) -> Generator[Request, LastQueryState, LastQueryState]:
+        """Hidden state and attention of the last token so far, with the full context visible."""
         full = full_view(self.question.sample.ids).extended(self.answer)
         last_query = yield FullContextQuery(self.question.sample.index, full)
         self.full_context_tokens += self._new_tokens(full)
-        number = sum(round_.retrieved is not None for round_ in self.rounds)
-        return self.strategy.retrieve(RetrievalState(self.question, last_query, text, number))
+        return last_query
 
     def _text(self, tokens: Sequence[int]) -> str:
         return decode_text(self.tokenizer, tokens)

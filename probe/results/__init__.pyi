@@ -1,6 +1,7 @@
 from .artifacts import SCHEMA as SCHEMA
 from .artifacts import Artifacts as Artifacts
 from .artifacts import Experiment as Experiment
+from .differences import comparison_table as comparison_table
 from .paper import COMPONENT_1 as COMPONENT_1
 from .paper import PAPER_MODEL as PAPER_MODEL
 from .paper import STRATEGIES as STRATEGIES

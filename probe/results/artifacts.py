@@ -3,6 +3,7 @@
 import csv
 import io
 import json
+import math
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
@@ -76,12 +77,26 @@ class Artifacts(Callback):
         folder.mkdir(parents=True, exist_ok=True)
         head = {"experiment": experiment.experiment, "schema": SCHEMA, "command": command(), "versions": versions()}
         record = {**head, **experiment.results}
-        write_bytes(folder / "results.json", (json.dumps(record, indent=2) + "\n").encode())
+        write_bytes(folder / "results.json", (json.dumps(strict(record), indent=2, allow_nan=False) + "\n").encode())
         write_bytes(folder / "results.csv", _csv(experiment.records()).encode())
         _save_plots(experiment.plots(), folder, getattr(trainer.logger, "experiment", None))
         console = Console()
         console.print(experiment.table())
         console.print(f"results written to {folder}", highlight=False)
+
+
+def strict(value: Any) -> Any:
+    """Plain values as every JSON reader takes them: NaN and infinities, which JSON lacks, become null.
+
+    >>> strict({"low": float("nan"), "bounds": (0.5, float("inf"))})
+    {'low': None, 'bounds': [0.5, None]}
+
+    """
+    if isinstance(value, dict):
+        return {name: strict(one) for name, one in value.items()}
+    if isinstance(value, list | tuple):
+        return [strict(one) for one in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def _save_plots(plots: "dict[str, Figure]", folder: Path, writer: Any) -> None:

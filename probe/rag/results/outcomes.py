@@ -8,7 +8,7 @@ import numpy as np
 from jaxtyping import Float
 from numpy.typing import NDArray
 
-from probe.metrics import Bootstrap, Estimate, mean_interval, paired
+from probe.metrics import Bootstrap, Estimate, compare_conditions, mean_interval
 from probe.rag.results.trace import Trace
 from probe.results import TABLE_4
 
@@ -63,20 +63,19 @@ class RagOutcomes:
 
     def _mean(self, name: str, values: NDArray[np.float64]) -> dict[str, Any]:
         known = values[np.isfinite(values)]
-        low, high = mean_interval(known, name in PROPORTIONS, self.bootstrap.resamples, self.bootstrap.seed)
+        low, high = mean_interval(known, name in PROPORTIONS, self.bootstrap)
         mean = float(known.mean()) if len(known) else float("nan")
         return Estimate(mean, low, high, len(known)).as_dict()
 
     def pairs(self) -> list[dict[str, Any]]:
-        """Paired difference of each strategy and every later one, on the questions for which both have the metric."""
-        found = []
+        """Paired difference of each strategy and every later one, on the questions for which both have the metric.
+
+        Comparisons with the reference, the first strategy, have Holm's correction, for each metric.
+        """
+        found = list[dict[str, Any]]()
         for name in (name for name in PAIRED_METRICS if name in self.values):
-            grid = self.values[name]
-            for a, first in enumerate(self.strategies):
-                for b in range(a + 1, len(self.strategies)):
-                    both = np.isfinite(grid[a]) & np.isfinite(grid[b])
-                    pair = paired(grid[a, both], grid[b, both], self.bootstrap.resamples, self.bootstrap.seed).as_dict()
-                    found.append({"first": first, "second": self.strategies[b], "metric": name, **pair})
+            values = dict(zip(self.strategies, self.values[name], strict=True))
+            found += compare_conditions(values, name, self.strategies[0], self.bootstrap)
         return found
 
     def results(self) -> dict[str, Any]:

@@ -9,11 +9,11 @@ from typing import TYPE_CHECKING, Any
 from rich.console import Group
 
 from extract.utils import write_bytes
-from probe.rag.results.outcomes import RagOutcomes
+from probe.rag.results.outcomes import PAIRED_METRICS, RagOutcomes
 from probe.rag.results.tables import answer_table, retrieval_table, strategy_plots
 from probe.rag.results.trace import Trace
 from probe.rag.strategies import Strategy
-from probe.results import published_rag
+from probe.results import comparison_table, published_rag
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -48,11 +48,13 @@ class RagResults:
         return self.outcomes.records()
 
     def table(self) -> Group:
-        """Answers, retrieval, and Table 4 as published."""
+        """Answers, retrieval, paired differences from the first strategy, and Table 4 as published."""
         name, mask = self.settings["llm"]["name"], self.settings["mask"]
         title = f"Masked dynamic RAG of {name}: {self.outcomes.questions} questions, mask {mask}"
         answers = answer_table(self.outcomes, title, self.strategies)
-        return Group(answers, retrieval_table(self.outcomes), published_rag())
+        names = self.outcomes.strategies
+        pairs = comparison_table(self.outcomes.pairs(), names[0], names, PAIRED_METRICS, "questions")
+        return Group(answers, retrieval_table(self.outcomes), pairs, published_rag())
 
     def plots(self) -> "dict[str, Figure]":
         """F1 and first recall of the strategies."""

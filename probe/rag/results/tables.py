@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 from rich.table import Table
 
 from probe.metrics import Estimate
@@ -20,26 +21,20 @@ RETRIEVAL_CAPTION = (
     "recall: share of supporting-fact tokens within the windows; by chance: within as many tokens of the context "
     "sampled at random; precision: share of the windows' tokens that belong to supporting facts; mean over a "
     "question's retrievals (first recall: of the first alone), then over questions with any; visible: context tokens; "
-    "tokens run: all tokens run forward, as if the strategy ran alone"
+    "tokens run: all tokens that the strategy runs forward, as if it ran alone"
 )
 
 
 def answer_table(outcomes: RagOutcomes, title: str, strategies: Sequence[Strategy]) -> Table:
-    """EM and F1 of the strategies with intervals, F1 against the first strategy, and the paper's row."""
-    reference = outcomes.strategies[0]
-    caption = (
-        "[95 % interval: Wilson for EM, bootstrap over questions for others]; "
-        f"against {reference}: mean difference on the same questions, McNemar's p of EM; "
-        f"{PAPER_MODEL}: the paper's EM / F1"
-    )
-    out = _table(title, caption, "EM", "F1", f"F1 against {reference}", PAPER_MODEL)
-    metrics, pairs = outcomes.metrics(), outcomes.pairs()
+    """EM and F1 of the strategies with intervals, and the paper's row."""
+    caption = f"[95 % interval: Wilson for EM, bootstrap over questions for others]; {PAPER_MODEL}: the paper's EM / F1"
+    out = _table(title, caption, "EM", "F1", PAPER_MODEL)
+    metrics = outcomes.metrics()
     for label, strategy in zip(outcomes.strategies, strategies, strict=True):
         published = TABLE_4[PAPER_MODEL].get(strategy.paper_column or "")
         out.add_row(
             label,
             *(_with_interval(metrics[label][name]) for name in ("em", "f1")),
-            _difference(pairs, reference, label),
             "" if published is None else f"{published[0]:.3f} / {published[1]:.3f}",
         )
     return out
@@ -75,16 +70,6 @@ def _value(metric: dict[str, Any], digits: int) -> str:
     return f"{metric['value']:,.{digits}f}" if metric["n"] else ""
 
 
-def _difference(pairs: list[dict[str, Any]], reference: str, label: str) -> str:
-    """F1 of a strategy minus the reference's, and p of EM; empty for the reference itself."""
-    found = {pair["metric"]: pair for pair in pairs if (pair["first"], pair["second"]) == (reference, label)}
-    if not found:
-        return ""
-    f1 = found["f1"]  # of the reference minus the strategy; 0.0 - x has no negative zero
-    difference = Estimate(0.0 - f1["difference"], 0.0 - f1["high"], 0.0 - f1["low"])
-    return f"{difference.text(3, 2, sign=True)}, p {found['em']['p']:.2g}"
-
-
 def strategy_plots(outcomes: RagOutcomes) -> "dict[str, Figure]":
     """F1 and first recall of the strategies with their intervals, by the plot's name."""
     from matplotlib.figure import Figure
@@ -110,7 +95,8 @@ def _rows(names: Sequence[str]) -> list[int]:
 
 def _plot_metric(axes: "Axes", cells: list[dict[str, Any]], title: str, labels: list[str]) -> None:
     rows = _rows(labels)
-    axes.hlines(rows, [c["low"] for c in cells], [c["high"] for c in cells], color="#8aa4c8", linewidth=4)
+    low, high = (np.array([cell[bound] for cell in cells], dtype=float) for bound in ("low", "high"))
+    axes.hlines(rows, low, high, color="#8aa4c8", linewidth=4)
     axes.plot([c["value"] for c in cells], rows, "o", color="#1f4e8c", clip_on=False)
     axes.set_yticks(rows, labels)
     axes.set_xlabel(f"{title} (95 % interval)")

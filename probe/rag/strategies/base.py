@@ -31,14 +31,15 @@ class RetrievalState:
 
     Attributes:
         question: The question.
-        last_query: Hidden state and attention of the last token so far, with the full context visible.
+        last_query: Hidden state and attention of the last token so far, with the full context visible; None for a
+            strategy that does not read the full context.
         text: The answer so far, with the draft that triggered the retrieval.
         number: Retrievals before this one in the same run.
 
     """
 
     question: Question
-    last_query: LastQueryState
+    last_query: LastQueryState | None
     text: str
     number: int
 
@@ -56,6 +57,8 @@ class Strategy(ABC):
     default_name: str
     without_context = False
     """Whether the context is left out of the prompt."""
+    reads_full_context = False
+    """Whether a retrieval needs a forward of the last token with the full context visible."""
     uses_probe = False
     """Whether answers depend on the probe's predictions."""
     paper_column: str | None = None

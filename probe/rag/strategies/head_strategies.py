@@ -10,6 +10,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from extract.errors import UserError
+from extract.generation import LastQueryState
 from extract.heads import top_k
 from extract.scores import ExcludedKeys, kept_keys, reasoning_score
 from probe.models import ProbeRegressor
@@ -21,6 +22,8 @@ from probe.rag.strategies.windows import Windows
 class HeadStrategy(Strategy):
     """Algorithm 2 with the attention of selected heads."""
 
+    reads_full_context = True
+
     @abstractmethod
     def heads(self, state: RetrievalState, count: int) -> list[int]:
         """The heads whose attention is averaged, layer-major."""
@@ -30,7 +33,7 @@ class HeadStrategy(Strategy):
         assert self.windows is not None
         heads = self.heads(state, self.windows.heads)
         start, end = state.question.context
-        rows = state.last_query.attention
+        rows = _last_query(state).attention
         scores = rows[torch.tensor(heads, device=rows.device), start:end].mean(dim=0)
         return Retrieved([(start + a, start + b) for a, b in self.windows.select(scores)], heads)
 
@@ -47,7 +50,7 @@ class DynamicHeadsStrategy(HeadStrategy):
     @torch.inference_mode()
     def heads(self, state: RetrievalState, count: int) -> list[int]:
         """Top heads by predicted score."""
-        hidden = state.last_query.hidden[None].to(self._probe.head_means)
+        hidden = _last_query(state).hidden[None].to(self._probe.head_means)
         return _top(self._probe.predict_scores(hidden)[0], count)
 
 
@@ -96,7 +99,7 @@ class DynamicRandomHeadsStrategy(HeadStrategy):
         return self._sample(state, count, f"{self.seed}:{state.question.sample.id}:{state.number}")
 
     def _sample(self, state: RetrievalState, count: int, seed: str) -> list[int]:
-        return random.Random(seed).sample(range(len(state.last_query.attention)), count)
+        return random.Random(seed).sample(range(len(_last_query(state).attention)), count)
 
 
 class FixedRandomHeadsStrategy(DynamicRandomHeadsStrategy):
@@ -147,6 +150,11 @@ class OracleHeadsStrategy(HeadStrategy):
         return _top(reasoning_scores(state, self.excluded), count)
 
 
+def _last_query(state: RetrievalState) -> LastQueryState:
+    assert state.last_query is not None
+    return state.last_query
+
+
 def _top(scores: Float[Tensor, "head"], count: int) -> list[int]:
     heads: list[int] = top_k(scores, count).tolist()
     return heads
@@ -154,7 +162,7 @@ def _top(scores: Float[Tensor, "head"], count: int) -> list[int]:
 
 def reasoning_scores(state: RetrievalState, excluded: ExcludedKeys) -> Float[Tensor, "head"]:
     """Reasoning score (Eq. 2) of each head at the last query; NaN for a head without attention on kept keys."""
-    rows = state.last_query.attention
+    rows = _last_query(state).attention
     keys = rows.shape[1]
     kept = kept_keys(torch.ones(1, keys, dtype=torch.bool, device=rows.device), excluded)[0]
     evidence = torch.zeros(keys, dtype=torch.bool, device=rows.device)

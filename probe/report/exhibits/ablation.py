@@ -2,8 +2,10 @@
 
 from typing import Any
 
-from probe.experiments.ablation import GROUPS, LABELS, TOP_K, paired_difference, reference_condition
-from probe.report import EMPTY, Cell, Plot, TableView, View, axis, layout, line, measured
+from probe.experiments.ablation import GROUPS, LABELS, TOP_K, reference_condition
+from probe.metrics import Estimate
+from probe.report import Cell, Plot, TableView, View, axis, layout, line, measured
+from probe.report.exhibits.differences import differences
 from probe.report.exhibits.horizontal import horizontal
 
 GROUP_NAMES = dict(zip(GROUPS, ("all prompts", "prompts answered correctly without ablation"), strict=True))
@@ -24,13 +26,24 @@ def view(record: dict[str, Any]) -> View:
     """All conditions as a table; curves over k, or heatmaps over length and depth."""
     metrics = list(dict.fromkeys(pair["metric"] for pair in record["pairs"]["all"]))
     if is_sweep(record):
-        return View([_table(record, metrics)], [_curve(record, name) for name in (*metrics, "compensated_static")])
+        return View(_tables(record, metrics), [_curve(record, name) for name in (*metrics, "compensated_static")])
     heatmaps = [one for metric in metrics for one in _heatmaps(record, metric)]
-    return View([_table(record, metrics)], [_bars(record, metrics[0]), *heatmaps])
+    return View(_tables(record, metrics), [_bars(record, metrics[0]), *heatmaps])
+
+
+def _label(metric: str) -> str:
+    return LABELS.get(metric, metric).split(" (")[0]
+
+
+def _tables(record: dict[str, Any], metrics: list[str]) -> list[TableView]:
+    """Conditions, and their paired differences from the reference."""
+    names = list(record["conditions"])
+    labels = {metric: _label(metric) for metric in metrics}
+    paired = differences(record["pairs"]["all"], reference_condition(names), names, labels, "prompts")
+    return [_table(record, metrics), paired]
 
 
 def _table(record: dict[str, Any], metrics: list[str]) -> TableView:
-    reference = reference_condition(list(record["conditions"]))
     rows = []
     for name, estimates in record["metrics"]["all"].items():
         cells = [
@@ -38,31 +51,23 @@ def _table(record: dict[str, Any], metrics: list[str]) -> TableView:
             *(measured(estimates[metric], strong=metric == metrics[0]) for metric in metrics),
             measured(record["metrics"]["baseline_correct"][name][metrics[0]]),
             measured(estimates["compensated_static"], 2),
-            _difference(record, name, reference, metrics[0]),
         ]
         rows.append((name, cells))
-    names = [LABELS.get(metric, metric).split(" (")[0] for metric in metrics]
-    columns = ["heads per step", *names, f"{names[0]}, baseline correct", "compensated", f"{names[0]} − {reference}"]
-    return TableView(columns, rows, _note(record, reference))
+    names = [_label(metric) for metric in metrics]
+    columns = ["heads per step", *names, f"{names[0]}, baseline correct", "compensated"]
+    return TableView(columns, rows, _note(record))
 
 
-def _note(record: dict[str, Any], reference: str) -> str:
+def _note(record: dict[str, Any]) -> str:
+    matched = record.get("matched_heads")  # missing in results of an earlier release
+    number = f"Conditions are matched to {matched['average']:.2f} heads per step. " if matched else ""
     return (
         f"{record['prompts']} prompts, {record['baseline_correct']} answered correctly without ablation (baseline "
         f"correct); {record['operator']} operator, KV cache of the {record['keep']} pass. 95 % intervals: Wilson for "
-        "shares, bootstrap over prompts for others. compensated: static heads that score after ablation and did not "
-        f"before, most in one step, mean over prompts. Last column: difference from {reference} on the same prompts, p "
-        "of the exact McNemar test. The paper (llama3.1-8b): ablating dynamic heads takes accuracy to near 0, random "
-        "heads do not."
+        "shares, bootstrap over prompts, and over random sets, for others. compensated: static heads that score after "
+        f"ablation and did not before, most in one step, mean over prompts. {number}The paper (llama3.1-8b): ablating "
+        "dynamic heads takes accuracy to near 0, random heads do not."
     )
-
-
-def _difference(record: dict[str, Any], name: str, reference: str, metric: str) -> Cell:
-    if name == reference:
-        return EMPTY
-    pair = paired_difference(record["pairs"]["all"], name, reference, metric)
-    p = "" if pair["p"] is None else f", p {pair['p']:.1g}"
-    return Cell(f"{pair['difference']:+.3f}", f"{pair['more']} better, {pair['less']} worse{p}")
 
 
 def _bars(record: dict[str, Any], metric: str) -> Plot:
@@ -114,7 +119,7 @@ def _heatmap(grid: dict[str, Any], cells: list[dict[str, Any]]) -> dict[str, Any
     for cell in cells:
         row, column = cell["depth"], cell["length"]
         z[row][column], text[row][column] = cell["value"], str(cell["n"])
-        hover[row][column] = f"[{cell['low']:.3f}, {cell['high']:.3f}], n = {cell['n']}"
+        hover[row][column] = f"{Estimate.of(cell).interval_text(3)} n = {cell['n']}"
     return {
         "type": "heatmap",
         "x": lengths,

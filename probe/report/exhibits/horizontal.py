@@ -3,6 +3,8 @@
 from collections.abc import Mapping
 from typing import Any
 
+from probe.metrics import Estimate
+
 
 def horizontal(estimates: Mapping[str, Mapping[str, Any]], colour: str) -> dict[str, Any]:
     """The part of a plotly.js trace that bars and dots share.
@@ -19,11 +21,15 @@ def horizontal(estimates: Mapping[str, Mapping[str, Any]], colour: str) -> dict[
         "error_x": {
             "type": "data",
             "symmetric": False,
-            "array": [cell["high"] - cell["value"] for cell in cells],
-            "arrayminus": [cell["value"] - cell["low"] for cell in cells],
+            "array": [_distance(cell, "high") for cell in cells],
+            "arrayminus": [_distance(cell, "low") for cell in cells],
             "color": colour,
         },
-        "customdata": [[cell["low"], cell["high"], cell["n"]] for cell in cells],
-        "hovertemplate": "%{y}: <b>%{x:.3f}</b> [%{customdata[0]:.3f}, %{customdata[1]:.3f}], "
-        "n = %{customdata[2]}<extra></extra>",
+        "customdata": [[Estimate.of(cell).interval_text(3), cell["n"]] for cell in cells],
+        "hovertemplate": "%{y}: <b>%{x:.3f}</b> %{customdata[0]} n = %{customdata[1]}<extra></extra>",
     }
+
+
+def _distance(cell: Mapping[str, Any], bound: str) -> float:
+    """From the value to a bound of its interval; 0 without one."""
+    return 0.0 if cell[bound] is None else abs(cell[bound] - cell["value"])

@@ -6,6 +6,7 @@ from typing import Any
 
 from probe.rag import read_traces
 from probe.report import EMPTY, Cell, Plot, TableView, View, axis, layout, measured
+from probe.report.exhibits.differences import differences
 from probe.report.exhibits.horizontal import horizontal
 from probe.results import PAPER_MODEL, TABLE_4
 
@@ -26,20 +27,22 @@ COLUMNS = {
 
 def view(record: dict[str, Any]) -> View:
     """Metrics of the strategies beside the paper's, and a plot of their F1."""
-    return View([_table(record)], [_bars(record)])
+    names = list(record["strategies"])
+    labels = {name: COLUMNS[name][0] for name in ("em", "f1", "first_recall")}
+    paired = differences(record["pairs"], names[0], names, labels, "questions")
+    return View([_table(record), paired], [_bars(record)])
 
 
 def _table(record: dict[str, Any]) -> TableView:
     strategies, paper = record["strategies"], TABLE_4[PAPER_MODEL]
-    reference = next(iter(strategies))
     rows = []
     for label, metrics in strategies.items():
         cells = {name: _cell(metrics.get(name), digits) for name, (_, digits) in COLUMNS.items()}
         em, f1 = (Cell(f"{value:.4f}") for value in paper[label]) if label in paper else (EMPTY, EMPTY)
-        first = [cells.pop("em"), em, cells.pop("f1"), f1, _difference(record, reference, label)]
+        first = [cells.pop("em"), em, cells.pop("f1"), f1]
         rows.append((label, [*first, *cells.values()]))
     paper_column = f"paper, {PAPER_MODEL}"
-    columns = ["exact match", paper_column, "F1", paper_column, f"F1 − {reference}"]
+    columns = ["exact match", paper_column, "F1", paper_column]
     columns += [title for name, (title, _) in COLUMNS.items() if name not in ("em", "f1")]
     note = (
         f"{record['questions']} questions; 95 % intervals: Wilson for exact match, else bootstrap over questions. "
@@ -52,15 +55,6 @@ def _table(record: dict[str, Any]) -> TableView:
 
 def _cell(estimate: Mapping[str, Any] | None, digits: int) -> Cell:
     return EMPTY if estimate is None or not estimate["n"] else measured(estimate, digits)
-
-
-def _difference(record: dict[str, Any], reference: str, label: str) -> Cell:
-    """F1 minus the reference's, on the same questions."""
-    for pair in record["pairs"]:
-        if (pair["first"], pair["second"], pair["metric"]) == (reference, label, "f1"):
-            low, high = 0.0 - pair["high"], 0.0 - pair["low"]
-            return Cell(f"{0.0 - pair['difference']:+.3f}", f"[{low:+.3f}, {high:+.3f}]")
-    return EMPTY
 
 
 def _bars(record: dict[str, Any]) -> Plot:

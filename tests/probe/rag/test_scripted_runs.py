@@ -116,6 +116,19 @@ def test_a_full_stop_is_recognised_by_the_next_token_which_is_dropped() -> None:
     assert find_answer(numbers.text, MARKER) == "150.5 acres"
 
 
+def test_only_strategies_that_read_the_full_context_are_charged_for_it() -> None:
+    """Sentences by BM25 and the supporting facts need no forward over the context to be found."""
+    draft: list[str | None] = ["It", " rains", ".", " Ada", " swims", ".", " She", " did"]
+    rewrite: list[str | None] = [" Ada", " runs", ".", " The"]
+    for strategy in (BM25(tokens=2), GoldEvidence(when="fired"), OracleHeadsStrategy(sink=0, local=0)):
+        run = Script([draft, rewrite, ANSWER], SWIMS).play(strategy)
+        assert run.rounds[0].retrieved is not None
+        reads = isinstance(strategy, OracleHeadsStrategy)
+        # The query runs the prompt and the three tokens kept, but for the two before the context.
+        assert run.full_context_tokens == (LONG + 3 - 2 if reads else 0)
+        assert run.forward_tokens == run.masked_tokens + run.full_context_tokens + run.attention_tokens
+
+
 def test_an_uncertain_sentence_is_retracted_and_rewritten_after_a_retrieval() -> None:
     draft: list[str | None] = ["It", " rains", ".", " Ada", " swims", ".", " She", " did"]
     script = Script([draft, [" Ada", " runs", " 3", ".", "5", " km", ".", " The"], ANSWER], SWIMS)
