@@ -2,6 +2,7 @@ from .columns import Columns as Columns
 from .offsets import OffsetRows as OffsetRows
 from .prompts import KeepsBatches as KeepsBatches
 from .prompts import Prompts as Prompts
+from .prompts import RunsPasses as RunsPasses
 from .resampling import ResampledSequences as ResampledSequences
 from .row_batches import RowBatches as RowBatches
 from .row_batches import Rows as Rows

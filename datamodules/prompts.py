@@ -21,6 +21,14 @@ class KeepsBatches(Protocol):
         """Numbers of the finished batches, known once its `setup` has run."""
 
 
+@runtime_checkable
+class RunsPasses(Protocol):
+    """A LightningModule that needs the prompts several times over, each time a dataloader of its own."""
+
+    def finished_by_pass(self) -> list[frozenset[int]]:
+        """Numbers of the finished batches of each pass, known once its `setup` has run."""
+
+
 class PromptBatches(Dataset[PromptBatch]):
     """The batches that are left to run; the index after the last gives an empty batch."""
 
@@ -41,7 +49,8 @@ class PromptBatches(Dataset[PromptBatch]):
 class Prompts(LightningDataModule):
     """Batches of a task's prompts, fixed by the task's order and the batch size alone.
 
-    Batches that the run's LightningModule or callbacks have finished before (see `KeepsBatches`) are skipped.
+    Batches that the run's LightningModule or callbacks have finished before (see `KeepsBatches`) are skipped. A module
+    may go through the prompts more than once (see `RunsPasses`).
 
     Args:
         task: The task.
@@ -79,8 +88,11 @@ class Prompts(LightningDataModule):
 
     def predict_dataloader(self) -> DataLoader[PromptBatch]:
         """The batches not yet finished, divided over the processes."""
+        return self._unfinished(self._finished())
+
+    def _unfinished(self, finished: frozenset[int]) -> DataLoader[PromptBatch]:
         assert self.trainer is not None
-        order, size, finished = self.task.order(), self.batch_size, self._finished()
+        order, size = self.task.order(), self.batch_size
         left = {n: order[n * size : (n + 1) * size] for n in range(self.batches) if n not in finished}
         share = Share(len(left), self.trainer.global_rank, self.trainer.world_size)
         return DataLoader(PromptBatches(self.task, left), batch_size=None, sampler=share)
@@ -92,8 +104,11 @@ class Prompts(LightningDataModule):
         finished = [part.finished_batches() for part in parts if isinstance(part, KeepsBatches)]
         return frozenset.intersection(*finished) if finished else frozenset()
 
-    def test_dataloader(self) -> DataLoader[PromptBatch]:
-        """The same batches."""
+    def test_dataloader(self) -> DataLoader[PromptBatch] | list[DataLoader[PromptBatch]]:
+        """The same batches; for a module that `RunsPasses` once for each pass, one after the other."""
+        module: Any = self.trainer and self.trainer.lightning_module
+        if isinstance(module, RunsPasses):
+            return [self._unfinished(finished) for finished in module.finished_by_pass()]
         return self.predict_dataloader()
 
     def transfer_batch_to_device(self, batch: PromptBatch, device: torch.device, dataloader_idx: int) -> PromptBatch:

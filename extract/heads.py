@@ -76,13 +76,15 @@ def top_k(scores: Float[Tensor, "*rows score"], k: int) -> Int[Tensor, "*rows to
 
 
 def top_k_mask(
-    scores: Float[Tensor, "*rows score"], k: int, among: Bool[Tensor, "*rows score"] | None = None
+    scores: Float[Tensor, "*rows score"],
+    k: int | Int[Tensor, "*rows"],
+    among: Bool[Tensor, "*rows score"] | None = None,
 ) -> Bool[Tensor, "*rows score"]:
     """Whether each score is among the `k` highest of its row (see `top_k`).
 
     Args:
         scores: Of any number of rows.
-        k: Scores to choose in each row; all of them where there are fewer.
+        k: Scores to choose in each row, one number or one for each row; all of them where there are fewer.
         among: Which scores can be chosen; None: all.
 
     >>> top_k_mask(torch.tensor([[0.1, 0.7, 0.5], [0.0, 0.0, 0.0]]), 2)
@@ -90,10 +92,12 @@ def top_k_mask(
             [ True,  True, False]])
     >>> top_k_mask(torch.tensor([0.1, 0.7, 0.5]), 2, among=torch.tensor([True, False, True]))
     tensor([ True, False,  True])
+    >>> top_k_mask(torch.tensor([[0.1, 0.7, 0.5], [0.3, 0.2, 0.1]]), torch.tensor([2, 0]))
+    tensor([[False,  True,  True],
+            [False, False, False]])
 
     """
-    if among is None:
-        return torch.zeros_like(scores, dtype=torch.bool).scatter_(-1, top_k(scores, k), True)
     ranked = top_k(scores, scores.shape[-1])
-    chosen = among.gather(-1, ranked)
-    return torch.zeros_like(among).scatter_(-1, ranked, chosen & (chosen.cumsum(dim=-1) <= k))
+    chosen = torch.ones_like(ranked, dtype=torch.bool) if among is None else among.gather(-1, ranked)
+    most = k[..., None] if isinstance(k, Tensor) else k
+    return torch.zeros_like(chosen).scatter_(-1, ranked, chosen & (chosen.cumsum(dim=-1) <= most))

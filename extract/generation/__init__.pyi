@@ -5,8 +5,9 @@ from .context_masking import LastQueryState as LastQueryState
 from .dynamic_heads import DynamicHeads as DynamicHeads
 from .greedy import Decoded as Decoded
 from .greedy import decode as decode
-from .head_ablation import Selection as Selection
 from .head_ablation import generate_ablated as generate_ablated
+from .head_selection import Selection as Selection
+from .head_selection import StepHeads as StepHeads
 from .prompt_view import MaskMode as MaskMode
 from .prompt_view import PromptView as PromptView
 from .prompt_view import full_view as full_view

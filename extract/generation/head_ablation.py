@@ -1,7 +1,7 @@
 """Ablation decoding (claim 2): each step finds the dynamic heads, then chooses its token with some heads ablated."""
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Literal, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Literal
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -19,6 +19,7 @@ from extract.attention import (
 from extract.generation.ablated_output import AblatedGenerations
 from extract.generation.batching import Batch, pad, warn_of_windows
 from extract.generation.dynamic_heads import DynamicHeads
+from extract.generation.head_selection import Selection, StepHeads
 from extract.generation.longrope import join_groups, rotary_factors, rotary_groups
 from extract.generation.prefill import decode_step, prefill, prefill_each
 from extract.llm import LLM
@@ -30,14 +31,6 @@ if TYPE_CHECKING:
 
 Means = dict[int, Float[Tensor, "prompt head vsize"]]
 """By layer, the mean output of every head over each prompt."""
-
-
-@runtime_checkable
-class Selection(Protocol):
-    """Chooses the heads to ablate at a step."""
-
-    def ablated(self, dynamic: Bool[Tensor, "row head"], order: Float[Tensor, "row head"]) -> Bool[Tensor, "row head"]:
-        """The heads to ablate, given a clean pass's dynamic heads and what orders them (higher first)."""
 
 
 @torch.inference_mode()
@@ -75,7 +68,8 @@ def generate_ablated(
             prompts = pad(group.samples, llm.tokenizer.pad_token_id or 0, device=llm.model.device)
             cache, means = _prefill(llm, prompts, operator)
             with instrumented(llm.model):
-                parts.append(_TwoPassDecoding(llm, prompts, cache, means, conditions, heads, keep).run())
+                numbers = [sample.index for sample in group.samples]
+                parts.append(_TwoPassDecoding(llm, prompts, numbers, cache, means, conditions, heads, keep).run())
     return join_groups(parts, groups)
 
 
@@ -103,6 +97,7 @@ class _TwoPassDecoding:
         self,
         llm: LLM,
         prompts: Batch,
+        numbers: list[int],
         prompt_cache: "DynamicCache",
         means: Means | None,
         conditions: Sequence[Selection],
@@ -111,6 +106,7 @@ class _TwoPassDecoding:
     ) -> None:
         self.llm, self.conditions, self.heads, self.keep, self.means = llm, conditions, heads, keep, means
         self.batch = prompts.branches(len(conditions))
+        self.numbers = torch.tensor(numbers, device=self.batch.tokens.device)
         rows, capacity = self.batch.tokens.shape
         self.cache, self.layers = branched_cache(prompt_cache, rows, capacity - prompts.width)
         self.prompt_keys = [layer.prompt_keys() for layer in self.layers]
@@ -125,7 +121,7 @@ class _TwoPassDecoding:
         lengths = self.batch.budgets.clone()
         steps: list[tuple[Tensor, ...]] = []
         for step in range(int(lengths.max())):
-            generated, *heads = self._step(width + step, lengths > step)
+            generated, *heads = self._step(step, lengths > step)
             steps.append((generated, *heads))
             if width + step < tokens.shape[1]:
                 tokens[:, width + step] = generated
@@ -136,17 +132,18 @@ class _TwoPassDecoding:
                 break
         return self._collect(lengths, steps)
 
-    def _step(self, keys: int, going: Bool[Tensor, "batch"]) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    def _step(self, step: int, going: Bool[Tensor, "batch"]) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """Both passes: generated token; dynamic heads, ablated heads, dynamic heads after ablation.
 
         `going` are the rows that have not ended; values of the others are meaningless.
         """
+        keys = self.batch.width + step
         # Clean pass: one row for each distinct answer so far; every row reads its leader's result.
         leaders, leader_row = self.leader[going].unique(return_inverse=True)
         row = torch.zeros_like(self.leader).masked_scatter_(going, leader_row)
         generated, before, order = (result[row] for result in self._forward(keys, leaders))
 
-        ablate = self._choose(before, order) & going[:, None]
+        ablate = self._choose(before, order, step) & going[:, None]
         some = ablate.any(dim=1)  # where nothing is ablated the second pass would repeat the first
         after, ablated_row = before, torch.zeros_like(self.leader)
         if bool(some.any()):
@@ -186,11 +183,11 @@ class _TwoPassDecoding:
         sample = self.sample[rows]
         return {layer: mean[sample.to(mean.device)] for layer, mean in self.means.items()}
 
-    def _choose(self, dynamic: Tensor, order: Tensor) -> Bool[Tensor, "batch head"]:
+    def _choose(self, dynamic: Tensor, order: Tensor, step: int) -> Bool[Tensor, "batch head"]:
         """The heads to ablate; each condition chooses for its own rows."""
         count = len(self.conditions)
         chosen = [
-            condition.ablated(dynamic[number::count], order[number::count])
+            condition.ablated(StepHeads(dynamic[number::count], order[number::count], self.numbers, step))
             for number, condition in enumerate(self.conditions)
         ]
         return torch.stack(chosen, dim=1).flatten(0, 1)

@@ -1,3 +1,4 @@
+from .head_counts import HeadCounts as HeadCounts
 from .overlap import Overlap as Overlap
 from .overlap import ranking_overlap as ranking_overlap
 from .ranking import Ranking as Ranking

@@ -12,6 +12,7 @@ from datamodules import Pass, ScoreRows, Sequences, Split
 from extract.errors import UserError
 from extract.llm import LLMIdentity
 from extract.scores import Target, is_dynamic
+from probe.heads.head_counts import HeadCounts
 from probe.heads.ranking import Ranking
 
 
@@ -82,9 +83,7 @@ class StoreHeads:
 
     Attributes:
         ranking: Heads by mean score over all training steps that have one.
-        steps: Training steps with a score.
-        empty: Those of them without any dynamic head.
-        dynamic: Dynamic heads of all training steps together.
+        counts: Numbers of dynamic heads at the training steps that have a score.
         ids: Ids of the training samples.
         identity: The LLM.
         record: Store, its fingerprint and the split, for results.
@@ -92,17 +91,10 @@ class StoreHeads:
     """
 
     ranking: Ranking
-    steps: int
-    empty: int
-    dynamic: int
+    counts: HeadCounts
     ids: frozenset[str]
     identity: LLMIdentity
     record: dict[str, Any]
-
-    def average(self, count_empty: bool) -> float:
-        """Mean number of dynamic heads a step, over all steps or over those with any; 0 where no step has any."""
-        steps = self.steps if count_empty else self.steps - self.empty
-        return self.dynamic / max(steps, 1)
 
     def refuse_shared(self, ids: list[str]) -> None:
         """Refuse to evaluate prompts that the static ranking was computed from.
@@ -131,13 +123,14 @@ def read_store_heads(store: str, target: Target, threshold: float, split: Split)
     data = Sequences(store=store, target=target, split=split)
     data.setup("test")
     samples, identity = data.whole_samples(Pass("train")), data.identity
-    means, steps, empty, dynamic = HeadMeans(data.num_heads), 0, 0, 0
+    means, steps = HeadMeans(data.num_heads), torch.zeros(data.num_heads + 1, dtype=torch.int64)
     for number in range(len(samples)):
         scores = samples[number].scores.double()
         means.update(scores)
         count = is_dynamic(scores, target, threshold).sum(dim=1)[scores.isfinite().any(dim=1)]
-        steps, empty, dynamic = steps + len(count), empty + int((count == 0).sum()), dynamic + int(count.sum())
+        steps += count.bincount(minlength=len(steps))
     grid = means.compute().reshape(identity.layers, identity.heads)
     record = {"store": store, "fingerprint": data.store.fingerprint, "split": data.split_record()}
     ids = frozenset(data.split_ids("train"))
-    return StoreHeads(Ranking(grid.numpy(), True, store), steps, empty, dynamic, ids, identity, record)
+    counts = HeadCounts(tuple(steps.double().tolist()))
+    return StoreHeads(Ranking(grid.numpy(), True, store), counts, ids, identity, record)

@@ -34,8 +34,8 @@ from extract.llm import LLM, LLMIdentity
 from extract.scores import ExcludedKeys
 from extract.tasks import Sample
 from extract.tasks.niah import NIAH
-from probe.experiments.ablation import AblateDynamic, AblateRandom, AblateStatic, Condition, TrainingHeads
-from probe.heads import Ranking
+from probe.experiments.ablation import AblateDynamic, AblateRandom, AblateStatic, Condition, Preparation
+from probe.heads import HeadCounts, Ranking
 from probe.models.classifier import ProbeClassifier
 from probe.models.losses import asymmetric_loss
 from probe.models.mlp import MLP
@@ -254,7 +254,7 @@ def ablation(llm: LLM) -> list[Result]:
         AblateRandom(),
     ]
     for condition in conditions:
-        condition.prepare(TrainingHeads(Ranking(scores, True, "sampled"), average=5))
+        condition.prepare(Preparation(Ranking(scores, True, "sampled"), HeadCounts((0.0, 1.0)), average=5.0))
     found: dict[str, list[list[int]]] = {"together": [], "alone": []}
 
     def tokens(some: list[Condition]) -> list[list[int]]:

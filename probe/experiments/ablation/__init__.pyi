@@ -2,7 +2,6 @@ from .ablation import Ablation as Ablation
 from .answering import Answer as Answer
 from .answering import answer as answer
 from .comparison import TOP_K as TOP_K
-from .comparison import paired_difference as paired_difference
 from .comparison import reference_condition as reference_condition
 from .conditions import AblateDynamic as AblateDynamic
 from .conditions import AblateDynamicMinusStatic as AblateDynamicMinusStatic
@@ -11,10 +10,11 @@ from .conditions import AblateStatic as AblateStatic
 from .conditions import AblateStaticMinusDynamic as AblateStaticMinusDynamic
 from .conditions import Condition as Condition
 from .conditions import NoAblation as NoAblation
-from .conditions import TrainingHeads as TrainingHeads
+from .conditions import Preparation as Preparation
 from .heatmap_grid import HeatmapGrid as HeatmapGrid
 from .outcomes import GROUPS as GROUPS
 from .outcomes import Outcomes as Outcomes
+from .passes import Passes as Passes
 from .plots import LABELS as LABELS
 from .plots import plot_heatmaps as plot_heatmaps
 from .plots import plot_sweep as plot_sweep

@@ -1,8 +1,9 @@
 """Claim 2: the dynamic heads of a step cannot be replaced by others (Figs. 2, 3, 6 and 7)."""
 
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from rich.table import Table
+from rich.console import Group
 
 from datamodules import Prompts
 from extract.errors import UserError
@@ -11,16 +12,17 @@ from extract.llm import LLM
 from extract.pipeline import LLMStage
 from extract.tasks import PromptBatch
 from extract.utils import on_rank_zero
-from probe.experiments.ablation.conditions import AblateDynamic, Condition, NoAblation, TrainingHeads
+from probe.experiments.ablation.conditions import AblateDynamic, Condition
 from probe.experiments.ablation.heatmap_grid import HeatmapGrid
 from probe.experiments.ablation.outcomes import Outcomes
+from probe.experiments.ablation.passes import Passes
 from probe.experiments.ablation.plots import plot_heatmaps, plot_sweep
 from probe.experiments.ablation.settings import Intervention, StaticSet
 from probe.experiments.ablation.table import ablation_table, comparison_text
 from probe.experiments.ablation.trial import ablation_trial
 from probe.heads import StoreHeads, read_store_heads
 from probe.metrics import Bootstrap
-from probe.results import Trials
+from probe.results import Trial, Trials
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -35,9 +37,10 @@ class Ablation(LLMStage):
         conditions: What to ablate, beside generation without ablation, which always runs.
         k: Also ablate only the first k dynamic heads, for each of these numbers (Figs. 3 and 7); 0 ablates none.
         dynamic_heads: What makes a head dynamic.
-        static: The static set, and the training samples that it comes from.
+        static: The static set, the training samples that it comes from, and the number of heads of other conditions.
         intervention: What ablation changes.
-        trials: Folder of finished batches; the same command continues there.
+        trials: Folder of finished batches, and in it `matched` those of the second pass; the same command continues
+            there.
         heatmap: Cells of the heatmaps over context length and depth; null for none.
         bootstrap: For the intervals.
 
@@ -61,7 +64,8 @@ class Ablation(LLMStage):
         super().__init__(llm)
         self.store, self.k, self.listed = store, sorted(set(k or [])), conditions or []
         self.dynamic_heads, self.static, self.intervention = dynamic_heads, static, intervention
-        self.trials, self.heatmap, self.bootstrap = Trials(trials), heatmap, bootstrap
+        self.trials, self.matched_trials = Trials(trials), Trials(Path(trials) / "matched")
+        self.heatmap, self.bootstrap = heatmap, bootstrap
         self.results: dict[str, Any] = {}
 
     @property
@@ -80,16 +84,19 @@ class Ablation(LLMStage):
         heads = self.dynamic_heads
         self.store_heads = read_store_heads(self.store, heads.target, heads.threshold, self.static.split)
         self._check_store(self.store_heads)
-        self.conditions = self._prepared(self.store_heads)
+        self.passes = self._passes(self.store_heads)
         self.static_heads = self.store_heads.ranking.top_mask(self.static.top)
         first = data.task.sample(data.task.order()[0])
         if first.forced is not None:
             raise UserError("task.teacher_forcing: an ablated model must choose its own tokens; set it to false")
         self.store_heads.refuse_shared([first.id])
         self.settings = {"llm": self.llm.identity.as_dict(), **data.describe(), **self._describe()}
-        self._finished = frozenset(on_rank_zero(self.trainer, lambda: self.trials.open(self.settings)))
+        self._finished = [self._open(self.trials, self.passes.first)]
+        if self.passes.matches:
+            whole = len(self._finished[0]) == data.batches
+            self._finished.append(self._match() if whole else frozenset())
 
-    def finished_batches(self) -> frozenset[int]:
+    def finished_by_pass(self) -> list[frozenset[int]]:
         """Numbers of the batches whose trials an earlier run finished; the data module skips them."""
         return self._finished
 
@@ -98,69 +105,85 @@ class Ablation(LLMStage):
         if not store_heads.identity.same_model(identity):
             raise UserError(f"store {self.store} holds heads of {store_heads.identity}, but the llm is {identity}")
 
-    def _prepared(self, store_heads: StoreHeads) -> list[Condition]:
+    def _passes(self, store_heads: StoreHeads) -> Passes:
         if any(k < 0 for k in self.k):
             raise UserError(f"model.k: numbers of heads, 0 or more, not {self.k}")
-        listed = [condition for condition in self.listed if not isinstance(condition, NoAblation)]
-        conditions = [NoAblation(), *(AblateDynamic(k) for k in self.k if k), *listed]
-        average = round(store_heads.average(self.static.count_empty))
-        for condition in conditions:
-            condition.prepare(TrainingHeads(store_heads.ranking, average))
-        names = [condition.name for condition in conditions]
-        if twice := {name for name in names if names.count(name) > 1}:
-            raise UserError(f"model.conditions: '{min(twice)}' is listed twice")
-        return conditions
+        sweep = [AblateDynamic(k) for k in self.k if k]
+        return Passes([*sweep, *self.listed], self.static.n, store_heads)
 
     def _describe(self) -> dict[str, Any]:
-        """What determines the trials, beside the prompts."""
+        """What determines the trials, beside the prompts and the conditions."""
         return {
             "store": self.store_heads.record,
-            "conditions": {condition.name: condition.describe() for condition in self.conditions},
             "dynamic_heads": self.dynamic_heads.describe(),
             "operator": self.intervention.operator,
             "keep": self.intervention.keep,
             "static_top": self.static_heads.nonzero().flatten().tolist(),
         }
 
+    def _open(self, trials: Trials, conditions: list[Condition]) -> frozenset[int]:
+        """Begin or go on with the trials of some conditions."""
+        settings = {**self.settings, "conditions": {one.name: one.describe() for one in conditions}}
+        return frozenset(on_rank_zero(self.trainer, lambda: trials.open(settings)))
+
+    def _match(self) -> frozenset[int]:
+        """Measure the first pass, prepare the second, and open its trials."""
+        self.passes.match(self._whole(self.trials, self.passes.first))
+        return self._open(self.matched_trials, self.passes.second)
+
+    def _whole(self, trials: Trials, conditions: list[Condition]) -> list[Trial]:
+        """All trials of a pass, which must be complete."""
+        found, expected = trials.read(), len(self._data.task) * len(conditions)
+        if len(found) != expected:
+            raise UserError(f"{trials.folder}: {len(found)} of {expected} trials; run the same command again")
+        return found
+
     def on_test_start(self) -> None:
         """Put the model where the Trainer works."""
         self.place_llm()
 
-    def test_step(self, batch: PromptBatch) -> None:
-        """Generate one batch under every condition and write its trials."""
-        if not batch.samples:
-            return
+    def test_step(self, batch: PromptBatch, batch_idx: int, dataloader_idx: int = 0) -> None:
+        """Generate one batch under every condition of the pass and write its trials."""
+        del batch_idx
+        if dataloader_idx and not self.passes.second:
+            self._begin_second()
+        if batch.samples:
+            passes = ((self.passes.first, self.trials), (self.passes.second, self.matched_trials))
+            self._run(batch, *passes[dataloader_idx])
+
+    def _begin_second(self) -> None:
+        """Match the second pass, once every process has finished the first."""
+        self.trainer.strategy.barrier("first pass")
+        self._match()
+
+    def _run(self, batch: PromptBatch, conditions: list[Condition], trials: Trials) -> None:
         self.store_heads.refuse_shared([sample.id for sample in batch.samples])
         operator, keep = self.intervention.operator, self.intervention.keep
-        found = generate_ablated(self.llm, batch.samples, self.conditions, self.dynamic_heads, operator, keep)
-        trials = [
+        found = generate_ablated(self.llm, batch.samples, conditions, self.dynamic_heads, operator, keep)
+        written = [
             ablation_trial(self.llm, batch.task, sample, condition.name, found.of(row, place), self.static_heads)
             for row, sample in enumerate(batch.samples)
-            for place, condition in enumerate(self.conditions)
+            for place, condition in enumerate(conditions)
         ]
-        self.trials.write(batch.number, trials)
+        trials.write(batch.number, written)
 
     def on_test_epoch_end(self) -> None:
         """Metrics of all trials, on every process, once all are finished."""
         self.trainer.strategy.barrier("trials")
-        self._trials = self.trials.read()
-        names = [condition.name for condition in self.conditions]
-        expected = len(self._data.task) * len(names)
-        if len(self._trials) != expected:
-            raise UserError(
-                f"{self.trials.folder}: {len(self._trials)} of {expected} trials; run the same command again"
-            )
-        self.outcomes = Outcomes.of(self._trials, names)
-        self.results = {**self.settings, **self._measured(self.outcomes)}
+        self._trials = self._whole(self.trials, self.passes.first)
+        if self.passes.second:
+            self._trials += self._whole(self.matched_trials, self.passes.second)
+        self.outcomes = Outcomes.of(self._trials, self.passes.members())
+        self.results = {**self.settings, **self.passes.describe(), **self._measured(self.outcomes)}
         for condition, estimates in self.results["metrics"]["all"].items():
             for metric in self.outcomes.metrics:
                 self.log(f"{metric}/{condition}", estimates[metric]["value"], sync_dist=True)
 
     def _measured(self, outcomes: Outcomes) -> dict[str, Any]:
-        groups = outcomes.groups()
+        groups, counts = outcomes.groups(), self.store_heads.counts
         counted = {"all": True, "non_empty": False}
         found: dict[str, Any] = {
-            "average_dynamic_heads": {name: self.store_heads.average(empty) for name, empty in counted.items()},
+            "average_dynamic_heads": {name: counts.average(empty) for name, empty in counted.items()},
             "prompts": len(outcomes),
             "baseline_correct": int(outcomes.baseline_correct().sum()),
             "seed": self.bootstrap.seed,
@@ -175,12 +198,13 @@ class Ablation(LLMStage):
 
     def records(self) -> list[dict[str, Any]]:
         """Every trial, its metrics as columns."""
+        nested = ("metrics", "ablated_by_step")
         return [
-            {**{key: value for key, value in trial.items() if key != "metrics"}, **trial["metrics"]}
+            {**{key: value for key, value in trial.items() if key not in nested}, **trial["metrics"]}
             for trial in self._trials
         ]
 
-    def table(self) -> Table:
+    def table(self) -> Group:
         """Conditions with their intervals, and the difference of each from the reference."""
         return ablation_table(self.results, self.outcomes.metrics)
 

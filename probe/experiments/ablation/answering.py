@@ -7,7 +7,7 @@ from jaxtyping import Bool, Int
 from torch import Tensor
 
 from extract.errors import UserError
-from extract.generation import DynamicHeads, generate_ablated
+from extract.generation import DynamicHeads, StepHeads, generate_ablated
 from extract.heads import HeadGrid
 from extract.llm import LLM
 from extract.prompts import render_chat_prompt
@@ -39,10 +39,9 @@ class _SameHeads:
     def __init__(self, heads: Bool[Tensor, "head"]) -> None:
         self._heads = heads
 
-    def ablated(self, dynamic: Tensor, order: Tensor) -> Tensor:
+    def ablated(self, heads: StepHeads) -> Tensor:
         """The heads."""
-        del order
-        return self._heads.to(dynamic.device).expand_as(dynamic)
+        return self._heads.to(heads.dynamic.device).expand_as(heads.dynamic)
 
 
 def answer(

@@ -1,30 +1,35 @@
 """Conditions of claim 2: which heads to ablate at a step."""
 
 from abc import ABC, abstractmethod
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import torch
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from extract.errors import UserError
+from extract.generation import StepHeads
 from extract.heads import top_k_mask
-from probe.heads import Ranking, read_ranking
+from probe.heads import HeadCounts, Ranking, read_ranking
 
 
 @dataclass(frozen=True)
-class TrainingHeads:
-    """What conditions are prepared with, from a store's training samples alone.
+class Preparation:
+    """What conditions are prepared with.
 
     Attributes:
-        ranking: Static ranking of all heads.
-        average: n, the average number of dynamic heads per step, rounded.
+        ranking: Static ranking of all heads, from a store's training samples alone.
+        counts: Numbers of heads per step that conditions without a number of their own are matched to.
+        average: Their average.
 
     """
 
     ranking: Ranking
-    average: int
+    counts: HeadCounts
+    average: float
 
 
 class Condition(ABC):
@@ -32,14 +37,20 @@ class Condition(ABC):
 
     name: str
     """Name in tables and plots, complete once the condition is prepared."""
+    matched = False
+    """Whether the number of heads is matched to that of the dynamic heads."""
 
-    def prepare(self, training: TrainingHeads) -> None:
+    def members(self) -> "Sequence[Condition]":
+        """The conditions that are run for it; more than one for several random sets."""
+        return [self]
+
+    def prepare(self, preparation: Preparation) -> None:
         """Fix what does not change during the run. Bad settings raise a UserError here."""
-        del training
+        del preparation
 
     @abstractmethod
-    def ablated(self, dynamic: Bool[Tensor, "row head"], order: Float[Tensor, "row head"]) -> Bool[Tensor, "row head"]:
-        """The heads to ablate at a step, given its dynamic heads and what orders them (higher first)."""
+    def ablated(self, heads: StepHeads) -> Bool[Tensor, "row head"]:
+        """The heads to ablate at a step."""
 
     def describe(self) -> dict[str, Any]:
         """Settings that determine the choice, for results.json."""
@@ -51,10 +62,9 @@ class NoAblation(Condition):
 
     name = "none"
 
-    def ablated(self, dynamic: Tensor, order: Tensor) -> Tensor:
+    def ablated(self, heads: StepHeads) -> Tensor:
         """No head."""
-        del order
-        return torch.zeros_like(dynamic)
+        return torch.zeros_like(heads.dynamic)
 
 
 class AblateDynamic(Condition):
@@ -69,73 +79,100 @@ class AblateDynamic(Condition):
         self.top = top
         self.name = "dynamic" if top is None else f"dynamic top {top}"
 
-    def prepare(self, training: TrainingHeads) -> None:
+    def prepare(self, preparation: Preparation) -> None:
         """Check the number."""
-        del training
+        del preparation
         if self.top is not None and self.top < 0:
             raise UserError(f"model.conditions: AblateDynamic.top must be at least 0, not {self.top}")
 
-    def ablated(self, dynamic: Tensor, order: Tensor) -> Tensor:
+    def ablated(self, heads: StepHeads) -> Tensor:
         """The dynamic heads, or the first of them."""
-        return dynamic if self.top is None else top_k_mask(order, self.top, among=dynamic)
+        return heads.dynamic if self.top is None else top_k_mask(heads.order, self.top, among=heads.dynamic)
 
 
-class _FixedSize(Condition):
-    """A condition of `n` heads, by default the average number of dynamic heads per step."""
+class _FirstHeads(Condition):
+    """A condition of the first heads of a fixed order, by default as many as are dynamic on average.
+
+    Args:
+        n: Number of heads; null: the average that `Preparation` has, rounded, at least 1.
+        per_step: A number sampled anew at every step from the distribution whose average that is, so that both agree
+            without rounding. It depends on the prompt and the step alone: conditions that share it are equal in number.
+
+    """
 
     label: str
     """The name, with {n} in place of the number."""
 
-    def __init__(self, n: int | None = None) -> None:
-        self.n = n
-        self.name = self.label
+    def __init__(self, n: int | None = None, per_step: bool = False) -> None:
+        if per_step and n is not None:
+            raise UserError(f"model.conditions: {type(self).__name__} with per_step takes no n; leave it null")
+        self.n, self.per_step, self.matched = n, per_step, n is None
+        self.name = self.label.format(n="per step" if per_step else n or "average")
 
-    def prepare(self, training: TrainingHeads) -> None:
-        """Fix the number of heads."""
-        self._count, total = training.average if self.n is None else self.n, len(training.ranking.grid)
-        if not 1 <= self._count <= total:
+    def prepare(self, preparation: Preparation) -> None:
+        """Fix the numbers and the order of heads."""
+        total, average = len(preparation.ranking.grid), preparation.average
+        self._counts, self._n = preparation.counts, max(1, round(average)) if self.n is None else self.n
+        if not 1 <= self._n <= total:
             raise UserError(
-                f"model.conditions: {type(self).__name__} of {self._count} heads, but the LLM has {total}; set its `n` "
-                "between 1 and that (null takes the average number of dynamic heads in the store)"
+                f"model.conditions: {type(self).__name__} of {self._n} heads, but the LLM has {total}; set its `n` "
+                "between 1 and that (null takes the average number of dynamic heads)"
             )
-        self.name = self.label.format(n=self._count)
+        self.name = self.label.format(n=f"{average:.2f} per step" if self.per_step else self._n)
+        self._order = self.order(preparation.ranking)
+
+    @abstractmethod
+    def order(self, ranking: Ranking) -> Float[Tensor, "head"]:
+        """What orders all heads, higher first."""
+
+    def first(self, heads: StepHeads, among: Bool[Tensor, "row head"] | None = None) -> Bool[Tensor, "row head"]:
+        """The first heads, as many as the step has to have; others than `among` are skipped."""
+        order = self._order.to(heads.dynamic.device).expand(heads.dynamic.shape)
+        return top_k_mask(order, self._numbers(heads) if self.per_step else self._n, among)
+
+    def _numbers(self, heads: StepHeads) -> Int[Tensor, "row"]:
+        # The samples of a step share one stream, so that a number does not depend on who else is in the batch.
+        samples = heads.sample.cpu().numpy()
+        uniform = np.random.default_rng(heads.step).random(int(samples.max()) + 1)[samples]
+        return self._counts.quantile(torch.from_numpy(uniform)).to(heads.dynamic.device)
 
     def describe(self) -> dict[str, Any]:
-        """Name and number of heads."""
-        return {"name": self.name, "n": self._count}
+        """Name, and number of heads."""
+        return {"name": self.name, "n": None if self.per_step else self._n, "matched": self.matched}
 
 
-class AblateStatic(_FixedSize):
+class AblateStatic(_FirstHeads):
     """Ablate the top `n` of a static ranking, the same at every step.
 
     Args:
         n: Number of heads; null: the average number of dynamic heads per step.
         ranking: A published file (.json, .yaml, .tsv); null: the store's training samples.
+        per_step: The top of the ranking, but as many as a number sampled at each step.
 
     """
 
     label = "static {n}"
 
-    def __init__(self, n: int | None = None, ranking: str | None = None) -> None:
-        super().__init__(n)
+    def __init__(self, n: int | None = None, ranking: str | None = None, per_step: bool = False) -> None:
+        super().__init__(n, per_step)
         self.ranking = ranking
 
-    def prepare(self, training: TrainingHeads) -> None:
-        """Read the ranking."""
-        super().prepare(training)
-        ranking, grid = training.ranking, training.ranking.grid
+    def order(self, ranking: Ranking) -> Tensor:
+        """By rank."""
         if self.ranking is not None:
-            ranking = read_ranking(self.ranking).on_grid(grid.layers, grid.heads)
-        self.chosen = ranking.top_mask(self._count)
+            ranking = read_ranking(self.ranking).on_grid(ranking.grid.layers, ranking.grid.heads)
+        self._heads = ranking.top(self._counts.most if self.per_step else self._n)
+        order = torch.full((len(ranking.grid),), -torch.inf)
+        order[self._heads] = -torch.arange(len(self._heads)).float()
+        return order
 
-    def ablated(self, dynamic: Tensor, order: Tensor) -> Tensor:
+    def ablated(self, heads: StepHeads) -> Tensor:
         """The static heads."""
-        del order
-        return self.chosen.to(dynamic.device).expand_as(dynamic)
+        return self.first(heads)
 
     def describe(self) -> dict[str, Any]:
-        """Name, and the heads by number."""
-        return {"name": self.name, "heads": self.chosen.nonzero().flatten().tolist()}
+        """Name, number, and the static heads in the order of the ranking."""
+        return {**super().describe(), "heads": self._heads}
 
 
 class AblateStaticMinusDynamic(AblateStatic):
@@ -143,9 +180,9 @@ class AblateStaticMinusDynamic(AblateStatic):
 
     label = "static {n} minus dynamic"
 
-    def ablated(self, dynamic: Tensor, order: Tensor) -> Tensor:
+    def ablated(self, heads: StepHeads) -> Tensor:
         """Static heads without the dynamic ones."""
-        return super().ablated(dynamic, order) & ~dynamic
+        return self.first(heads) & ~heads.dynamic
 
 
 class AblateDynamicMinusStatic(AblateStatic):
@@ -153,37 +190,60 @@ class AblateDynamicMinusStatic(AblateStatic):
 
     label = "dynamic minus static {n}"
 
-    def ablated(self, dynamic: Tensor, order: Tensor) -> Tensor:
+    def ablated(self, heads: StepHeads) -> Tensor:
         """Dynamic heads without the static ones."""
-        return dynamic & ~super().ablated(dynamic, order)
+        return heads.dynamic & ~self.first(heads)
 
 
-class AblateRandom(_FixedSize):
+class AblateRandom(_FirstHeads):
     """Ablate `n` heads, sampled at random once and the same in the whole run.
 
     Args:
         n: Number of heads; null: the average number of dynamic heads per step.
         seed: Of the random order of all heads.
         exclude_dynamic: Skip heads that are dynamic at the step, and take the next ones of the random order instead.
+        per_step: The first of the order, but as many as a number sampled at each step.
+        sets: Number of random sets, by successive seeds, each of which is run. Their results are averaged; intervals
+            contain the variance between sets.
 
     """
 
     label = "random {n}"
 
-    def __init__(self, n: int | None = None, seed: int = 0, exclude_dynamic: bool = False) -> None:
-        super().__init__(n)
-        self.seed, self.exclude_dynamic = seed, exclude_dynamic
+    def __init__(
+        self,
+        n: int | None = None,
+        seed: int = 0,
+        exclude_dynamic: bool = False,
+        per_step: bool = False,
+        sets: int = 1,
+    ) -> None:
+        super().__init__(n, per_step)
+        if sets < 1:
+            raise UserError(f"model.conditions: AblateRandom.sets must be at least 1, not {sets}")
+        self.seed, self.exclude_dynamic, self.sets = seed, exclude_dynamic, sets
+        self.name += self._suffix
 
-    def prepare(self, training: TrainingHeads) -> None:
-        """Sample the random order."""
-        super().prepare(training)
-        generator = torch.Generator().manual_seed(self.seed)
-        permutation = torch.randperm(len(training.ranking.grid), generator=generator)
-        self._order = -permutation.argsort().float()  # of each head its place in the permutation, first ones highest
-        self.name += f" seed {self.seed}" + (", not dynamic" if self.exclude_dynamic else "")
+    @property
+    def _suffix(self) -> str:
+        seeds = f" seed {self.seed}" if self.sets == 1 else f", {self.sets} sets from seed {self.seed}"
+        return seeds + (", not dynamic" if self.exclude_dynamic else "")
 
-    def ablated(self, dynamic: Tensor, order: Tensor) -> Tensor:
-        """The first `n` heads of the random order."""
-        del order
-        allowed = ~dynamic if self.exclude_dynamic else torch.ones_like(dynamic)
-        return top_k_mask(self._order.to(dynamic.device).expand(dynamic.shape), self._count, among=allowed)
+    def members(self) -> Sequence[Condition]:
+        """One condition for each set."""
+        seeds = range(self.seed, self.seed + self.sets)
+        return [AblateRandom(self.n, seed, self.exclude_dynamic, self.per_step) for seed in seeds]
+
+    def prepare(self, preparation: Preparation) -> None:
+        """Fix the numbers and the random order."""
+        super().prepare(preparation)
+        self.name += self._suffix
+
+    def order(self, ranking: Ranking) -> Tensor:
+        """A permutation of all heads."""
+        permutation = torch.randperm(len(ranking.grid), generator=torch.Generator().manual_seed(self.seed))
+        return -permutation.argsort().float()  # of each head its place in the permutation, first ones highest
+
+    def ablated(self, heads: StepHeads) -> Tensor:
+        """The first heads of the random order."""
+        return self.first(heads, among=~heads.dynamic if self.exclude_dynamic else None)

@@ -1,17 +1,17 @@
 """Metrics of each condition on the same prompts: means with intervals, paired comparisons, heatmap cells."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from itertools import combinations
 from typing import Any
 
 import numpy as np
 from jaxtyping import Bool, Float
 from numpy.typing import NDArray
 
+from probe.experiments.ablation.comparison import reference_condition
 from probe.experiments.ablation.conditions import NoAblation
 from probe.experiments.ablation.heatmap_grid import HeatmapGrid
-from probe.metrics import Bootstrap, Estimate, mean_interval, paired
+from probe.metrics import Bootstrap, Cells, Estimate, compare_conditions, mean_interval
 from probe.results import Trial
 
 HEAD_COUNTS = ("ablated", "dynamic", "compensated", "compensated_static", "steps")
@@ -27,31 +27,41 @@ class Outcomes:
     Attributes:
         conditions: Names, in the order of the config.
         metrics: Names of the task's metrics; the first is 0 or 1, whether the answer is correct.
-        values: Of each metric, and of each of `HEAD_COUNTS`, by condition and prompt.
+        values: Of each metric, and of each of `HEAD_COUNTS`, by condition, for each prompt; for each random set and
+            prompt, where a condition has several sets.
         length, depth: Of each prompt's context and evidence: tokens, and percent.
 
     """
 
     conditions: list[str]
     metrics: list[str]
-    values: dict[str, Float[NDArray[np.float64], "condition prompt"]]
+    values: dict[str, dict[str, Cells]]
     length: Float[NDArray[np.float64], "prompt"]
     depth: Float[NDArray[np.float64], "prompt"]
 
     @classmethod
-    def of(cls, trials: Sequence[Trial], conditions: list[str]) -> "Outcomes":
-        """Arrange trials by condition and prompt; prompts are in sample order whatever batches and processes ran."""
-        rows = {(trial["sample"], trial["condition"]): trial for trial in trials}
-        samples = sorted({sample for sample, _ in rows})
+    def of(cls, trials: Sequence[Trial], members: Mapping[str, Sequence[str]]) -> "Outcomes":
+        """Arrange trials by condition and prompt; prompts are in sample order whatever batches and processes ran them.
+
+        Args:
+            trials: All of them.
+            members: For each condition, the names that its trials have: one, or one for each random set.
+
+        """
         metrics = list(trials[0]["metrics"])
+        rows = {(trial["sample"], trial["condition"]): {**trial, **trial["metrics"]} for trial in trials}
+        samples = sorted({sample for sample, _ in rows})
 
-        def array(read: Any) -> NDArray[np.float64]:
-            return np.array([[read(rows[sample, name]) for sample in samples] for name in conditions], np.float64)
+        def cells(value: str, names: Sequence[str]) -> Cells:
+            grid = np.array([[rows[sample, name][value] for sample in samples] for name in names], np.float64)
+            return grid[0] if len(names) == 1 else grid
 
-        values = {name: array(lambda trial, name=name: trial["metrics"][name]) for name in metrics}
-        values |= {name: array(lambda trial, name=name: trial[name]) for name in HEAD_COUNTS}
-        length, depth = (array(lambda trial, name=name: trial[name])[0] for name in ("length", "depth"))
-        return cls(conditions, metrics, values, length, depth)
+        values = {
+            value: {condition: cells(value, names) for condition, names in members.items()}
+            for value in (*metrics, *HEAD_COUNTS)
+        }
+        length, depth = (cells(name, [NoAblation.name]) for name in ("length", "depth"))
+        return cls(list(members), metrics, values, length, depth)
 
     def __len__(self) -> int:
         """Number of prompts."""
@@ -59,7 +69,7 @@ class Outcomes:
 
     def baseline_correct(self) -> Chosen:
         """Prompts that the model answers correctly without ablation."""
-        correct: NDArray[np.bool_] = self.values[self.metrics[0]][self.conditions.index(NoAblation.name)] == 1
+        correct: NDArray[np.bool_] = self.values[self.metrics[0]][NoAblation.name] == 1
         return correct
 
     def groups(self) -> dict[str, Chosen]:
@@ -70,24 +80,25 @@ class Outcomes:
         """Mean of every value under every condition over the chosen prompts, with its 95 % interval and n."""
         return {
             condition: {
-                name: _mean(grid[row, chosen], self._is_share(name), bootstrap) for name, grid in self.values.items()
+                name: _mean(values[condition][..., chosen], self._is_share(name), bootstrap)
+                for name, values in self.values.items()
             }
-            for row, condition in enumerate(self.conditions)
+            for condition in self.conditions
         }
 
     def _is_share(self, name: str) -> bool:
-        return name in self.metrics and bool(np.isin(self.values[name], (0, 1)).all())
+        return name in self.metrics and all(np.isin(cells, (0, 1)).all() for cells in self.values[name].values())
 
     def pairs(self, chosen: Chosen, bootstrap: Bootstrap) -> list[dict[str, Any]]:
-        """Paired comparison of every two conditions on the chosen prompts, by the first two metrics."""
-        return [
-            {
-                **{"first": a, "second": b, "metric": name},
-                **paired(x[chosen], y[chosen], bootstrap.resamples, bootstrap.seed).as_dict(),
-            }
-            for name in self.metrics[:2]
-            for (a, x), (b, y) in combinations(zip(self.conditions, self.values[name], strict=True), 2)
-        ]
+        """Paired comparison of every two conditions on the chosen prompts, by the first two metrics.
+
+        Comparisons with the reference (see `reference_condition`) have Holm's correction, for each metric.
+        """
+        reference, pairs = reference_condition(self.conditions), list[dict[str, Any]]()
+        for name in self.metrics[:2]:
+            values = {condition: cells[..., chosen] for condition, cells in self.values[name].items()}
+            pairs += compare_conditions(values, name, reference, bootstrap)
+        return pairs
 
     def heatmaps(self, grid: HeatmapGrid, bootstrap: Bootstrap) -> dict[str, Any]:
         """Centres of both axes, and by metric and condition the cells that hold a prompt.
@@ -102,17 +113,16 @@ class Outcomes:
             "metrics": {
                 metric: {
                     condition: [
-                        {"depth": d, "length": t, **_mean(values[prompts], self._is_share(metric), bootstrap)}
+                        {"depth": d, "length": t, **_mean(values[..., prompts], self._is_share(metric), bootstrap)}
                         for (d, t), prompts in inside.items()
                     ]
-                    for condition, values in zip(self.conditions, self.values[metric], strict=True)
+                    for condition, values in self.values[metric].items()
                 }
                 for metric in self.metrics[:2]
             },
         }
 
 
-def _mean(values: Float[NDArray[np.float64], "prompt"], share: bool, bootstrap: Bootstrap) -> dict[str, float | None]:
-    low, high = mean_interval(values, share, bootstrap.resamples, bootstrap.seed)
-    mean = float(values.mean()) if len(values) else float("nan")
-    return Estimate(mean, low, high, len(values)).as_dict()
+def _mean(values: Cells, share: bool, bootstrap: Bootstrap) -> dict[str, float | None]:
+    mean = float(values.mean()) if values.size else float("nan")
+    return Estimate(mean, *mean_interval(values, share, bootstrap), values.shape[-1]).as_dict()

@@ -46,8 +46,8 @@ def plot_heatmaps(outcomes: Outcomes, grid: HeatmapGrid, metric: str, note: str)
     panels = figure.subplots(rows, columns, squeeze=False)
     for unused in panels.flat[count:]:
         unused.set_visible(False)
-    for axis, condition, values in zip(panels.flat, outcomes.conditions, outcomes.values[metric], strict=False):
-        means, n = grid.means(outcomes.length, outcomes.depth, values)
+    for axis, (condition, values) in zip(panels.flat, outcomes.values[metric].items(), strict=False):
+        means, n = grid.means(outcomes.length, outcomes.depth, np.atleast_2d(values).mean(axis=0))
         image = _heatmap(axis, means, n, grid.fade)
         axis.set_title(f"ablated: {condition}", fontsize=9)
         axis.set_xticks(range(len(lengths)), [f"{value:g}" for value in lengths], rotation=90, fontsize=7)
@@ -115,7 +115,7 @@ def _sweep_label(name: str, static_top: int) -> str:
 
 def _curve(axis: "Axes", estimates: Any, ks: list[int], name: str, group: str) -> None:
     cells = [estimates[f"{TOP_K}{k}" if k else NoAblation.name][name] for k in ks]
-    values, low, high = (np.array([cell[key] for cell in cells]) for key in ("value", "low", "high"))
+    values, low, high = (np.array([cell[key] for cell in cells], dtype=float) for key in ("value", "low", "high"))
     label, color, line, marker = GROUP_STYLES[group]
     label = f"{label} (n = {cells[0]['n']})"
     axis.plot(ks, values, linestyle=line, marker=marker, markersize=4, color=color, label=label)

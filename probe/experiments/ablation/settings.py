@@ -5,21 +5,24 @@ from typing import Literal
 
 from datamodules import Split
 
+NumberRule = Literal["ablated", "training", "training_non_empty"]
+
 
 @dataclass(frozen=True)
 class StaticSet:
-    """The static heads, from the training samples of a score store.
+    """The static heads, and how many heads static and random conditions ablate.
 
     Attributes:
         top: Size of the static set in which compensated heads are counted (the paper's 20).
-        count_empty: Whether steps without any dynamic head count in n, the average number of dynamic heads per step,
-            which is how many heads static and random conditions ablate by default.
+        n: The average number of heads per step that conditions without a number of their own ablate. `ablated`: of
+            those that the condition `dynamic` ablates, on the prompts of the run (the paper's). `training`: of the
+            dynamic heads at the store's training steps, without ablation; `training_non_empty`: at those with any.
         split: Which samples of the store are training samples.
 
     """
 
     top: int = 20
-    count_empty: bool = False
+    n: NumberRule = "ablated"
     split: Split = Split()  # noqa: RUF009 (frozen)
 
 

@@ -2,17 +2,19 @@
 
 from typing import Any
 
+from rich.console import Group
 from rich.table import Table
 
-from probe.experiments.ablation.comparison import TOP_K, paired_difference, reference_condition
+from probe.experiments.ablation.comparison import TOP_K, reference_condition
 from probe.experiments.ablation.outcomes import GROUPS
-from probe.metrics import Estimate
+from probe.metrics import Estimate, difference_text, paired_difference
+from probe.results import comparison_table
 
 Results = dict[str, Any]
 
 
-def ablation_table(results: Results, metrics: list[str]) -> Table:
-    """One row for each condition: metrics over all prompts and over the baseline-correct ones, and the difference.
+def ablation_table(results: Results, metrics: list[str]) -> Group:
+    """Metrics over all prompts and over the baseline-correct ones, and the paired differences from the reference.
 
     Args:
         results: Of the experiment.
@@ -21,9 +23,9 @@ def ablation_table(results: Results, metrics: list[str]) -> Table:
     """
     first, second = metrics[:2]
     reference = reference_condition(list(results["conditions"]))
-    out = Table(title=_title(results), caption=_caption(results, reference))
+    out = Table(title=_title(results), caption=_caption(results))
     headers = ("heads per step", first, second, f"{first}, baseline correct", f"{second}, baseline correct")
-    for header in ("ablated", *headers, "compensated", f"{first} − {reference}"):
+    for header in ("ablated", *headers, "compensated"):
         out.add_column(header, justify="right" if header != "ablated" else "left")
     for name in results["conditions"]:
         groups = [results["metrics"][group][name] for group in GROUPS]
@@ -37,9 +39,9 @@ def ablation_table(results: Results, metrics: list[str]) -> Table:
                 for metric in (first, second)
             ),
             everything["compensated_static"].value_text(2),
-            "" if name == reference else _difference(results, name, reference, first),
         )
-    return out
+    names = list(results["conditions"])
+    return Group(out, comparison_table(results["pairs"]["all"], reference, names, metrics[:2], "prompts"))
 
 
 def _title(results: Results) -> str:
@@ -49,37 +51,30 @@ def _title(results: Results) -> str:
     )
 
 
-def _caption(results: Results, reference: str) -> str:
-    average, store = results["average_dynamic_heads"], results["store"]
+def _caption(results: Results) -> str:
+    average, store, matched = results["average_dynamic_heads"], results["store"], results["matched_heads"]
     return (
-        "[95 % interval: Wilson for shares, bootstrap over prompts for others]; baseline correct: prompts answered "
-        "correctly without ablation; compensated: static heads that score after ablation and did not before, most in "
-        f"one step, mean over prompts; last column: difference from {reference} on the same prompts (prompts better, "
-        f"worse; exact McNemar p); dynamic heads per step in {store['store']}: {average['non_empty']:.2f} over steps "
-        f"with any, {average['all']:.2f} over all steps"
+        "[95 % interval: Wilson for shares, bootstrap over prompts, and over random sets, for others]; baseline "
+        "correct: prompts answered correctly without ablation; compensated: static heads that score after ablation and "
+        f"did not before, most in one step, mean over prompts; conditions are matched to {matched['average']:.2f} "
+        f"heads per step (static.n: {matched['rule']}); dynamic heads per step in {store['store']}, without ablation: "
+        f"{average['non_empty']:.2f} over steps with any, {average['all']:.2f} over all steps"
     )
-
-
-def _difference(results: Results, name: str, reference: str, metric: str) -> str:
-    pair = paired_difference(results["pairs"]["all"], name, reference, metric)
-    p = "" if pair["p"] is None else f"; p {pair['p']:.1g}"
-    return f"{pair['difference']:+.2f} (+{pair['more']} −{pair['less']}{p})"
 
 
 def comparison_text(results: Results, metrics: list[str]) -> str:
     """One line for each condition but those of a k-sweep: its difference from the reference by both metrics."""
     reference = reference_condition(list(results["conditions"]))
     lines = [
-        f"Difference from {reference} on the same {results['prompts']} prompts "
-        "(exact McNemar p; 95 % bootstrap interval):"
+        f"Difference from {reference} on the same {results['prompts']} prompts [95 % bootstrap interval], p of the "
+        "paired permutation test (McNemar's for 0/1), Holm's correction:"
     ]
     for name in results["conditions"]:
         if name == reference or name.startswith(TOP_K):
             continue
-        first, second = (paired_difference(results["pairs"]["all"], name, reference, metric) for metric in metrics[:2])
-        difference = Estimate(second["difference"], second["low"], second["high"])
-        lines.append(
-            f"{name}: {metrics[0]} {first['difference']:+.3f} ({first['more']} prompts better, {first['less']} worse, "
-            f"p {first['p']:.2g}), {metrics[1]} {difference.text(3, sign=True)}"
-        )
+        pairs = results["pairs"]["all"]
+        texts = [
+            f"{metric} {difference_text(paired_difference(pairs, name, reference, metric))}" for metric in metrics[:2]
+        ]
+        lines.append(f"{name}: {'; '.join(texts)}")
     return "\n".join(lines)

@@ -1,5 +1,7 @@
 """One trial of an ablation run: a prompt generated under a condition."""
 
+from typing import Any
+
 from jaxtyping import Bool
 from torch import Tensor
 
@@ -37,12 +39,12 @@ def ablation_trial(
     }
 
 
-def head_counts(generation: AblatedGeneration, static: Bool[Tensor, "head"]) -> dict[str, int | float]:
+def head_counts(generation: AblatedGeneration, static: Bool[Tensor, "head"]) -> dict[str, Any]:
     """Numbers of heads of a generation.
 
-    `dynamic` and `ablated` are means over its steps. Compensated heads E(s, t) score at step t after ablation and did
-    not before: `compensated` is max_t |E(s, t)|, and `compensated_static` the paper's
-    m(s) = max_t |E(s, t) ∩ static set| (Figs. 3 and 7).
+    `dynamic` and `ablated` are means over its steps, `ablated_by_step` the numbers themselves. Compensated heads
+    E(s, t) score at step t after ablation and did not before: `compensated` is max_t |E(s, t)|, and
+    `compensated_static` the paper's m(s) = max_t |E(s, t) ∩ static set| (Figs. 3 and 7).
 
     Args:
         generation: Of sample s.
@@ -54,14 +56,15 @@ def head_counts(generation: AblatedGeneration, static: Bool[Tensor, "head"]) -> 
     >>> before, after = torch.tensor([[True, False]]), torch.tensor([[False, True]])
     >>> generation = AblatedGeneration(torch.tensor([7]), before, ablated=before, after=after)
     >>> head_counts(generation, static=torch.tensor([True, True]))
-    {'steps': 1, 'dynamic': 1.0, 'ablated': 1.0, 'compensated': 1, 'compensated_static': 1}
+    {'steps': 1, 'dynamic': 1.0, 'ablated': 1.0, 'ablated_by_step': [1], 'compensated': 1, 'compensated_static': 1}
 
     """
-    compensated = generation.compensated()
+    compensated, ablated = generation.compensated(), generation.ablated.sum(dim=1)
     return {
         "steps": len(generation.tokens),
         "dynamic": float(generation.before.sum(dim=1).double().mean()),
-        "ablated": float(generation.ablated.sum(dim=1).double().mean()),
+        "ablated": float(ablated.double().mean()),
+        "ablated_by_step": ablated.tolist(),
         "compensated": int(compensated.sum(dim=1).max()),
         "compensated_static": int((compensated & static).sum(dim=1).max()),
     }

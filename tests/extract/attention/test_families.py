@@ -15,8 +15,8 @@ from extract.generation import Decoded, DynamicHeads, decode, generate_ablated
 from extract.llm import LLM
 from extract.scores import ExcludedKeys
 from extract.tasks import Sample
-from probe.experiments.ablation import AblateDynamic, AblateRandom, Condition, NoAblation, TrainingHeads
-from probe.heads import Ranking
+from probe.experiments.ablation import AblateDynamic, AblateRandom, Condition, NoAblation, Preparation
+from probe.heads import HeadCounts, Ranking
 from tests.helpers import reference
 from tests.helpers.families import FAMILIES, SIZES, WINDOW, projected, save
 
@@ -234,7 +234,9 @@ def test_ablation_equals_full_forwards(family: Pair) -> None:
         AblateRandom(n=4, seed=3): lambda _: set(shuffled[:4]),
     }
     for condition in rules:
-        condition.prepare(TrainingHeads(Ranking(np.zeros((LAYERS, HEADS)), True, "none"), average=4))
+        condition.prepare(
+            Preparation(Ranking(np.zeros((LAYERS, HEADS)), True, "none"), HeadCounts((0.0, 1.0)), average=4.0)
+        )
     chosen = samples(steps=3)[:2]
     for operator in ("zero", "mean"):
         found = generate_ablated(family.llm, chosen, list(rules), DynamicHeads("reasoning", *eq2), operator)  # type: ignore[arg-type]

@@ -21,9 +21,9 @@ from probe.experiments.ablation import (
     AblateStaticMinusDynamic,
     Condition,
     NoAblation,
-    TrainingHeads,
+    Preparation,
 )
-from probe.heads import Ranking
+from probe.heads import HeadCounts, Ranking
 from tests.helpers import reference
 
 STEPS = 2
@@ -35,7 +35,9 @@ def prepared(*conditions: Condition) -> list[Condition]:
     scores = np.zeros(270)
     scores[list(STATIC)] = np.arange(len(STATIC), 0, -1)
     for condition in conditions:
-        condition.prepare(TrainingHeads(Ranking(scores.reshape(30, 9), True, "test"), average=4))
+        condition.prepare(
+            Preparation(Ranking(scores.reshape(30, 9), True, "test"), HeadCounts((0.0, 1.0)), average=4.0)
+        )
     return list(conditions)
 
 

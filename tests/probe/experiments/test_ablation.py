@@ -13,7 +13,15 @@ from extract.generation import generate_ablated
 from probe.cli.main import main
 
 Measure = Callable[..., Any]
-CONDITIONS = ["none", "dynamic", "static 2", "random 2 seed 0", "static 2 minus dynamic", "dynamic minus static 2"]
+SETS = "random 2, 2 sets from seed 0"
+CONDITIONS = ["none", "dynamic", "static 2", SETS, "static 2 minus dynamic", "dynamic minus static 2"]
+# What is null is said: an item of a list keeps the settings of the config's item of the same class and place.
+MATCHED = (
+    '[{"class_path": "probe.AblateStatic", "init_args": {"n": null}},'
+    '{"class_path": "probe.AblateStatic", "init_args": {"n": null, "per_step": true}},'
+    '{"class_path": "probe.AblateRandom", "init_args": {"n": null, "sets": 2}}, "probe.AblateDynamic",'
+    '{"class_path": "probe.AblateRandom", "init_args": {"n": 1, "seed": 3, "sets": 1}}]'
+)
 
 
 @pytest.fixture(scope="module")
@@ -35,6 +43,7 @@ def measure(measured: Measure, store: Path, tiny_llm_folder: Path, tmp_path: Pat
     listed: list[Any] = [{"class_path": "probe.AblateDynamic"}]
     for name in ("AblateStatic", "AblateRandom", "AblateStaticMinusDynamic", "AblateDynamicMinusStatic"):
         listed.append({"class_path": f"probe.{name}", "init_args": {"n": 2}})
+    listed[2]["init_args"]["sets"] = 2
 
     def call(*args: object, trials: str = "trials") -> Any:
         return measured(
@@ -52,21 +61,71 @@ def test_a_run_leaves_every_trial_and_every_metric(measure: Measure, tmp_path: P
     assert list(found["conditions"]) == names == list(found["metrics"]["all"])
     with (tmp_path / "out" / "results.csv").open() as file:
         rows = list(csv.DictReader(file))
-    assert len(rows) == 4 * len(names)
+    assert len(rows) == 4 * (len(names) + 1)
     for name in names:
-        mine = [row for row in rows if row["condition"] == name]
+        members = ["random 2 seed 0", "random 2 seed 1"] if name == SETS else [name]
+        mine = [float(row["rouge_l"]) for row in rows if row["condition"] in members]
         cell = found["metrics"]["all"][name]
         assert cell["rouge_l"]["n"] == 4
-        assert cell["rouge_l"]["value"] == pytest.approx(sum(float(row["rouge_l"]) for row in mine) / 4)
+        assert cell["rouge_l"]["value"] == pytest.approx(sum(mine) / len(mine))
         assert cell["accuracy"]["low"] <= cell["accuracy"]["value"] <= cell["accuracy"]["high"]
     ablated = {name: found["metrics"]["all"][name]["ablated"]["value"] for name in names}
     assert ablated["none"] == 0
-    assert ablated["static 2"] == ablated["random 2 seed 0"] == 2
+    assert ablated["static 2"] == ablated[SETS] == 2
     assert 0 < ablated["dynamic top 1"] <= 1
     assert ablated["dynamic top 1"] < ablated["dynamic"]
     files = {path.name for path in (tmp_path / "out").iterdir()}
     plots = ("accuracy_by_length_and_depth", "rouge_l_by_length_and_depth", "k_sweep")
     assert files == {"results.json", "results.csv", *(f"{name}.{end}" for name in plots for end in ("png", "pdf"))}
+
+
+def test_static_and_random_heads_are_as_many_as_dynamic_ones(measure: Measure, tmp_path: Path) -> None:
+    """The number comes from the condition `dynamic` on these prompts, not from the store."""
+    found = measure("--model.init_args.conditions", MATCHED)
+    with (tmp_path / "out" / "results.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    average = sum(float(row["ablated"]) for row in rows if row["condition"] == "dynamic") / 4
+    assert found["matched_heads"]["average"] == pytest.approx(average)
+    assert found["metrics"]["all"]["dynamic"]["ablated"]["value"] == pytest.approx(average)
+    assert found["average_dynamic_heads"]["non_empty"] != pytest.approx(average)
+    n = max(1, round(average))
+    sets = f"random {n}, 2 sets from seed 0"
+    names = ["none", f"static {n}", f"static {average:.2f} per step", sets, "dynamic", "random 1 seed 3"]
+    assert list(found["conditions"]) == names
+    ablated = {name: found["metrics"]["all"][name]["ablated"]["value"] for name in names}
+    assert ablated[f"static {n}"] == ablated[sets] == n
+    numbers = {trial["steps"]: trial for trial in rows if trial["condition"] == f"static {average:.2f} per step"}
+    assert all(0 <= float(trial["ablated"]) <= 12 for trial in numbers.values())
+
+
+def test_the_former_rules_count_heads_of_the_store(measure: Measure) -> None:
+    listed = '[{"class_path": "probe.AblateStatic", "init_args": {"n": null}}]'
+    args = ("--model.init_args.conditions", listed, "--model.init_args.static.n")
+    for rule, key in (("training", "all"), ("training_non_empty", "non_empty")):
+        found = measure(*args, rule, trials=rule)
+        average = found["average_dynamic_heads"][key]
+        assert list(found["conditions"]) == ["none", f"static {round(average)}"]
+        assert found["matched_heads"]["average"] == average
+
+
+@pytest.mark.parametrize("stop", [2, 3, 4])
+def test_a_run_killed_in_either_pass_goes_on(measure: Measure, monkeypatch: pytest.MonkeyPatch, stop: int) -> None:
+    """Two batches in each of two passes: killed in the first, between the two, and in the second."""
+    args = ("--model.init_args.heatmap", "null", "--model.init_args.conditions", MATCHED)
+    whole, calls = measure(*args, trials="whole"), list[int]()
+
+    def broken(*args: Any) -> Any:
+        calls.append(1)
+        if len(calls) == stop:
+            raise OSError("killed")
+        return generate_ablated(*args)
+
+    monkeypatch.setattr(probe.experiments.ablation.ablation, "generate_ablated", broken)
+    assert "killed" in measure(*args)
+    again = measure(*args)
+    assert len(calls) == 5  # four batches, and the one that was killed
+    assert (again["metrics"], again["conditions"]) == (whole["metrics"], whole["conditions"])
+    assert measure(*args)["pairs"] == whole["pairs"] and len(calls) == 5
 
 
 def test_a_killed_run_goes_on_and_other_settings_are_refused(measure: Measure, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -90,7 +149,7 @@ def test_a_killed_run_goes_on_and_other_settings_are_refused(measure: Measure, m
 
 @pytest.mark.slow
 def test_two_processes_find_what_one_does(measure: Measure) -> None:
-    bare = ("--model.init_args.heatmap", "null")
+    bare = ("--model.init_args.heatmap", "null", "--model.init_args.conditions", MATCHED)
     one = measure(*bare)
     two = measure(*bare, "--trainer.devices", 2, "--trainer.strategy", "ddp_spawn", trials="two")
     assert two["metrics"] == one["metrics"]

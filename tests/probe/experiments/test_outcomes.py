@@ -1,5 +1,6 @@
 """Outcomes of an ablation run from its trials, and the heads of a generation in numbers."""
 
+import math
 from typing import Any
 
 import numpy as np
@@ -26,7 +27,7 @@ def found() -> Outcomes:
     rows = [(0, 1.0, 0.0), (1, 0.0, 0.0), (2, 1.0, 1.0), (3, 1.0, 0.0)]
     names = ["none", "dynamic"]
     trials = [trial(s, name, value) for s, *both in rows[::-1] for name, value in zip(names, both, strict=True)]
-    return Outcomes.of(trials, names)
+    return Outcomes.of(trials, {name: [name] for name in names})
 
 
 def test_heads_of_a_generation_are_counted() -> None:
@@ -34,7 +35,7 @@ def test_heads_of_a_generation_are_counted() -> None:
     before, after = torch.tensor([[1, 0, 0], [1, 1, 0]]).bool(), torch.tensor([[1, 1, 0], [0, 1, 1]]).bool()
     ablated, static = before & torch.tensor([True, False, True]), torch.tensor([True, True, False])
     assert head_counts(AblatedGeneration(torch.tensor([5, 6]), before, ablated, after), static) == {
-        **{"steps": 2, "dynamic": 1.5, "ablated": 1.0},
+        **{"steps": 2, "dynamic": 1.5, "ablated": 1.0, "ablated_by_step": [1, 1]},
         **{"compensated": 1, "compensated_static": 1},
     }
     second = AblatedGeneration(torch.tensor([5]), before[1:], ablated[1:], after[1:])
@@ -57,9 +58,43 @@ def test_pairs_count_discordant_prompts(found: Outcomes) -> None:
 
 def test_heatmaps_hold_the_cells_means(found: Outcomes) -> None:
     grid = HeatmapGrid([100.5, 102.5], [0.0, 20.0])
-    means, count = grid.means(found.length, found.depth, found.values["accuracy"][0])
+    means, count = grid.means(found.length, found.depth, found.values["accuracy"]["none"])
     assert count.tolist() == [[1, 0], [1, 2]]  # sample 1, 10 % deep, is at the second cell's lower edge
     np.testing.assert_equal(means, [[1, np.nan], [0, 1]])
     cells = found.heatmaps(grid, FEW)["metrics"]["accuracy"]["none"]
     assert [(cell["depth"], cell["length"], cell["n"]) for cell in cells] == [(0, 0, 1), (1, 0, 1), (1, 1, 2)]
     assert [cell["value"] for cell in cells] == [1, 0, 1]
+
+
+def test_random_sets_are_averaged_and_their_variance_is_in_the_interval() -> None:
+    """Two sets of heads that differ on all prompts: resampling prompts alone would see no spread."""
+    trials = [trial(s, name, value) for s in range(30) for name, value in (("none", 1.0), ("r 0", 1.0), ("r 1", 0.0))]
+    found = Outcomes.of(trials, {"none": ["none"], "r": ["r 0", "r 1"]})
+    cell = found.estimates(found.groups()["all"], Bootstrap(400))["r"]["accuracy"]
+    assert (cell["value"], cell["low"], cell["high"], cell["n"]) == pytest.approx((0.5, 0, 1, 30))
+    (pair, _) = found.pairs(found.groups()["all"], Bootstrap(400))
+    assert (pair["difference"], pair["low"], pair["high"]) == pytest.approx((0.5, 0, 1))
+
+
+def test_cells_of_one_or_two_prompts_have_no_bootstrap_interval(found: Outcomes) -> None:
+    cells = found.heatmaps(HeatmapGrid([100.5, 102.5], [0.0, 20.0]), FEW)["metrics"]
+    assert all(math.isnan(cell["low"]) and math.isnan(cell["high"]) for cell in cells["rouge_l"]["none"])
+    assert all(0 <= cell["low"] < cell["high"] <= 1 for cell in cells["accuracy"]["none"])  # Wilson's
+
+
+def test_pairs_with_the_reference_are_one_family_for_each_metric() -> None:
+    names = ["none", "dynamic", "static 2", "random 2 seed 0"]
+    rng = np.random.default_rng(0)
+    trials = [trial(s, name, float(rng.random() < 0.3 + 0.2 * names.index(name))) for s in range(40) for name in names]
+    found = Outcomes.of(trials, {name: [name] for name in names})
+    pairs = found.pairs(found.groups()["all"], FEW)
+    for metric in ("accuracy", "rouge_l"):
+        mine = [pair for pair in pairs if pair["metric"] == metric]
+        family = sorted(
+            (pair for pair in mine if "dynamic" in (pair["first"], pair["second"])), key=lambda one: one["p"]
+        )
+        assert len(mine) == 6 and len(family) == 3
+        assert all(pair["p_holm"] is None for pair in mine if pair not in family)
+        assert [pair["p_holm"] for pair in family] == pytest.approx(
+            [min(1, max((3 - j) * family[j]["p"] for j in range(i + 1))) for i in range(3)]
+        )
