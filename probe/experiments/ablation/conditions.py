@@ -22,7 +22,7 @@ class Preparation:
 
     Attributes:
         ranking: Static ranking of all heads, from a store's training samples alone.
-        counts: Numbers of heads per step that conditions without a number of their own are matched to.
+        counts: Numbers of heads per step that conditions without a given number are matched to.
         average: Their average.
 
     """

@@ -15,7 +15,7 @@ DYNAMIC = AblateDynamic().name
 class Passes:
     """Which conditions run in the first pass, and which in the second.
 
-    By the rule `ablated` conditions without a number of their own are matched to the average number of heads that
+    By the rule `ablated` conditions without a given number are matched to the average number of heads that
     `dynamic` ablates on the same prompts: that one is in the first pass, whether it is listed or not, and they are in
     the second. By the other rules the store gives the number, and there is one pass.
 

@@ -14,7 +14,7 @@ class StaticSet:
 
     Attributes:
         top: Size of the static set in which compensated heads are counted (the paper's 20).
-        n: The average number of heads per step that conditions without a number of their own ablate. `ablated`: of
+        n: The average number of heads per step that conditions without a given number ablate. `ablated`: of
             those that the condition `dynamic` ablates, on the prompts of the run (the paper's). `training`: of the
             dynamic heads at the store's training steps, without ablation; `training_non_empty`: at those with any.
         split: Which samples of the store are training samples.
