@@ -103,7 +103,7 @@ def test_the_notebook_runs_and_ablation_changes_the_answer(demo: Path) -> None:
 
     notebook = nbformat.read(NOTEBOOK, as_version=4)
     assert not any(cell.get("outputs") for cell in notebook.cells)  # kept without outputs
-    NotebookClient(notebook, timeout=300, resources={"metadata": {"path": str(demo)}}).execute()
+    NotebookClient(notebook, timeout=900, resources={"metadata": {"path": str(demo)}}).execute()
     said = "".join(output.get("text", "") for cell in notebook.cells for output in cell.get("outputs", []))
     answers = dict(re.findall(r"^(wanted|before|ablated) +(.*)$", said, flags=re.MULTILINE))
     assert answers["wanted"] in answers["before"]
