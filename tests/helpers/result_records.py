@@ -34,7 +34,17 @@ def ablation(target: str, sweep: bool) -> dict[str, Any]:
     heads = ("ablated", "dynamic", "compensated", "compensated_static", "steps")
     estimates = {name: {key: cell(0.3) for key in (*metrics, *heads)} for name in names}
     pairs = [
-        {"first": a, "second": b, "metric": metric, **cell(0.2), "difference": 0.2, "more": 4, "less": 1, "p": 0.375}
+        {
+            "first": a,
+            "second": b,
+            "metric": metric,
+            **cell(0.2),
+            "difference": 0.2,
+            "more": 4,
+            "less": 1,
+            "p": 0.375,
+            "p_holm": 0.75,
+        }
         for metric in metrics
         for place, a in enumerate(names)
         for b in names[place + 1 :]
@@ -45,6 +55,7 @@ def ablation(target: str, sweep: bool) -> dict[str, Any]:
         "store": {"store": "s", "fingerprint": "f" * 64, "split": SPLIT},
         **{"conditions": {name: {"name": name} for name in names}, "dynamic_heads": {"target": target}},
         **{"operator": "zero", "keep": "clean", "prompts": 20, "baseline_correct": 15},
+        "matched_heads": {"rule": "ablated", "average": 1.54, "steps_by_heads": [0.5, 0.25, 0.25]},
         "metrics": {"all": estimates, "baseline_correct": estimates},
         "pairs": {"all": pairs, "baseline_correct": pairs},
         "heatmaps": {"lengths": [100.0, 200.0], "depths": [10.0, 90.0], "metrics": dict.fromkeys(metrics, cells)},
