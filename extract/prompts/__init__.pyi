@@ -11,5 +11,5 @@ from .segmentation import word_spans as word_spans
 from .spans import Span as Span
 from .spans import TokenizedText as TokenizedText
 from .spans import find_token_span as find_token_span
-from .spans import tokenize_with_offsets as tokenize_with_offsets
 from .spans import tokens_between as tokens_between
+from .tokenization import tokenize_with_offsets as tokenize_with_offsets

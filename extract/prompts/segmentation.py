@@ -3,6 +3,8 @@
 import re
 from itertools import pairwise
 
+import regex
+
 from extract.prompts.spans import Span
 
 ABBREVIATION = re.compile(
@@ -10,8 +12,27 @@ ABBREVIATION = re.compile(
 )
 """A full stop that ends no sentence: after an initial, initials or a title."""
 
-SENTENCE_END = re.compile(r"[.!?][\"'”’)\]]*(?=\s|$)")
-"""The end of a sentence: its mark, closing quotes and brackets, then whitespace or the end of the text."""
+FULL_STOP, OTHER_MARKS = r"\p{SB=ATerm}", r"[[\p{SB=STerm}\u037e\u0df4\u0f0d-\u0f11\u0f14]--[!?]]"
+"""Marks that end sentences, by Unicode's Sentence_Break; Greek, Sinhala and Tibetan ones are not in it."""
+CLOSING = r"[\"'[\p{Pe}--}]\p{Pf}]"
+"""Quotes and brackets that close, without the brace of code (`{...}`); ASCII's quotes are the same on both sides."""
+
+SENTENCE_END = regex.compile(
+    rf"(?:{FULL_STOP}|[!?]|{OTHER_MARKS})[{CLOSING}\p{{Pi}}]*(?=\s|$)"  # „…“ closes with an opening quote elsewhere
+    rf"|{OTHER_MARKS}+{CLOSING}*"  # Chinese, Japanese and others write on without a space
+    rf"|[!?]+{CLOSING}*(?=\p{{Lo}})|[．﹒]{CLOSING}*(?!\p{{N}})",  # ASCII's marks among such letters, not in 3．5
+    flags=regex.VERSION1,
+)
+"""The end of a sentence in any script: its mark, closing quotes and brackets, then whitespace or the end of the text.
+
+A mark that is neither `.` nor `!` nor `?` needs no whitespace: `。` and its like end a sentence wherever they stand.
+
+>>> [SENTENCE_END.sub("|", text) for text in ("It is 3.5. Yes!", "他说“好。”我走了！", "वह है। क्या?", "أين؟ هنا.")]
+['It is 3.5| Yes|', '他说“好|我走了|', 'वह है| क्या|', 'أين| هنا|']
+"""
+
+BOUNDARY = regex.compile(rf"{SENTENCE_END.pattern}|(?<=\S)\n", flags=regex.VERSION1)
+"""The end of a sentence, or of a line that is not empty."""
 
 
 def word_spans(text: str) -> list[Span]:
@@ -27,7 +48,7 @@ def word_spans(text: str) -> list[Span]:
 def sentence_spans(text: str) -> list[Span]:
     """Character intervals of the sentences, adjacent: each begins where the one before ends, its space included.
 
-    A sentence ends after `.`, `!` or `?` (closing quotes included) before whitespace or the end, or with its line.
+    A sentence ends with its mark (`SENTENCE_END`), unless that belongs to an abbreviation, or with its line.
 
     >>> text = "Dr. Ito paid 3.5 million. He won!"
     >>> [text[start:end] for start, end in sentence_spans(text)]
@@ -35,7 +56,7 @@ def sentence_spans(text: str) -> list[Span]:
 
     """
     bounds = [0]
-    for match in re.finditer(rf"{SENTENCE_END.pattern}|(?<=\S)\n", text):
+    for match in BOUNDARY.finditer(text):
         sentence = text[bounds[-1] : match.end()]
         if sentence.strip() and not ABBREVIATION.search(sentence):
             bounds.append(match.end())

@@ -1,13 +1,8 @@
 """Tokenized text: token ids with the characters that each covers, and token spans found by character offsets."""
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 from extract.errors import UserError
-
-if TYPE_CHECKING:
-    from transformers import PreTrainedTokenizerBase
-
 
 Span = tuple[int, int]
 """Half-open interval of token positions, or of characters."""
@@ -30,22 +25,6 @@ class TokenizedText:
     def pieces(self) -> list[str]:
         """The characters of each token."""
         return [self.text[start:end] for start, end in self.offsets]
-
-
-def tokenize_with_offsets(tokenizer: "PreTrainedTokenizerBase", text: str, special: bool) -> TokenizedText:
-    """Tokenize `text` with character offsets.
-
-    Args:
-        tokenizer: A fast tokenizer.
-        text: The text.
-        special: Add the tokenizer's own BOS; an end token is never added, since generation continues the text.
-
-    """
-    encoded = tokenizer(text, add_special_tokens=special, return_offsets_mapping=True, verbose=False)
-    ids, offsets = list(encoded["input_ids"]), [(int(a), int(b)) for a, b in encoded["offset_mapping"]]
-    if special and ids[-1:] == [tokenizer.eos_token_id] and offsets[-1][0] == offsets[-1][1]:
-        ids, offsets = ids[:-1], offsets[:-1]
-    return TokenizedText(text, ids, offsets)
 
 
 def find_token_span(prompt: TokenizedText, text: str) -> Span:

@@ -1,5 +1,8 @@
 """Axes of a needle grid: lengths and depths, as grid values or as an interval of random values."""
 
+from collections import Counter
+from collections.abc import Sequence
+
 from extract.errors import UserError
 
 Axis = list[float] | dict[str, float]
@@ -56,3 +59,22 @@ def axis_extent(axis: Axis, name: str) -> list[float]:
             raise UserError(f"task {name}: low {axis['low']} is above high {axis['high']}")
         return [axis["low"], axis["high"]]
     return [value for value in grid_values(axis, name) if value is not None]
+
+
+def other_cells(grid: Sequence[float], pairs: Sequence[tuple[float, float]]) -> Counter[tuple[float, float]]:
+    """Number of samples whose real value is nearer to another grid value, by the requested value and that one.
+
+    Args:
+        grid: Values of the grid.
+        pairs: Requested value, one of the grid's, and real value of each sample.
+
+    >>> other_cells([0, 50, 100], [(50, 26), (50, 24), (100, 70)])
+    Counter({(50, 0): 1, (100, 50): 1})
+
+    """
+    found: Counter[tuple[float, float]] = Counter()
+    for requested, real in pairs:
+        reached = min(grid, key=lambda value: abs(value - real))
+        if abs(reached - real) < abs(requested - real):
+            found[requested, reached] += 1
+    return found

@@ -1,12 +1,14 @@
 """Haystacks: distracting text from a file, a folder, the hub or Python's reference, and excerpts of exact length."""
 
 import bisect
+import functools
 import re
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from extract.errors import UserError
 from extract.prompts import SENTENCE_END, tokenize_with_offsets
+from extract.tasks.insertion import Insertion, Placement, boundary_ends, boundary_of, insert_needle
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -20,7 +22,7 @@ def load_haystack(source: str) -> str:
             files (joined in order of their names), or `hf:dataset[:split[:column]]` (default `train`, `text`).
 
     Raises:
-        UserError: the source is missing or holds no sentence.
+        UserError: the source is missing or holds no text.
 
     >>> text = load_haystack("pydoc")
     >>> len(text) > 50_000, len(text.splitlines())
@@ -34,7 +36,7 @@ def load_haystack(source: str) -> str:
     else:
         text = _files(Path(source).expanduser())
     text = " ".join(text.split())
-    if not SENTENCE_END.search(text):
+    if not text:
         raise UserError(f"haystack '{source}': it holds no sentence; give a text of at least a few paragraphs")
     return text
 
@@ -84,14 +86,19 @@ class Haystack:
         text: The text.
         tokenizer: The model's.
 
+    Attributes:
+        boundary: After what excerpts begin and needles are inserted.
+
     """
 
     def __init__(self, text: str, tokenizer: "PreTrainedTokenizerBase") -> None:
         self.text, self._tokenizer = text, tokenizer
         self._token_ends = self._ends(text)
-        ends = [0, *(match.end() for match in SENTENCE_END.finditer(text))]
-        self._sentence_starts = [end + (text[end : end + 1] == " ") for end in ends[:-1]]
+        self.boundary = boundary_of(text)
+        ends = [0, *boundary_ends(text, self.boundary, self._token_ends)]
+        self._starts = [end + (text[end : end + 1] == " ") for end in ends[:-1]]
 
+    @functools.lru_cache(maxsize=4)  # noqa: B019 (a haystack lives as long as its run; a grid has each excerpt often)
     def _ends(self, text: str) -> list[int]:
         """Last character of each token, exclusive."""
         return [end for _, end in tokenize_with_offsets(self._tokenizer, text, special=False).offsets]
@@ -100,11 +107,11 @@ class Haystack:
         """`length` tokens from a sentence on, repeated from the top where the text ends before.
 
         Args:
-            start: Which sentence, as a share of all sentences in [0, 1).
+            start: Which sentence, as a share of all sentences in [0, 1); which word, where sentence ends are few.
             length: Tokens.
 
         """
-        first = self._sentence_starts[int(start * len(self._sentence_starts))]
+        first = self._starts[int(start * len(self._starts))]
         token = bisect.bisect_right(self._token_ends, first)
         text, left = self.text[first:], length
         while left > len(self._token_ends) - token:
@@ -112,21 +119,6 @@ class Haystack:
             text, first, token = f"{text} {self.text}", -len(text) - 1, 0
         return text[: self._token_ends[token + left - 1] - first]
 
-    def insert(self, excerpt: str, needle: str, depth: float) -> str:
-        """The excerpt with the needle at the sentence end nearest before a depth, in percent of its tokens."""
-        ends = self._ends(excerpt)
-        count = round(len(ends) * depth / 100)
-        return insert_needle(excerpt, needle, limit=ends[count - 1] if count else 0)
-
-
-def insert_needle(context: str, needle: str, limit: int) -> str:
-    """The needle after the last sentence that ends at or before character `limit`; without one, at the beginning.
-
-    >>> insert_needle("One is one. Two is two.", "Hi.", limit=15)
-    'One is one. Hi. Two is two.'
-
-    """
-    ends = [match.end() for match in SENTENCE_END.finditer(context) if match.end() <= limit]
-    at = ends[-1] if ends else 0
-    parts = (context[:at].rstrip(), needle, context[at:].lstrip())
-    return " ".join(part for part in parts if part)
+    def insert(self, excerpt: str, needle: str, depth: float, placement: Placement) -> Insertion:
+        """The excerpt with the needle at a boundary before, or nearest to, a depth in percent of its tokens."""
+        return insert_needle(excerpt, needle, depth, self._ends(excerpt), self.boundary, placement)

@@ -11,8 +11,9 @@ from extract.errors import UserError
 from extract.prompts import find_token_span, render_chat_prompt
 from extract.tasks.answer_metrics import rouge_l
 from extract.tasks.base import Sample, Task
-from extract.tasks.grid_axis import Axis, axis_extent, axis_value, grid_values
+from extract.tasks.grid_axis import Axis, axis_extent, axis_value, grid_values, other_cells
 from extract.tasks.haystack import Haystack, load_haystack
+from extract.tasks.insertion import Insertion, Placement
 
 if TYPE_CHECKING:
     from extract.llm import LLM
@@ -62,7 +63,7 @@ class SampledNeedle:
         needle: The sentence to hide.
         key: The UUID in it.
         length: Tokens of the haystack.
-        depth: Where to hide the needle, in percent of the haystack.
+        depth: Wanted depth of the needle, in percent of the haystack.
         start: First sentence of the haystack, as a share of its text's sentences in [0, 1).
 
     """
@@ -80,7 +81,8 @@ class NIAH(Task):
     Args:
         lengths: Haystack lengths in tokens, the needle and the template not counted: a list or `{start, stop,
             step}` (both ends included) is a grid axis, `{low, high}` a uniformly random length for each sample.
-        depths: Needle depths in percent of the haystack, in the same three forms.
+        depths: Wanted needle depths in percent of the haystack, in the same three forms. The field `depth` of a sample
+            is the real one.
         runs: Samples per cell of the grid; without a grid axis, the number of samples.
         seed: With a sample's number it determines the sample.
         haystack: See `extract.tasks.load_haystack`.
@@ -89,6 +91,8 @@ class NIAH(Task):
         evidence: The tokens that count as needle: the whole `needle` sentence, or the `uuid` alone.
         margin: Tokens an answer may have beyond the needle's own: an opening phrase, a UUID cut into other tokens.
         reference: ROUGE-L compares the answer with the `needle` sentence or with the `uuid`.
+        placement: `before` steps back from the wanted depth to the end of a sentence (A.1), `nearest` takes the end
+            nearest to it. A haystack with few sentence ends is divided after words, one with few spaces after tokens.
 
     """
 
@@ -104,11 +108,13 @@ class NIAH(Task):
         evidence: Literal["needle", "uuid"] = "needle",
         margin: int = 16,
         reference: Literal["needle", "uuid"] = "needle",
+        placement: Placement = "before",
     ) -> None:
         self.lengths, self.depths = lengths, {"low": 0.0, "high": 100.0} if depths is None else depths
         self.runs, self.seed = runs, seed
         self.haystack, self.haystack_start, self.texts = haystack, haystack_start, texts
         self.evidence, self.margin, self.reference = evidence, margin, reference
+        self.placement: Placement = placement
 
     def __len__(self) -> int:
         """Cells of the grid × runs."""
@@ -116,7 +122,7 @@ class NIAH(Task):
 
     def describe(self) -> dict[str, Any]:
         """Settings, with the haystack identified by its hash."""
-        names = ("lengths", "depths", "runs", "seed", "haystack", "haystack_start", "evidence", "margin", "reference")
+        names = "lengths depths runs seed haystack haystack_start evidence margin reference placement".split()
         settings = {name: getattr(self, name) for name in names}
         return {"class": "NIAH", **settings, **asdict(self.texts), "haystack_sha256": self._text_hash}
 
@@ -139,6 +145,7 @@ class NIAH(Task):
         self._llm, self._haystack = llm, Haystack(self._text, llm.tokenizer)
         for index in self.order()[-64:]:  # the longest; UUIDs differ by a few tokens
             self.sample(index)
+        self._warn_of_other_cells()
 
     def _check(self) -> None:
         self.texts.check()
@@ -165,6 +172,25 @@ class NIAH(Task):
             start=u_start if self.haystack_start == "random" else 0.0,
         )
 
+    def _inserted(self, hidden: SampledNeedle) -> Insertion:
+        excerpt = self._haystack.excerpt(hidden.start, hidden.length)
+        return self._haystack.insert(excerpt, hidden.needle, hidden.depth, self.placement)
+
+    def _warn_of_other_cells(self) -> None:
+        """Warn once, with counts, where needles of a grid of depths are nearer to another depth of it."""
+        from lightning.pytorch.utilities import rank_zero_warn  # here, so that tasks import without lightning
+
+        if None in (depths := grid_values(self.depths, "depths")) or len(depths) < 2:
+            return
+        hidden = [self._sampled(index) for index in self.order()]
+        pairs = [(needle.depth, self._inserted(needle).depth) for needle in hidden]
+        if moved := other_cells([depth for depth in depths if depth is not None], pairs):
+            shown = ", ".join(f"{count} × {wanted:g} % in {real:g} %" for (wanted, real), count in moved.most_common(8))
+            rank_zero_warn(
+                f"task depths: {moved.total()} of {len(pairs)} needles are in another cell of the grid than requested, "
+                f"since no sentence ends nearer ({shown}); `depth` is the real one, and longer haystacks come closer"
+            )
+
     def order(self) -> list[int]:
         """By length, so that a batch holds little padding; then by number."""
         return sorted(range(len(self)), key=lambda index: (self._sampled(index).length, index))
@@ -177,10 +203,8 @@ class NIAH(Task):
 
         """
         hidden = self._sampled(index)
-        context = self._haystack.insert(
-            self._haystack.excerpt(hidden.start, hidden.length), hidden.needle, hidden.depth
-        )
-        user = self.texts.template.replace("{context}", context).replace("{question}", self.texts.question)
+        context = self._inserted(hidden)
+        user = self.texts.template.replace("{context}", context.text).replace("{question}", self.texts.question)
         prompt = render_chat_prompt(self._llm.tokenizer, self.texts.system, user, self._llm.chat)
         needle = find_token_span(prompt, hidden.needle)
         budget = needle[1] - needle[0] + self.margin
@@ -197,7 +221,13 @@ class NIAH(Task):
             budget=budget,
             question=self.texts.question,
             gold=hidden.key,
-            fields={"length": hidden.length, "depth": hidden.depth, "needle": hidden.needle},
+            fields={
+                "length": hidden.length,
+                "depth": context.depth,
+                "requested_depth": float(hidden.depth),
+                "boundary": self._haystack.boundary,
+                "needle": hidden.needle,
+            },
         )
 
     def grade(self, sample: Sample, answer: str) -> dict[str, float]:

@@ -11,7 +11,7 @@ from extract.generation import DynamicHeads, StepHeads, generate_ablated
 from extract.heads import HeadGrid
 from extract.llm import LLM
 from extract.prompts import render_chat_prompt
-from extract.tasks import Sample
+from extract.tasks import QuestionTexts, Sample
 
 Head = tuple[int, int]
 """Layer, and index within it."""
@@ -50,16 +50,18 @@ def answer(
     ablate: Sequence[Head] = (),
     evidence: Sequence[tuple[int, int]] = (),
     budget: int = 64,
+    system: str = QuestionTexts.system,
 ) -> Answer:
     """Generate greedily with some heads' outputs zeroed at every step. The prefill of the prompt is clean.
 
     Args:
         llm: The frozen model.
-        prompt: A user's message, which is put into the model's chat template; or the tokens of a whole prompt, as a
-            score store has them (`store.steps(n).sample["prompt"]`).
+        prompt: A user's message, which is put into the model's chat template with the options `llm.chat`, as a task's
+            are; or the tokens of a whole prompt, as a score store has them (`store.steps(n).sample["prompt"]`).
         ablate: (layer, head) of the heads to ablate.
         evidence: Token spans of the evidence, for `Answer.scoring`.
         budget: Most tokens to generate.
+        system: System message of a user's message; by default that of the questions' prompts.
 
     Raises:
         UserError: a head that the model does not have, or a budget below 1.
@@ -69,8 +71,9 @@ def answer(
     if budget < 1:
         raise UserError(f"answer: a budget of at least 1 token, not {budget}")
     condition = _SameHeads(grid.mask(ablate).flatten())
-    ids = render_chat_prompt(llm.tokenizer, "", prompt).ids if isinstance(prompt, str) else list(prompt)
-    sample = Sample(0, "", ids, list(evidence), budget, "", "")
+    if isinstance(prompt, str):
+        prompt = render_chat_prompt(llm.tokenizer, system, prompt, llm.chat).ids
+    sample = Sample(0, "", list(prompt), list(evidence), budget, "", "")
     found = generate_ablated(llm, [sample], [condition], DynamicHeads()).of(0, 0)
     text = str(llm.tokenizer.decode(found.tokens.tolist(), skip_special_tokens=True)).strip()
     return Answer(text, found.tokens, found.before.view(-1, grid.layers, grid.heads))

@@ -15,6 +15,12 @@ class Templated:
     def __init__(self, tokenizer, template):  # type: ignore[no-untyped-def]
         self.tokenizer, self.chat_template, self.eos_token_id = tokenizer, template, tokenizer.eos_token_id
 
+    def __getattr__(self, name):  # type: ignore[no-untyped-def]
+        return getattr(self.tokenizer, name)
+
+    def __len__(self) -> int:
+        return len(self.tokenizer)
+
     def __call__(self, *args, **kwargs):  # type: ignore[no-untyped-def]
         return self.tokenizer(*args, **kwargs)
 

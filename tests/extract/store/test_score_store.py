@@ -99,12 +99,13 @@ def test_a_complete_store_is_reused_and_another_config_refused(extract_tiny: Ext
     assert {file: file.stat().st_mtime_ns for file in store.rglob("*") if file.is_file()} == before
 
 
+@pytest.mark.filterwarnings("ignore:task depths")  # short haystacks
 def test_a_grid_replaces_a_random_axis_on_the_command_line(extract_tiny: Extract, tmp_path: Path) -> None:
     task = "--data.init_args.task.init_args"
     grid = (f"{task}.lengths", "{start: 20, stop: 40, step: 10}", f"{task}.depths", "[0, 100]", f"{task}.runs", 1)
     assert extract_tiny(tmp_path / "s", *grid)[0] == 0
     rows_ = ScoreStore(tmp_path / "s").samples().to_pylist()
-    cells = sorted((row["length"], row["depth"]) for row in rows_)
+    cells = sorted((row["length"], row["requested_depth"]) for row in rows_)
     assert cells == [(n, d) for n in (20, 30, 40) for d in (0, 100)]
 
 
