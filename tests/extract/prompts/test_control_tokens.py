@@ -60,8 +60,9 @@ def test_a_name_in_a_message_is_text(tokenizer: Any, before: str, name: str, aft
     try:
         prompt = render_chat_prompt(tokenizer, "Say.", message)
     except UserError as error:
-        assert type(tokenizer.backend_tokenizer.model).__name__ == "Unigram"  # whose vocabulary has BOS and EOS
-        assert "in the text of data is a control token" in str(error)
+        unigram = type(tokenizer.backend_tokenizer.model).__name__ == "Unigram"  # its vocabulary has BOS and EOS
+        if "in the text of data is a control token" not in str(error) or not unigram:
+            raise
         assert BOS in message or EOS in message
         return
     control = {tokenizer.convert_tokens_to_ids(name) for name in NAMES}

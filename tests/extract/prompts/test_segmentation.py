@@ -13,6 +13,12 @@ SENTENCES = {
     "Dr. J. Smith of St. Ives paid 3.5 million. He won.": ["Dr. J. Smith of St. Ives paid 3.5 million.", " He won."],
     "Title\nText of it. More": ["Title\n", "Text of it.", " More"],
     "End.\n\nNext": ["End.", "\n\nNext"],
+    "你好。我走了！他说：“好？”对。": ["你好。", "我走了！", "他说：“好？”", "对。"],
+    "版本３．５好。真的？！是": ["版本３．５好。", "真的？！", "是"],
+    "वह है। क्या? हाँ॥": ["वह है।", " क्या?", " हाँ॥"],
+    "أين هو؟ هنا۔ نعم": ["أين هو؟", " هنا۔", " نعم"],
+    "«Oui!» „Ja.“ {...} No": ["«Oui!»", " „Ja.“", " {...} No"],
+    "你好!我走?": ["你好!", "我走?"],
     "   ": [],
     "": [],
 }
@@ -23,7 +29,7 @@ def test_sentences(text: str, expected: list[str]) -> None:
     assert [text[a:b] for a, b in sentence_spans(text)] == expected
 
 
-@given(st.text(alphabet='aB. !?\n")', max_size=40))
+@given(st.text(alphabet='aB. !?\n")好。？।」“．3', max_size=40))
 def test_sentences_are_side_by_side_and_hold_every_word(text: str) -> None:
     found = sentence_spans(text)
     assert [a for a, _ in found] == [0, *(b for _, b in found)][: len(found)]
@@ -53,7 +59,11 @@ def test_the_end_of_a_sentence(text: str, after: int, end: int | None) -> None:
 
 @example("B.\n", "5", 0)
 @example("B \n", "5", 0)
-@given(st.text(alphabet='aBC. !?\n")', max_size=40), st.text(alphabet='aB5. !?\n")', max_size=5), st.integers(0, 20))
+@given(
+    st.text(alphabet='aBC. !?\n")好。？।」“．', max_size=40),
+    st.text(alphabet='aB5. !?\n")好。」“．', max_size=5),
+    st.integers(0, 20),
+)
 def test_a_complete_sentence_stays_what_it_is_whatever_follows(text: str, more: str, after: int) -> None:
     end = complete_sentence_end(text, after)
     assert end is None or complete_sentence_end(text + more, after) == end

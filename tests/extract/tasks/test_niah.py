@@ -4,14 +4,11 @@ import uuid
 from pathlib import Path
 
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
 
 from extract.errors import UserError
 from extract.llm import LLM
-from extract.prompts import SENTENCE_END
 from extract.tasks.answer_metrics import rouge_l
-from extract.tasks.haystack import insert_needle, load_haystack
+from extract.tasks.haystack import load_haystack
 from extract.tasks.niah import NIAH, NeedleTexts
 
 
@@ -81,22 +78,6 @@ def test_haystack_is_repeated_when_short(llm: LLM, tmp_path: Path) -> None:
     text = llm.tokenizer.decode(task.sample(0).ids)
     assert text.count("Red fish swim.") > 5
     assert abs(len(task.sample(0).ids) - 100 - 97) <= 10
-
-
-sentences = st.lists(
-    st.text(st.sampled_from("ab "), min_size=1, max_size=8).map(lambda s: f"x{s}."), min_size=1, max_size=6
-)
-
-
-@given(sentences, st.integers(0, 60))
-@settings(max_examples=100)
-def test_needle_follows_the_last_sentence_end_before_the_limit(parts: list[str], limit: int) -> None:
-    context = " ".join(parts)
-    limit = min(limit, len(context))
-    before, after = insert_needle(context, "NEEDLE!", limit).split("NEEDLE!")
-    assert " ".join(f"{before} {after}".split()) == " ".join(context.split())
-    ends = [m.end() for m in SENTENCE_END.finditer(context) if m.end() <= limit]
-    assert before.rstrip() == context[: ends[-1] if ends else 0].rstrip()
 
 
 def test_grades(task: NIAH) -> None:
