@@ -1,6 +1,6 @@
 """Agreement of two static rankings of heads, beside what chance gives."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -8,6 +8,7 @@ from jaxtyping import Float
 from numpy.typing import NDArray
 from scipy import stats
 
+from extract.errors import UserError
 from probe.heads.ranking import Ranking
 
 
@@ -49,8 +50,9 @@ def ranking_overlap(
 ) -> Overlap:
     """Overlap of the top `n` heads of two rankings of one LLM, and their rank correlation.
 
-    A grid with fewer columns than `heads` ranks KV heads. Then both sides are compared by KV head, with the largest
-    score of each group: query heads that share one score would make the null distribution too narrow.
+    A TSV's grid with fewer columns than the other side ranks KV heads, and so does any with fewer than `heads`, if
+    given. Then both sides are compared by KV head, with the largest score of each group: query heads that share one
+    score would make the null distribution too narrow.
 
     Args:
         first: A ranking.
@@ -61,7 +63,7 @@ def ranking_overlap(
         seed: Of the permutations.
 
     Raises:
-        UserError: the grids do not fit each other, or a side ranks fewer than `n`.
+        UserError: the grids are those of two LLMs, or a side ranks fewer than `n`.
 
     >>> a = Ranking(np.array([[0.9, 0.1, 0.8], [0.2, 0.3, 0.4]]), whole=True, source="a")
     >>> b = Ranking(np.array([[0.7, 0.0, 0.2], [0.1, 0.6, 0.5]]), whole=True, source="b")
@@ -93,10 +95,28 @@ def ranking_overlap(
 def _common_grids(first: Ranking, second: Ranking, layers: int | None, heads: int | None) -> list[Ranking]:
     """Both rankings over the same heads, or KV heads where either side ranks these."""
     sides = (first, second)
+    if heads is None and not _of_one_llm(first, second):
+        held = ", ".join(f"{side.source} ranks {side.extent()}" for side in sides)
+        raise UserError(f"{held}: rankings of two LLMs are not compared (if one is by KV head, give --heads)")
+    if heads is not None:
+        sides = (replace(first, grouped=True), replace(second, grouped=True))
     columns = heads or max(side.scores.shape[1] for side in sides)
     rows = layers or max(side.scores.shape[0] for side in sides)
     kv_heads = min([side.scores.shape[1] for side in sides if side.whole] + [columns])
     return [side.on_grid(rows, columns).by_kv_head(kv_heads) for side in sides]
+
+
+def _of_one_llm(first: Ranking, second: Ranking) -> bool:
+    """Whether one LLM can have both grids: a list of a few heads fits a larger one, KV heads their query heads."""
+    part, whole = sorted((first, second), key=lambda side: side.whole)
+    if not whole.whole:
+        return True
+    if not part.whole:
+        held = part.grid.heads <= whole.grid.heads or whole.grouped
+        return part.grid.layers <= whole.grid.layers and held
+    narrow, wide = sorted((first, second), key=lambda side: side.grid.heads)
+    grouped = narrow.grouped and not wide.grouped and wide.grid.heads % narrow.grid.heads == 0
+    return first.grid.layers == second.grid.layers and (narrow.grid.heads == wide.grid.heads or grouped)
 
 
 Scores = Float[NDArray[np.float64], "head"]

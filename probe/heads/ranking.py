@@ -21,6 +21,7 @@ class Ranking:
         scores: By layer and head, or by layer and KV head; NaN for a head that the source does not rank.
         whole: Whether the source ranks every head of the model. A list of heads shows only a lower bound of the grid.
         source: Where the ranking comes from, for messages.
+        grouped: Whether `scores` may be by KV head: then each stands for the query heads of its group.
 
     >>> ranking = Ranking(np.array([[0.1, 0.7], [0.7, np.nan]]), whole=False, source="example")
     >>> ranking.top(2)
@@ -31,6 +32,7 @@ class Ranking:
     scores: Float[NDArray[np.float64], "layer head"]
     whole: bool
     source: str
+    grouped: bool = False
 
     @property
     def grid(self) -> HeadGrid:
@@ -60,6 +62,11 @@ class Ranking:
         """
         return self.grid.mask(map(self.grid.layer_and_head, self.top(n))).flatten()
 
+    def extent(self) -> str:
+        """The grid in words; of a list of heads the last that it can hold."""
+        own = self.grid
+        return f"{own.layers} layers × {own.heads} heads" if self.whole else f"head {own.name(len(own) - 1)}"
+
     def on_grid(self, layers: int, heads: int) -> "Ranking":
         """The ranking over all query heads of an LLM; each query head of a KV group has the group's score.
 
@@ -69,12 +76,11 @@ class Ranking:
         """
         own = self.grid
         if self.whole:
-            fits = own.layers == layers and heads % own.heads == 0
+            fits = own.layers == layers and (own.heads == heads or (self.grouped and heads % own.heads == 0))
         else:
             fits = own.layers <= layers and own.heads <= heads
         if not fits:
-            held = f"{own.layers} layers × {own.heads} heads" if self.whole else f"head {own.name(len(own) - 1)}"
-            raise UserError(f"{self.source} holds {held}, which does not fit {layers} layers × {heads} heads")
+            raise UserError(f"{self.source} holds {self.extent()}, which does not fit {layers} layers × {heads} heads")
         if self.whole:
             return Ranking(np.repeat(self.scores, heads // own.heads, axis=1), True, self.source)
         scores = np.full((layers, heads), np.nan)
@@ -97,4 +103,4 @@ class Ranking:
             raise UserError(f"{self.source}: {heads} heads a layer do not form {kv_heads} groups")
         groups = np.ma.masked_invalid(self.scores.reshape(layers, kv_heads, -1))
         reduced = groups.max(axis=2) if reduce == "max" else groups.mean(axis=2)
-        return Ranking(np.ma.filled(reduced.astype(np.float64), np.nan), True, self.source)
+        return Ranking(np.ma.filled(reduced.astype(np.float64), np.nan), True, self.source, grouped=True)

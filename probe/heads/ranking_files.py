@@ -1,11 +1,9 @@
 """Static rankings of heads, read and written in the formats that people publish."""
 
 import json
-import re
 from collections import Counter
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import yaml
@@ -13,18 +11,17 @@ import yaml
 from extract.errors import UserError
 from extract.utils import write_bytes
 from probe.heads.ranking import Ranking
+from probe.heads.ranking_json import Head, finite_numbers, parse_head, parse_scores, rank_scores
 
 MAX_HEADS = 10**6
 """More heads than any LLM has: a file that names a later one is wrong."""
-_HEAD = re.compile(r"\s*(\d{1,5})-(\d{1,5})\s*")
-Head = tuple[int, int]
-"""Layer and index of a head."""
 
 
 def read_ranking(file: str | Path) -> Ranking:
     """Read a published ranking; the file's suffix tells its format.
 
-    `.json`: `{"layer-head": [score of each detection, …], …}` (Wu et al.), scored by the mean.
+    `.json`: `{"layer-head": [score of each detection, …], …}` (Wu et al.), scored by the mean; `scores` beside `meta`
+    (LOCOS); `[["layer-head", score], …]` (QRHead's detection); names of heads, best first (`important_heads`).
     `.yaml`: `attn_head_set: "layer-head,…"`, best first (QRHead), scored from 1 for the best down to 1/n.
     `.tsv`: a line for each layer, a number for each KV head (DuoAttention).
 
@@ -44,15 +41,8 @@ def read_ranking(file: str | Path) -> Ranking:
 
 
 def _read_json(text: str, source: str) -> Ranking:
-    """Wu et al.: scores of each detection by head."""
-    try:
-        record = json.loads(text)
-    except ValueError as error:
-        raise UserError(f"{source} is not JSON: {error}") from error
-    if not isinstance(record, dict) or not all(isinstance(value, list) and value for value in record.values()):
-        raise UserError(f'{source}: {{"layer-head": [score, …], …}} is expected, at least one score for each head')
-    means = [float(np.mean(_finite_numbers(scores, f"{source}, {name}"))) for name, scores in record.items()]
-    return _ranking([_head(name, source) for name in record], means, source)
+    """Wu et al., LOCOS, QRHead's detection, lists of names."""
+    return _ranking(*parse_scores(text, source), source)
 
 
 def _read_yaml(text: str, source: str) -> Ranking:
@@ -65,8 +55,7 @@ def _read_yaml(text: str, source: str) -> Ranking:
     if not isinstance(listed, str) or not listed.strip():
         raise UserError(f'{source}: attn_head_set: "layer-head,layer-head,…" is expected, best first')
     names = listed.split(",")
-    scores = [1 - place / len(names) for place in range(len(names))]
-    return _ranking([_head(name, source) for name in names], scores, source)
+    return _ranking([parse_head(name, source) for name in names], rank_scores(len(names)), source)
 
 
 def _read_tsv(text: str, source: str) -> Ranking:
@@ -78,8 +67,8 @@ def _read_tsv(text: str, source: str) -> Ranking:
         grid = np.array(lines, dtype=np.float64)
     except ValueError as error:
         raise UserError(f"{source}: {error}") from error
-    _finite_numbers(grid.ravel().tolist(), source)
-    return Ranking(grid, True, source)
+    finite_numbers(grid.ravel().tolist(), source)
+    return Ranking(grid, True, source, grouped=True)
 
 
 _READERS: dict[str, Callable[[str, str], Ranking]] = {
@@ -90,22 +79,8 @@ _READERS: dict[str, Callable[[str, str], Ranking]] = {
 }
 
 
-def _head(name: str, source: str) -> Head:
-    match = _HEAD.fullmatch(name)
-    if not match:
-        raise UserError(f"{source}: {name[:40]!r} is not a head; layer-head is expected, for instance 13-18")
-    return int(match[1]), int(match[2])
-
-
-def _finite_numbers(values: Iterable[Any], where: str) -> list[float]:
-    numbers = list(values)
-    if not all(isinstance(x, int | float) and not isinstance(x, bool) and np.isfinite(x) for x in numbers):
-        raise UserError(f"{where}: finite numbers are expected")
-    return [float(number) for number in numbers]
-
-
 def _ranking(heads: list[Head], scores: list[float], source: str) -> Ranking:
-    """A ranking of the listed heads, in the smallest grid that holds them."""
+    """A ranking of the listed heads, in the smallest grid that holds them; one without a gap is that of the LLM."""
     if not heads:
         raise UserError(f"{source} names no head")
     (layer, head), times = Counter(heads).most_common(1)[0]
@@ -116,7 +91,8 @@ def _ranking(heads: list[Head], scores: list[float], source: str) -> Ranking:
         raise UserError(f"{source} names head {shape[0] - 1}-{shape[1] - 1}: no LLM has that many")
     grid = np.full(shape, np.nan)
     grid[tuple(zip(*heads, strict=True))] = scores
-    return Ranking(grid, False, source)
+    whole = shape[0] > 1 and not np.isnan(grid).any()  # a list of a few heads may fill the part of one layer
+    return Ranking(grid, whole, source)
 
 
 def write_ranking(ranking: Ranking, file: str | Path) -> None:

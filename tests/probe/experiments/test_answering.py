@@ -8,17 +8,45 @@ from extract import UserError
 from extract.generation import DynamicHeads, generate_ablated
 from extract.llm import LLM
 from extract.prompts import render_chat_prompt
+from extract.tasks import MultiHopQA, QuestionTexts, Sample
+from extract.tasks.sources import SyntheticQA
 from probe.experiments.ablation.conditions import AblateStatic
 from tests.extract.generation.test_head_ablation import STATIC, prepared, short_sample
 
 
 def test_without_ablation_it_is_the_models_own_generation(llm: LLM) -> None:
-    ids = render_chat_prompt(llm.tokenizer, "", "Name a colour.").ids
+    ids = render_chat_prompt(llm.tokenizer, QuestionTexts().system, "Name a colour.").ids
     found = probe.answer(llm, "Name a colour.", budget=8)
     own = llm.model.generate(torch.tensor([ids]), max_new_tokens=8, do_sample=False)[0, len(ids) :]
     assert found.tokens.tolist() == own.tolist()
     assert found.text == llm.tokenizer.decode(own, skip_special_tokens=True).strip()
     assert not found.scoring.any()  # no evidence was named
+
+
+def test_a_message_gets_the_prompt_of_a_task(llm: LLM, monkeypatch: pytest.MonkeyPatch) -> None:
+    """System text and options of the chat template, as `MultiHopQA` puts a question without a context."""
+    template = "{{ day }}|" + str(llm.tokenizer.chat_template)
+    monkeypatch.setattr(llm.tokenizer, "chat_template", template)
+    monkeypatch.setattr(llm, "chat", {"day": "Monday"})
+    task = MultiHopQA(
+        SyntheticQA(count=1),
+        style="short",
+        context="none",
+        texts=QuestionTexts(template="{question}{context}", examples=[]),
+    )
+    task.prepare(llm)
+    sample = task.sample(0)
+    prompts = []
+
+    def generate(llm: LLM, samples: list[Sample], *rest: object) -> object:
+        prompts.extend(sample.ids for sample in samples)
+        raise NotImplementedError
+
+    monkeypatch.setattr("probe.experiments.ablation.answering.generate_ablated", generate)
+    with pytest.raises(NotImplementedError):
+        probe.answer(llm, sample.question)
+    assert prompts == [sample.ids]
+    assert llm.tokenizer.decode(sample.ids).startswith("Monday|")
 
 
 def test_ablated_heads_are_the_ablations(llm: LLM) -> None:

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import yaml
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 from scipy import stats
@@ -67,6 +67,82 @@ def test_rankings_survive_their_files(layers: int, groups: int, width: int, seed
     assert reduced.tolist() == [[max(row[g * width : (g + 1) * width]) for g in range(groups)] for row in scores]
 
 
+grids = st.tuples(st.integers(2, 5), st.integers(1, 5))
+
+
+@given(grids, grids, st.sampled_from([".json", ".yaml", ".tsv"]), st.sampled_from([".json", ".yaml", ".tsv"]))
+@settings(max_examples=60)
+def test_rankings_of_two_grids_are_not_compared(
+    first: tuple[int, int], second: tuple[int, int], suffix: str, other: str
+) -> None:
+    """Whatever the files: only a TSV's columns may be KV heads, which are compared with the query heads of a file."""
+    narrow, wide = sorted(((*first, suffix), (*second, other)), key=lambda side: side[1])
+    by_group = narrow[2] == ".tsv" and wide[2] != ".tsv" and wide[1] % narrow[1] == 0
+    with tempfile.TemporaryDirectory() as name:
+        files = [Path(name) / f"a{suffix}", Path(name) / f"b{other}"]
+        for file, grid in zip(files, (first, second), strict=True):
+            write_ranking(whole(np.random.default_rng(0).random(grid)), file)
+        sides = [read_ranking(file) for file in files]
+        if first == second or (first[0] == second[0] and by_group):
+            assert ranking_overlap(*sides, n=1).heads == min(first[0] * first[1], second[0] * second[1])
+        else:
+            with pytest.raises(UserError, match="rankings of two LLMs are not compared"):
+                ranking_overlap(*sides, n=1)
+
+
+def test_overlap_of_two_grids_is_one_line(run: Run, tmp_path: Path) -> None:
+    for name, grid in (("a", (30, 9)), ("b", (28, 12)), ("kv", (30, 3))):
+        write_ranking(whole(np.random.default_rng(0).random(grid)), tmp_path / f"{name}.json")
+    code, said = run("overlap", tmp_path / "a.json", tmp_path / "b.json")
+    assert code == 2
+    assert "a.json ranks 30 layers × 9 heads, " in said and "b.json ranks 28 layers × 12 heads: " in said
+    (tmp_path / "few.json").write_text('["29-8", "3-1"]')
+    assert "ranks head 29-8: rankings" in run("overlap", tmp_path / "b.json", tmp_path / "few.json", "--n", 1)[1]
+    assert run("overlap", tmp_path / "a.json", tmp_path / "few.json", "--n", 1)[0] == 0
+    # JSON names query heads: that these are KV heads has to be said
+    assert run("overlap", tmp_path / "a.json", tmp_path / "kv.json")[0] == 2
+    assert run("overlap", tmp_path / "a.json", tmp_path / "kv.json", "--heads", 9)[0] == 0
+
+
+def test_another_llms_ranking_gives_no_static_heads(tmp_path: Path) -> None:
+    write_ranking(whole(np.random.default_rng(0).random((28, 3))), tmp_path / "other.json")
+    for grid in ((30, 9), (28, 9)):
+        with pytest.raises(UserError, match="holds 28 layers × 3 heads, which does not fit"):
+            read_ranking(tmp_path / "other.json").on_grid(*grid)
+
+
+FORMS = {
+    "Wu et al.": {"13-18": [0.5, 1.0], "2-1": [0.5]},
+    "one score each": {"13-18": 0.75, "2-1": 0.5},
+    "LOCOS": {"meta": {"model": "m", "seed": 0}, "scores": {"13-18": [0.5, 1.0], "2-1": [0.5]}, "trial_ids": ["a"]},
+    "QRHead": [["13-18", 0.75], ["2-1", 0.5]],
+    "unsorted pairs": [["2-1", 0.5], ["13-18", 0.75]],
+    "pairs of names": {"important_heads": [["L13_H18", 0.75], ["L2_H1", 0.5]], "responses": []},
+}
+LISTS = {
+    "names": ["13-18", "2-1"],
+    "important heads": {"important_heads": ["L13H18", "L2.H1"]},
+    "nodes": ["a13.h18", "a2.h1"],
+    "Attention Tracker": {"model_info": {"name": "m"}, "params": {"important_heads": [[13, 18], [2, 1]]}},
+}
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_scores_in_the_forms_of_other_projects(tmp_path: Path, form: str) -> None:
+    (tmp_path / "r.json").write_text(json.dumps(FORMS[form]))
+    found = read_ranking(tmp_path / "r.json")
+    assert found.scores.shape == (14, 19)
+    assert (found.scores[13, 18], found.scores[2, 1], int(np.isfinite(found.scores).sum())) == (0.75, 0.5, 2)
+
+
+@pytest.mark.parametrize("form", LISTS)
+def test_lists_of_heads_keep_their_order(tmp_path: Path, form: str) -> None:
+    (tmp_path / "r.json").write_text(json.dumps(LISTS[form]))
+    found = read_ranking(tmp_path / "r.json")
+    assert [found.grid.name(head) for head in found.top(2)] == ["13-18", "2-1"]
+    assert (found.scores[13, 18], found.scores[2, 1]) == (1.0, 0.5)
+
+
 @given(st.integers(0, 2**32 - 1), st.integers(1, 12))
 def test_overlap_equals_brute_force(seed: int, n: int) -> None:
     rng = np.random.default_rng(seed)
@@ -116,6 +192,16 @@ def test_a_stores_ranking_is_the_mean_of_its_training_rows(
         ("r.json", '{"1-2": ["x"]}', "1-2: finite numbers"),
         ("r.json", '{"1.2": [1]}', "'1.2' is not a head"),
         ("r.json", "{}", "names no head"),
+        ("r.json", '{"1-2": [1], "0-0": [2], "1-2": [3]}', "names head 1-2 twice"),
+        ("r.json", '{"meta": {}, "scores": {"1-2": [1], "01-2": [3]}}', "names head 1-2 twice"),
+        ("r.json", '[["1-2", 0.5], ["1-2", 0.4]]', "names head 1-2 twice"),
+        ("r.json", '{"important_heads": ["L1H2", "1-2"]}', "names head 1-2 twice"),
+        ("r.json", "[[1, 2], [3, 4], [1, 2]]", "names head 1-2 twice"),
+        ("r.json", '[["1-2", "0.5"]]', "1-2: finite numbers"),
+        ("r.json", "[[1, 0.5]]", "'[1, 0.5]' is not a head"),
+        ("r.json", '["blocks.1.hook_z"]', "'blocks.1.hook_z' is not a head"),
+        ("r.json", '"1-2"', "at least one score for each head"),
+        ("r.json", '{"scores": {"1-2": null}}', "at least one score for each head"),
         ("r.json", '{"99999-99999": [1]}', "no LLM has that many"),
         ("r.yaml", "attn_head_set: [", "is not YAML"),
         ("r.yaml", "heads: 1-2", "attn_head_set"),
