@@ -52,6 +52,19 @@ def test_texts_without_names_have_the_tokens_that_they_had(tokenizer: Any, text:
     assert prompt.ids == tokenizer(prompt.text, add_special_tokens=False)["input_ids"]
 
 
+@given(words, st.sampled_from(["<|im_end|>", "<|endoftext|>", "<repo_name>"]), words)
+@settings(max_examples=60)
+def test_the_embedded_llm_reads_names_as_text(llm: LLM, before: str, name: str, after: str) -> None:
+    """Without a name the tokens are transformers' own; with one, the message decodes to itself without that token."""
+    prompt = render_chat_prompt(llm.tokenizer, "Say.", f"a{before}{after}b")
+    assert prompt.ids == llm.tokenizer(prompt.text, add_special_tokens=False)["input_ids"]
+    named = render_chat_prompt(llm.tokenizer, "Say.", f"a{before}{name}{after}b")
+    assert llm.tokenizer.decode(named.ids) == named.text
+    start, end = find_token_span(named, f"a{before}{name}{after}b")
+    assert not set(llm.tokenizer.all_special_ids) & set(named.ids[start:end])
+    assert (named.ids[:start], named.ids[end:]) == (prompt.ids[:start], prompt.ids[-len(named.ids[end:]) :])
+
+
 @given(words, st.sampled_from(NAMES), words)
 @settings(max_examples=60)
 def test_a_name_in_a_message_is_text(tokenizer: Any, before: str, name: str, after: str) -> None:
@@ -117,12 +130,13 @@ def test_private_characters_in_the_data_are_not_taken_for_control_tokens() -> No
 @pytest.mark.parametrize("template", [CHATML, *TEMPLATES.values()])
 def test_needles_and_haystacks_with_names(tokenizer: Any, template: str | None, tmp_path: Any) -> None:
     """The evidence is the whole needle, and no more control tokens are in the prompt than without the names."""
-    if type(tokenizer.backend_tokenizer.model).__name__ == "Unigram":
-        pytest.skip("its vocabulary has the names: refused, see above")
+    unigram = (
+        type(tokenizer.backend_tokenizer.model).__name__ == "Unigram"
+    )  # its vocabulary has BOS: refused, see above
     tokenizer.chat_template = template
     control = {tokenizer.convert_tokens_to_ids(name) for name in NAMES}
     counts = []
-    for name in ("", BOS, "<|end|>"):
+    for name in ("", "<|start|>" if unigram else BOS, "<|end|>"):
         (tmp_path / "hay.txt").write_text(f"One is{name} one. Two{name} is two. Three is three. " * 3)
         texts = NeedleTexts(needle=f"The {name} word is {{uuid}}.")
         task = NIAH([20], [50.0], haystack=str(tmp_path / "hay.txt"), haystack_start="zero", texts=texts)

@@ -79,6 +79,18 @@ def test_a_run_leaves_every_trial_and_every_metric(measure: Measure, tmp_path: P
     assert files == {"results.json", "results.csv", *(f"{name}.{end}" for name in plots for end in ("png", "pdf"))}
 
 
+def test_cells_are_those_of_the_real_depths(measure: Measure, tmp_path: Path) -> None:
+    """A haystack whose only sentence end is early: all needles are there, whatever depth is requested."""
+    (tmp_path / "hay.txt").write_text("It is so. " + "and one more word " * 40)
+    task = "--data.init_args.task.init_args"
+    text = (f"{task}.haystack", tmp_path / "hay.txt", f"{task}.haystack_start", "zero")
+    found = measure(*text, f"{task}.depths", "[75]", f"{task}.runs", 2)
+    for cells in found["heatmaps"]["metrics"]["accuracy"].values():
+        assert {cell["depth"] for cell in cells} == {0}  # the cell of 25 %, not that of 75 %
+    with (tmp_path / "out" / "results.csv").open() as file:
+        assert all(0 < float(row["depth"]) < 40 for row in csv.DictReader(file))
+
+
 def test_static_and_random_heads_are_as_many_as_dynamic_ones(measure: Measure, tmp_path: Path) -> None:
     """The number comes from the condition `dynamic` on these prompts, not from the store."""
     found = measure("--model.init_args.conditions", MATCHED)
