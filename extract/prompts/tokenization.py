@@ -71,13 +71,17 @@ def _with_names_as_text(
 ) -> TokenizedText:
     """Tokenize again: control tokens outside of data become substitutes, and all names are then text."""
     spans, letters = controls.spans(found), list(found.text)
-    named = controls.tokens[found.ids[_in_data(spans, data)[0]]].content
+    start, end = spans[_in_data(spans, data)[0]]
     kept = {p: span for p, span in spans.items() if p not in _in_data(spans, data)}
-    for position, (start, end) in kept.items():
-        letters[start:end] = controls.substitutes[found.ids[position]][: end - start]
+    for position, (a, b) in kept.items():
+        letters[a:b] = controls.substitutes[found.ids[position]][: b - a]
     again = TokenizedText(found.text, *controls.encode("".join(letters), special))
     spans = controls.spans(again)
     same = [again.ids[p] for p in spans] == [found.ids[p] for p in kept] and [*spans.values()] == [*kept.values()]
     if not same or len(letters) != len(found.text) or set(found.text) & set("".join(controls.substitutes.values())):
-        raise UserError(f"'{named}' in the text of data is a control token that cannot be encoded as text; remove it")
+        where = " ".join(found.text[max(0, start - 30) : end + 30].split())
+        raise UserError(
+            f"'{found.text[start:end]}' in the text of data (… {where} …) is a control token of the model that its "
+            "tokenizer cannot encode as text; remove it"
+        )
     return again

@@ -74,7 +74,7 @@ def test_a_name_in_a_message_is_text(tokenizer: Any, before: str, name: str, aft
         prompt = render_chat_prompt(tokenizer, "Say.", message)
     except UserError as error:
         unigram = type(tokenizer.backend_tokenizer.model).__name__ == "Unigram"  # its vocabulary has BOS and EOS
-        if "in the text of data is a control token" not in str(error) or not unigram:
+        if "is a control token of the model that its tokenizer cannot encode" not in str(error) or not unigram:
             raise
         assert BOS in message or EOS in message
         return
@@ -121,7 +121,9 @@ def test_a_message_that_the_template_changes_is_refused_if_it_names_a_control_to
 def test_private_characters_in_the_data_are_not_taken_for_control_tokens() -> None:
     tokenizer = chat_tokenizer("byte_level")
     stand_ins = "".join(chr(0xF0000 + number) * len(name) for number, name in enumerate(NAMES * 2))
-    with pytest.raises(UserError, match="cannot be encoded as text"):
+    with pytest.raises(
+        UserError, match=r"'<\|end\|>' in the text of data \(… .* …\) is a control token of the model that"
+    ):
         render_chat_prompt(tokenizer, "S", f"<|end|> {stand_ins}")
     prompt = render_chat_prompt(tokenizer, "S", stand_ins)  # no name, no second tokenization
     assert prompt.ids == tokenizer(prompt.text, add_special_tokens=False)["input_ids"]
