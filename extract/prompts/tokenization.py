@@ -71,13 +71,14 @@ def _with_names_as_text(
 ) -> TokenizedText:
     """Tokenize again: control tokens outside of data become substitutes, and all names are then text."""
     spans, letters = controls.spans(found), list(found.text)
-    start, end = spans[_in_data(spans, data)[0]]
-    kept = {p: span for p, span in spans.items() if p not in _in_data(spans, data)}
+    named = _in_data(spans, data)
+    start, end = spans[named[0]]
+    kept = {p: spans[p] for p in spans.keys() - set(named)}
     for position, (a, b) in kept.items():
         letters[a:b] = controls.substitutes[found.ids[position]][: b - a]
     again = TokenizedText(found.text, *controls.encode("".join(letters), special))
-    spans = controls.spans(again)
-    same = [again.ids[p] for p in spans] == [found.ids[p] for p in kept] and [*spans.values()] == [*kept.values()]
+    remaining = {span: again.ids[p] for p, span in controls.spans(again).items()}
+    same = remaining == {span: found.ids[p] for p, span in kept.items()}
     if not same or len(letters) != len(found.text) or set(found.text) & set("".join(controls.substitutes.values())):
         where = " ".join(found.text[max(0, start - 30) : end + 30].split())
         raise UserError(
