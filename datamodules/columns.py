@@ -46,19 +46,20 @@ class Columns:
         hidden: Final hidden state of each row.
         scores: Score of each head, by row.
         sample: Sample number of each row; rows of a sample are consecutive, in step order.
+        step: Step number of each row in its sample, from 0.
 
     """
 
     hidden: ShardedColumn
     scores: ShardedColumn
     sample: NDArray[np.int64]
+    step: NDArray[np.int64]
 
     @classmethod
     def of(cls, store: ScoreStore, target: str) -> "Columns":
         """The columns of a store, memory-mapped; `target` names the scores."""
-        return cls(
-            ShardedColumn(store.vectors("hidden")), ShardedColumn(store.vectors(target)), store.scalars("sample")
-        )
+        hidden, scores = (ShardedColumn(store.vectors(name)) for name in ("hidden", target))
+        return cls(hidden, scores, store.scalars("sample"), store.scalars("step").astype(np.int64))
 
     def with_future(self, rows: NDArray[np.int64], offset: int) -> NDArray[np.int64]:
         """Those of `rows` whose sample has a row `offset` steps later."""

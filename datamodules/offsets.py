@@ -15,18 +15,9 @@ class OffsetBatches(RowBatches):
     """As `RowBatches`, with scores [row, offset, head] of k = 0 … `offset`; NaN past the end of the sample."""
 
     def read(self, rows: NDArray[np.int64]) -> Rows:
-        """Rows of the store by their numbers, which must ascend."""
-        current = super().read(rows)
-        scores = [self._later_scores(rows, k) for k in range(self.offset + 1)]
-        return current._replace(scores=torch.stack(scores, dim=1))
-
-    def _later_scores(self, rows: NDArray[np.int64], k: int) -> torch.Tensor:
-        sample = self.columns.sample
-        later = np.minimum(rows + k, len(sample) - 1)
-        scores = torch.from_numpy(self.columns.scores.take(later)).float()
-        inside = (rows + k < len(sample)) & (sample[later] == sample[rows])
-        scores[~torch.from_numpy(inside)] = torch.nan
-        return scores
+        """Rows of the store by their numbers, which must ascend; `known` are the scores of the step before."""
+        scores = torch.stack([self.scores_at(rows, k) for k in range(self.offset + 1)], dim=1)
+        return self._batch(rows, scores, last_known=-1)
 
 
 class OffsetRows(ScoreRows):
@@ -63,6 +54,4 @@ class OffsetRows(ScoreRows):
 
     def batches(self, split: Part) -> RowBatches:
         """The batches of a split; training ones are shuffled anew each epoch."""
-        return OffsetBatches(
-            self._columns[split], self._rows[split], self.offsets, self.batch_size, self._shuffling_seed(split)
-        )
+        return OffsetBatches(self._columns[split], self._rows[split], self.offsets, **self._reading(split))

@@ -20,12 +20,17 @@ class Rows(NamedTuple):
         hidden: Final hidden states.
         scores: Score of each head: 0 or 1 (Eq. 1), or in [0, 1] with NaN for none (Eq. 2).
         sample: Sample number of each row.
+        step: Step number of each row in its sample, from 0.
+        known: Last scores before those to predict: of the row's own step, where later scores are to be predicted, else
+            of the step before; NaN at a first step. Without columns where they are not read.
 
     """
 
     hidden: Float[Tensor, "row hidden"]
     scores: Float[Tensor, "row head"]
     sample: Int[Tensor, "row"]
+    step: Int[Tensor, "row"]
+    known: Float[Tensor, "row head"]
 
 
 class RowBatches(Dataset[Rows]):
@@ -37,6 +42,7 @@ class RowBatches(Dataset[Rows]):
         offset: The scores are those of `offset` rows later.
         batch_size: Rows a batch.
         seed: Shuffle the rows anew each epoch; None keeps their order.
+        known: Read `Rows.known`, too, which baselines predict from.
 
     """
 
@@ -47,8 +53,9 @@ class RowBatches(Dataset[Rows]):
         offset: int,
         batch_size: int,
         seed: int | None = None,
+        known: bool = True,
     ) -> None:
-        self.columns = columns
+        self.columns, self.known = columns, known
         self.rows, self.offset, self.batch_size, self.seed = rows, offset, batch_size, seed
         self._shuffled: tuple[int, NDArray[np.int64]] | None = None
 
@@ -72,9 +79,23 @@ class RowBatches(Dataset[Rows]):
 
     def read(self, rows: NDArray[np.int64]) -> Rows:
         """Rows of the store by their numbers, which must ascend."""
+        return self._batch(rows, self.scores_at(rows, self.offset), last_known=0 if self.offset else -1)
+
+    def _batch(self, rows: NDArray[np.int64], scores: Tensor, last_known: int) -> Rows:
         hidden = torch.from_numpy(self.columns.hidden.take(rows)).float()
-        scores = torch.from_numpy(self.columns.scores.take(rows + self.offset)).float()
-        return Rows(hidden, scores, torch.from_numpy(self.columns.sample[rows]))
+        known = self.scores_at(rows, last_known) if self.known else torch.empty(len(rows), 0)
+        sample, step = (torch.from_numpy(column[rows]) for column in (self.columns.sample, self.columns.step))
+        return Rows(hidden, scores, sample, step, known)
+
+    def scores_at(self, rows: NDArray[np.int64], shift: int) -> Float[Tensor, "row head"]:
+        """Scores `shift` steps later in the same sample (earlier, if negative); NaN where it has no such step."""
+        sample = self.columns.sample
+        there = np.clip(rows + shift, 0, len(sample) - 1)
+        scores = torch.from_numpy(self.columns.scores.take(there)).float()
+        inside = (there == rows + shift) & (sample[there] == sample[rows])
+        if not inside.all():
+            scores[~torch.from_numpy(inside)] = torch.nan
+        return scores
 
     def __getitem__(self, key: tuple[int, int]) -> Rows:
         """The batch of a (number, epoch) pair of `EpochShare`."""

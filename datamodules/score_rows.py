@@ -152,16 +152,16 @@ class ScoreRows(LightningDataModule):
 
     def batches(self, split: Part) -> RowBatches:
         """The batches of a split; training ones are shuffled anew each epoch."""
-        return RowBatches(
-            self._columns[split], self._rows[split], self.offset, self.batch_size, self._shuffling_seed(split)
-        )
+        return RowBatches(self._columns[split], self._rows[split], self.offset, **self._reading(split))
 
-    def _shuffling_seed(self, split: Part) -> int | None:
-        return self.seed if split == "train" else None
+    def _reading(self, split: Part) -> dict[str, Any]:
+        training = split == "train"
+        return {"batch_size": self.batch_size, "seed": self.seed if training else None, "known": not training}
 
     def training_chunks(self) -> Iterator[Rows]:
-        """All training rows in order, some tens of thousands at a time."""
+        """All training rows in order, with the scores known before, some tens of thousands at a time."""
         batches = self.batches("train")
+        batches.known = True
         for chunk in np.array_split(batches.rows, max(1, len(batches.rows) // 65536)):
             yield batches.read(chunk)
 

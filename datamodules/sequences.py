@@ -52,7 +52,8 @@ class WholeSamples(Dataset[Rows]):
         rows = self.rows[inside]
         hidden = self.columns.hidden.take(rows) if self.hidden else np.empty((len(rows), 0), np.float32)
         scores = torch.from_numpy(self._scores(rows if self.partners is None else self.partners[inside])).float()
-        return Rows(torch.from_numpy(hidden).float(), scores, torch.from_numpy(self.columns.sample[rows]))
+        sample, step = (torch.from_numpy(column[rows]) for column in (self.columns.sample, self.columns.step))
+        return Rows(torch.from_numpy(hidden).float(), scores, sample, step, torch.empty(len(rows), 0))
 
     def _scores(self, rows: NDArray[np.int64]) -> NDArray[np.float32]:
         """Scores of rows in any order: they are read in ascending order and put back."""

@@ -11,7 +11,7 @@ from collections.abc import Callable
 import numpy as np
 import torch
 
-from probe.experiments.correlation.cca import canonical
+from probe.experiments.correlation.cca import CCASettings, canonical
 from probe.experiments.correlation.moments import PairedMoments
 from tests.benchmarks.bench import peak_memory, timed
 
@@ -44,7 +44,7 @@ def main() -> None:
             if offsets == 0:
                 moments = metric.compute()[0]
                 assert moments is not None
-                seconds = timed(lambda: canonical(moments, 50, 0.95, 0.99))  # noqa: B023 (called at once)
+                seconds = timed(lambda: canonical(moments, CCASettings()))  # noqa: B023 (called at once)
                 print(f"scaling, PCA and CCA from these moments: {seconds:.0f} s; peak with them {peak():.2f} GiB")
 
 

@@ -1,10 +1,12 @@
 from .cca import Canonical as Canonical
+from .cca import CCASettings as CCASettings
 from .cca import JointMoments as JointMoments
 from .cca import canonical as canonical
 from .cca import correlations_on as correlations_on
 from .cca import summary as summary
 from .cca import whiten as whiten
 from .correlation import Correlation as Correlation
+from .held_out_cca import DIFFERENCE as DIFFERENCE
 from .held_out_cca import KINDS as KINDS
 from .held_out_cca import METRICS as METRICS
 from .held_out_cca import HeldOutCCA as HeldOutCCA
@@ -12,3 +14,5 @@ from .moments import PairedMoments as PairedMoments
 from .plots import LINE_STYLES as LINE_STYLES
 from .plots import TITLES as TITLES
 from .plots import plot_correlations as plot_correlations
+from .step_number import StepwiseCCA as StepwiseCCA
+from .step_number import with_step as with_step

@@ -78,6 +78,38 @@ class JointMoments:
             self.y_range,
         )
 
+    def of_columns(self, x: slice, y: slice) -> "JointMoments":
+        """Moments of some columns of x and y.
+
+        >>> moments = JointMoments.of(np.array([[0.0, 1.0], [2.0, 1.0]]), np.array([[1.0], [5.0]]))
+        >>> moments.of_columns(slice(0, 1), slice(None)).xx
+        array([[1.]])
+
+        """
+        means, ranges = (self.x_mean[x], self.y_mean[y]), (self.x_range[x], self.y_range[y])
+        return JointMoments(self.count, *means, self.xx[x, x], self.yy[y, y], self.xy[x, y], *ranges)
+
+
+@dataclass(frozen=True)
+class CCASettings:
+    """CCASettings of the analysis (A.4).
+
+    Attributes:
+        components: Canonical components to retain; fewer where a side has fewer principal components.
+        x_variance: Share of variance that PCA retains of x (hidden states).
+        y_variance: And of y (scores).
+        scale_x: Min-max scale the columns of x before PCA, too; A.4 scales y alone.
+
+    >>> CCASettings()
+    CCASettings(components=50, x_variance=0.95, y_variance=0.99, scale_x=False)
+
+    """
+
+    components: int = 50
+    x_variance: float = 0.95
+    y_variance: float = 0.99
+    scale_x: bool = False
+
 
 @dataclass(frozen=True)
 class Canonical:
@@ -93,7 +125,7 @@ class Canonical:
     The second column of x is constant and gets no weight:
 
     >>> x, y = np.array([[0.0, 7.0], [1.0, 7.0], [2.0, 7.0]]), np.array([[0.0], [3.0], [6.0]])
-    >>> fitted = canonical(JointMoments.of(x, y), components=5, x_variance=0.95, y_variance=0.99)
+    >>> fitted = canonical(JointMoments.of(x, y), CCASettings())
     >>> fitted.correlations.round(4), fitted.x_components, fitted.x_weights.round(4)
     (array([1.]), 1, array([[1.2247],
            [0.    ]]))
@@ -108,7 +140,7 @@ class Canonical:
 
 
 def whiten(
-    covariance: Float[Matrix, "column column"], width: Float[Vector, "column"], variance: float
+    covariance: Float[Matrix, "column column"], variance: float, width: Float[Vector, "column"] | None = None
 ) -> Float[Matrix, "column component"]:
     """Min-max scaling, PCA and whitening in one linear map W: Wᵀ Σ W = I (A.4).
 
@@ -117,20 +149,22 @@ def whiten(
 
     Args:
         covariance: Σ.
-        width: Range of each column, largest minus smallest value.
         variance: Share of variance to retain, in (0, 1].
+        width: Range of each column, largest minus smallest value, to scale by; None: columns are not scaled.
 
     Returns:
         Weights for centred, unscaled columns.
 
     >>> covariance = np.array([[4.0, 0.0], [0.0, 0.01]])
-    >>> weights = whiten(covariance, width=np.array([2.0, 1.0]), variance=0.95)
+    >>> weights = whiten(covariance, variance=0.95, width=np.array([2.0, 1.0]))
     >>> weights.shape, weights.T @ covariance @ weights
     ((2, 1), array([[1.]]))
 
     """
     # Min-max scaling divides a column by its range: D Σ D, with 0 for a constant column.
-    scale = np.divide(1.0, width, out=np.zeros_like(width), where=width > 0)
+    scale = np.ones(len(covariance))
+    if width is not None:
+        scale = np.divide(1.0, width, out=np.zeros_like(width), where=width > 0)
     # Principal axes V and their variances λ, largest first; `eigh` returns them smallest first.
     values, vectors = np.linalg.eigh(covariance * scale[:, None] * scale)
     values, vectors = values[::-1], vectors[:, ::-1]
@@ -144,28 +178,26 @@ def whiten(
     return weights
 
 
-def canonical(moments: JointMoments, components: int, x_variance: float, y_variance: float) -> Canonical:
-    """Canonical correlations after scaling and PCA of either side (A.4).
+def canonical(moments: JointMoments, settings: CCASettings) -> Canonical:
+    """Canonical correlations after min-max scaling of y and PCA of either side (A.4).
 
     With W the whitening maps, the singular values of W_xᵀ Σ_xy W_y are the canonical correlations, and its singular
     vectors, mapped back by W, the directions.
 
     Args:
         moments: Of the fitting rows.
-        components: Canonical components to retain; fewer where a side has fewer principal components.
-        x_variance: Share of variance that PCA retains of x.
-        y_variance: And of y.
+        settings: Scaling, variances and number of components.
 
     >>> x = np.array([[0.0], [1.0], [2.0], [3.0]])
     >>> y = np.array([[0.0], [1.0], [1.0], [2.0]])
-    >>> canonical(JointMoments.of(x, y), 1, 1.0, 1.0).correlations.round(4)  # of one column each: |Pearson's r|
+    >>> canonical(JointMoments.of(x, y), CCASettings()).correlations.round(4)  # of one column each: |Pearson's r|
     array([0.9487])
 
     """
-    x = whiten(moments.xx, moments.x_range, x_variance)
-    y = whiten(moments.yy, moments.y_range, y_variance)
+    x = whiten(moments.xx, settings.x_variance, moments.x_range if settings.scale_x else None)
+    y = whiten(moments.yy, settings.y_variance, moments.y_range)
     left, values, right = np.linalg.svd(x.T @ moments.xy @ y, full_matrices=False)
-    number = min(components, len(values))
+    number = min(settings.components, len(values))
     return Canonical(
         correlations=np.clip(values[:number], 0, 1),  # rounding may leave [0, 1]
         x_weights=x @ left[:, :number],
@@ -181,7 +213,7 @@ def correlations_on(fitted: Canonical, moments: JointMoments) -> Float[Vector, "
     NaN where a component is constant on these rows.
 
     >>> x, y = np.array([[0.0], [1.0], [2.0]]), np.array([[0.0], [1.0], [2.0]])
-    >>> correlations_on(canonical(JointMoments.of(x, y), 1, 1.0, 1.0), JointMoments.of(x, -y)).round(4)
+    >>> correlations_on(canonical(JointMoments.of(x, y), CCASettings()), JointMoments.of(x, -y)).round(4)
     array([-1.])
 
     """

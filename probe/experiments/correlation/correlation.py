@@ -3,14 +3,17 @@
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
+import torch
 from lightning import LightningModule
 from rich.table import Table
 
 from datamodules import Pass, ResampledSequences, Rows
 from extract.errors import UserError
+from probe.experiments.correlation.cca import CCASettings
 from probe.experiments.correlation.held_out_cca import HeldOutCCA
 from probe.experiments.correlation.moments import PairedMoments
 from probe.experiments.correlation.plots import plot_correlations
+from probe.experiments.correlation.step_number import StepwiseCCA, with_step
 from probe.experiments.correlation.table import correlation_records, correlation_table
 from probe.results import COMPONENT_1
 
@@ -23,13 +26,15 @@ class Correlation(LightningModule):
 
     Everything follows from moments: one pass over the training samples gives the fits, one over the evaluation samples
     the held-out correlations, one for each permutation of a null the correlations without any relation, and one for
-    each group of samples the jackknife's intervals.
+    each group of samples the jackknife's intervals. Beside hidden states stand the step number alone, one-hot in their
+    place, and hidden states within a step (`StepwiseCCA`).
 
     Args:
         in_features, num_heads: Linked from the store.
         offsets: Largest k (A.4: 10).
         components: Canonical components (A.4: 50), or as many as the smaller side has, which the table then reports.
         hidden_variance, score_variance: Shares of variance that PCA retains (A.4: 0.95, 0.99).
+        scaling: What is min-max scaled to [0, 1] before PCA: the `scores` alone (A.4), or `both` sides.
 
     """
 
@@ -43,11 +48,12 @@ class Correlation(LightningModule):
         components: int = 50,
         hidden_variance: float = 0.95,
         score_variance: float = 0.99,
+        scaling: Literal["scores", "both"] = "scores",
     ) -> None:
         super().__init__()
         self.in_features, self.num_heads = in_features, num_heads
         self.offsets, self.components = offsets, components
-        self.variances = (hidden_variance, score_variance)
+        self.variances, self.scaling = (hidden_variance, score_variance), scaling
         self.results: dict[str, Any] = {}
 
     def setup(self, stage: str) -> None:
@@ -61,8 +67,13 @@ class Correlation(LightningModule):
                 f"{self.variances} within 0 and 1 are wanted"
             )
         self._passes = self._data.passes()
-        self._moments = PairedMoments(self.in_features, self.num_heads, self.offsets, *self._data.centres())
-        self._cca = HeldOutCCA(self.components, *self.variances)
+        columns, rows = self._data.part_rows("train")
+        self._steps = int(columns.step[rows].max()) + 1
+        # The one-hot columns are centred at 0.
+        x, y = (torch.cat([centre, torch.zeros(self._steps)]) for centre in self._data.centres())
+        self._moments = PairedMoments(len(x), len(y), self.offsets, x, y)
+        settings = CCASettings(self.components, *self.variances, scale_x=self.scaling == "both")
+        self._cca = HeldOutCCA(StepwiseCCA(self.in_features, self.num_heads, settings))
 
     @property
     def _data(self) -> ResampledSequences:
@@ -73,7 +84,8 @@ class Correlation(LightningModule):
         """Add a batch to the moments of its pass; every process has at least one, so a pass ends on all alike."""
         if batch_idx == 0 and dataloader_idx > 0:
             self._end_pass(self._passes[dataloader_idx - 1])
-        self._moments.to(self.device).update(batch.hidden, batch.scores, batch.sample)
+        x, y = (with_step(side, batch.step, self._steps) for side in (batch.hidden, batch.scores))
+        self._moments.to(self.device).update(x, y, batch.sample)
 
     def _end_pass(self, which: Pass) -> None:
         self._cca.add(which, self._moments.compute())
@@ -95,6 +107,7 @@ class Correlation(LightningModule):
             "samples": {part: self._samples(part) for part in ("train", "evaluation")},
             "hidden_variance": self.variances[0],
             "score_variance": self.variances[1],
+            "scaling": self.scaling,
             "paper_component_1": dict(enumerate(COMPONENT_1[data.target])),
             "offsets": [self._cca.offset(k) for k in range(self.offsets + 1)],
         }

@@ -6,21 +6,20 @@ from typing import Any
 import numpy as np
 
 from datamodules import Pass
-from probe.experiments.correlation.cca import (
-    Canonical,
-    JointMoments,
-    Vector,
-    canonical,
-    correlations_on,
-    summary,
-)
+from probe.experiments.correlation.cca import Canonical, JointMoments, Vector, correlations_on, summary
+from probe.experiments.correlation.step_number import StepwiseCCA
 from probe.metrics import jackknife
 
 METRICS = ("component_1", "top_10_mean", "top_50_mean")
-KINDS = ("in_sample", "held_out", "null_shifted", "null_step")
-"""Correlations on the fitting samples, on held-out samples, and of the fits of both nulls."""
+KINDS = ("in_sample", "held_out", "step_number", "within_step", "null_shifted", "null_step")
+"""Hidden states on the fitting samples and on held-out samples; held out, the step number alone in their place, and
+hidden states within a step; the fits of both nulls."""
+DIFFERENCE = "held_out_minus_step_number"
+"""Held-out correlation of hidden states minus that of the step number alone, on the same samples."""
 Moments = list[JointMoments | None]
 """One for each offset; None beyond the longest sample."""
+Fits = dict[str, Canonical]
+"""Fits of one offset by what is analysed; empty beyond the longest sample."""
 
 
 class HeldOutCCA:
@@ -30,22 +29,22 @@ class HeldOutCCA:
     of the nulls, then for each group of the jackknife its training samples and its evaluation samples.
 
     Args:
-        components: Canonical components to retain.
-        x_variance, y_variance: Shares of variance that PCA retains.
+        cca: The analysis.
 
     """
 
-    def __init__(self, components: int, x_variance: float, y_variance: float) -> None:
-        self.components, self.variances = components, (x_variance, y_variance)
+    def __init__(self, cca: StepwiseCCA) -> None:
+        self.cca = cca
         self._whole: dict[str, Moments] = {}
-        self._fits: list[Canonical | None] = []
-        self._fits_without_group: list[Canonical | None] = []
+        self._fits: list[Fits] = []
+        self._fits_without_group: list[Fits] = []
         self._found: dict[str, list[Any]] = defaultdict(list)
 
     def add(self, which: Pass, moments: Moments) -> None:
         """Take the moments of a pass, offset by offset."""
         if which.null is not None:  # fitted and evaluated on the same permuted pairs
-            self._found[f"null_{which.null}"].append([_in_sample(self._fit(part)) for part in moments])
+            fits = [{} if part is None else {"held_out": self.cca.of_hidden(part)} for part in moments]
+            self._found[f"null_{which.null}"].append([_in_sample(fit) for fit in fits])
         elif which.group is not None:
             self._leave_out(which, moments)
         else:
@@ -53,14 +52,16 @@ class HeldOutCCA:
             if which.part == "train":
                 self._fits = [self._fit(part) for part in moments]
             else:
-                self._found["in_sample"] = [_in_sample(fit) for fit in self._fits]
-                self._found["held_out"] = self._evaluated(self._fits, moments)
+                self._found["in_sample"] = [_in_sample(fits) for fits in self._fits]
+                for kind, values in _evaluated(self._fits, moments).items():
+                    self._found[kind] = values
 
-    def _fit(self, moments: JointMoments | None) -> Canonical | None:
-        return None if moments is None else canonical(moments, self.components, *self.variances)
-
-    def _evaluated(self, fits: list[Canonical | None], moments: Moments) -> list[Vector]:
-        return [_held_out(fit, part) for fit, part in zip(fits, moments, strict=True)]
+    def _fit(self, moments: JointMoments | None) -> Fits:
+        if moments is None:
+            return {}
+        cca = self.cca
+        fits = (cca.of_hidden(moments), cca.of_step(moments), cca.within_step(moments))
+        return dict(zip(("held_out", "step_number", "within_step"), fits, strict=True))
 
     def _leave_out(self, which: Pass, moments: Moments) -> None:
         """Jackknife replicates: fit without the group's training samples, evaluate without its evaluation samples."""
@@ -70,22 +71,28 @@ class HeldOutCCA:
         ]
         if which.part == "train":
             self._fits_without_group = [self._fit(part) for part in rest]
-            self._found["in_sample_left_out"].append([_in_sample(fit) for fit in self._fits_without_group])
+            self._found["in_sample_left_out"].append([_in_sample(fits) for fits in self._fits_without_group])
         else:
-            self._found["held_out_left_out"].append(self._evaluated(self._fits_without_group, rest))
+            for kind, values in _evaluated(self._fits_without_group, rest).items():
+                self._found[f"{kind}_left_out"].append(values)
 
     def offset(self, k: int) -> dict[str, Any]:
         """Everything about one offset, in plain values."""
-        fit, sides = self._fits[k], {part: self._whole[part][k] for part in ("train", "evaluation")}
-        known = fit is not None and len(fit.correlations) > 0
-        return {
+        fits, sides = self._fits[k], {part: self._whole[part][k] for part in ("train", "evaluation")}
+        found = {
             "k": k,
             "pairs": {part: 0 if side is None else side.count for part, side in sides.items()},
-            "components": len(fit.correlations) if fit is not None else 0,
-            "hidden_components": fit.x_components if fit is not None else 0,
-            "score_components": fit.y_components if fit is not None else 0,
-            "correlations": fit.correlations.tolist() if fit is not None else [],
-            **{kind: self._estimates(kind, k) for kind in KINDS if known},
+            **{"components": 0, "hidden_components": 0, "score_components": 0, "correlations": []},
+        }
+        if not fits or not len(fits["held_out"].correlations):
+            return found
+        fit = fits["held_out"]
+        return found | {
+            "components": len(fit.correlations),
+            "hidden_components": fit.x_components,
+            "score_components": fit.y_components,
+            "correlations": fit.correlations.tolist(),
+            **{kind: self._estimates(kind, k) for kind in (*KINDS, DIFFERENCE)},
         }
 
     def _estimates(self, kind: str, k: int) -> dict[str, dict[str, float | None]]:
@@ -105,8 +112,19 @@ class HeldOutCCA:
         }
 
 
-def _in_sample(fit: Canonical | None) -> Vector:
-    return np.full(3, np.nan) if fit is None or not len(fit.correlations) else summary(fit.correlations)
+def _in_sample(fits: Fits) -> Vector:
+    known = fits and len(fits["held_out"].correlations)
+    return summary(fits["held_out"].correlations) if known else np.full(3, np.nan)
+
+
+def _evaluated(fits: list[Fits], moments: Moments) -> dict[str, list[Vector]]:
+    """Held-out correlations of every kind at each offset, and the difference of hidden states and step number."""
+    found = {
+        kind: [_held_out(fit.get(kind), part) for fit, part in zip(fits, moments, strict=True)]
+        for kind in ("held_out", "step_number", "within_step")
+    }
+    pairs = zip(found["held_out"], found["step_number"], strict=True)
+    return found | {DIFFERENCE: [hidden - step for hidden, step in pairs]}
 
 
 def _held_out(fit: Canonical | None, moments: JointMoments | None) -> Vector:

@@ -1,4 +1,4 @@
-"""Canonical correlation over offsets (Figs. 4 and 8): in sample, held out, and two nulls."""
+"""Canonical correlation over offsets (Figs. 4 and 8): in sample, held out, by the step number alone, and two nulls."""
 
 from typing import TYPE_CHECKING, Any
 
@@ -15,6 +15,8 @@ if TYPE_CHECKING:
 LINE_STYLES = {
     "in_sample": ("fitting samples", "#08519c", "-", "o"),
     "held_out": ("held-out samples", "#e6550d", "-", "s"),
+    "step_number": ("held out: the step number alone", "#31a354", "--", "D"),
+    "within_step": ("held out: hidden states within a step", "#756bb1", "-.", "P"),
     "null_shifted": ("null: another sample, shifted", "0.35", ":", "v"),
     "null_step": ("null: another sample, same step", "0.6", "--", "^"),
 }
@@ -40,7 +42,7 @@ def plot_correlations(results: dict[str, Any]) -> "Figure":
     panels[0].set_ylim(-0.05, 1.05)
     panels[0].set_ylabel("canonical correlation")
     handles, labels = panels[0].get_legend_handles_labels()
-    figure.legend(handles, labels, loc="outside lower center", ncols=len(labels), fontsize=9, frameon=False)
+    figure.legend(handles, labels, loc="outside lower center", ncols=-(-len(labels) // 2), fontsize=9, frameon=False)
     return figure
 
 

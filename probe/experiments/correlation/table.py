@@ -5,13 +5,13 @@ from typing import Any
 
 from rich.table import Table
 
-from probe.experiments.correlation.held_out_cca import KINDS, METRICS
+from probe.experiments.correlation.held_out_cca import DIFFERENCE, KINDS, METRICS
 from probe.metrics import Estimate
 from probe.results import COMPONENT_1, PAPER_MODEL
 
 
 def correlation_records(results: dict[str, Any]) -> list[dict[str, Any]]:
-    """One row for each offset, kind and metric."""
+    """One row for each offset, kind and metric, the difference of hidden states and step number among the kinds."""
     return [
         {
             **{"k": offset["k"], "kind": kind, "metric": metric, **estimate},
@@ -19,7 +19,7 @@ def correlation_records(results: dict[str, Any]) -> list[dict[str, Any]]:
             **{f"{part}_pairs": count for part, count in offset["pairs"].items()},
         }
         for offset in results["offsets"]
-        for kind in KINDS
+        for kind in (*KINDS, DIFFERENCE)
         for metric, estimate in offset.get(kind, {}).items()
     ]
 
@@ -34,7 +34,8 @@ def correlation_table(results: dict[str, Any], components: int) -> Table:
     """
     title = f"Canonical correlation of hidden states and the scores k steps later ({results['target']})"
     out = Table(title=title, caption=_caption(results, components))
-    for header in ("k", "", "in sample", "held out", "null, shifted", "null, same step", "paper"):
+    columns = ("in sample", "held out", "step number", "within step", "null, shifted", "null, same step")
+    for header in ("k", "", *columns, "paper"):
         out.add_column(header, justify="right" if header else "left")
     for offset in results["offsets"]:
         for metric in METRICS:
@@ -68,7 +69,9 @@ def _caption(results: dict[str, Any], components: int) -> str:
     fewer = "" if fewest >= components else f"only {fewest} of {components} components exist at some k; "
     return (
         f"fitted on {samples['train']} training samples, held out: {samples['evaluation']} ({results['evaluation']}); "
-        f"[95 % jackknife interval, {results['groups']} groups of samples]; nulls: the scores of another sample, from "
+        f"[95 % jackknife interval, {results['groups']} groups of samples]; step number: held out, the one-hot step "
+        "number in place of the hidden state; within step: held out, deviations of hidden states and scores from their "
+        "training means at the step number; nulls: the scores of another sample, from "
         f"a random step on or at the same step, mean of {results['permutations']} permutations; {fewer}"
         f"paper: {PAPER_MODEL}"
     )

@@ -26,8 +26,9 @@ def _table(record: dict[str, Any]) -> TableView:
     samples = record["samples"]
     note = (
         f"Component 1. Fitted on {samples['train']} training samples, evaluated on {samples['evaluation']} others; in "
-        f"brackets the 95 % jackknife interval over {record['groups']} groups of samples. Nulls: the scores of another "
-        f"sample, mean of {record['permutations']} permutations."
+        f"brackets the 95 % jackknife interval over {record['groups']} groups of samples. The step number alone: "
+        "one-hot in place of the hidden state. Within a step: deviations from the training means at the step number. "
+        f"Nulls: the scores of another sample, mean of {record['permutations']} permutations."
     )
     columns = [*(NAMES[kind] for kind in KINDS), f"paper, {PAPER_MODEL}", "pairs fitted / evaluated", "components"]
     return TableView(columns, rows, note)

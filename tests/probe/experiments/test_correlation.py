@@ -13,7 +13,7 @@ from datamodules import Pass, ResampledSequences
 from datamodules.resampling import partner_places
 from extract.llm import LLMIdentity
 from extract.store import ScoreStore
-from probe.experiments.correlation import JointMoments, canonical, correlations_on, summary
+from probe.experiments.correlation import CCASettings, JointMoments, canonical, correlations_on, summary
 from probe.metrics import jackknife
 from tests.helpers.stores import make_store
 
@@ -56,15 +56,47 @@ def test_metrics_of_a_store_equal_those_of_its_rows(measure: Measure, tmp_path: 
     found = measure()
     train, evaluated = parts()
     for k, offset in enumerate(found["offsets"]):
-        fit = canonical(moments(*paired(tmp_path / "store", k, train)), 50, 0.95, 0.99)
+        fit = canonical(moments(*paired(tmp_path / "store", k, train)), CCASettings())
         other = correlations_on(fit, moments(*paired(tmp_path / "store", k, evaluated)))
         assert value(offset, "in_sample") == pytest.approx(summary(fit.correlations).tolist(), abs=1e-5)
         assert value(offset, "held_out") == pytest.approx(summary(other).tolist(), abs=1e-5)
         assert offset["components"] == len(fit.correlations) < 50
     assert found["offsets"][0]["held_out"]["component_1"]["value"] > 0.6
     rows = list(csv.DictReader((tmp_path / "out" / "results.csv").read_text().splitlines()))
-    assert len(rows) == 3 * 4 * 3
+    assert len(rows) == 3 * 7 * 3
     assert {path.suffix for path in (tmp_path / "out").iterdir()} == {".json", ".csv", ".png", ".pdf"}
+
+
+def test_both_sides_are_scaled_on_demand(measure: Measure, tmp_path: Path) -> None:
+    scores, both = measure(), measure("--model.init_args.scaling", "both")
+    assert (scores["scaling"], both["scaling"]) == ("scores", "both")
+    pairs = paired(tmp_path / "store", 1, parts()[0])
+    for found, scale_x in ((scores, False), (both, True)):
+        fit = canonical(moments(*pairs), CCASettings(scale_x=scale_x))
+        assert found["offsets"][1]["correlations"] == pytest.approx(fit.correlations.tolist(), abs=1e-5)
+
+
+def test_the_step_number_alone_is_evaluated_like_hidden_states(measure: Measure, tmp_path: Path) -> None:
+    """One-hot step numbers as rows in place of the hidden states; numbers beyond the training samples' are the last."""
+    store = ScoreStore(tmp_path / "store")
+    step, sample = store.scalars("step"), store.scalars("sample")
+    train, evaluated = parts()
+    last = max(step[n] for n in range(len(step)) if sample[n] in train)
+    found = measure()["offsets"]
+    for k in (0, 2):
+        rows = [n for n in range(len(step) - k) if sample[n] == sample[n + k]]
+        sides = []
+        for chosen in (train, evaluated):
+            one_hot = np.eye(last + 1)[[min(step[n], last) for n in rows if sample[n] in chosen]]
+            sides.append(moments(one_hot, paired(tmp_path / "store", k, chosen)[1]))
+        other = summary(correlations_on(canonical(sides[0], CCASettings()), sides[1]))
+        assert value(found[k], "step_number") == pytest.approx(other.tolist(), abs=1e-5)
+        gap = [a - b for a, b in zip(value(found[k], "held_out"), other.tolist(), strict=True)]
+        assert value(found[k], "held_out_minus_step_number") == pytest.approx(gap, abs=1e-5)
+    assert found[0]["step_number"]["component_1"]["value"] < 0.3  # these scores have no rhythm
+    assert found[0]["within_step"]["component_1"]["value"] > 0.6
+    cell = found[0]["held_out_minus_step_number"]["component_1"]
+    assert 0 < cell["low"] < cell["value"] < cell["high"]
 
 
 def test_an_offset_beyond_the_samples_has_no_metrics(measure: Measure, tmp_path: Path) -> None:
@@ -98,7 +130,7 @@ def test_intervals_are_those_of_refits_without_each_group(measure: Measure, tmp_
         gone = {part: set(_samples(data, Pass(part, group=group))) for part in ("train", "evaluation")}  # type: ignore[arg-type]
         rest = moments(*paired(tmp_path / "store", 1, train - gone["train"]))
         rest.x_range, rest.y_range = whole.x_range, whole.y_range
-        fit = canonical(rest, 50, 0.95, 0.99)
+        fit = canonical(rest, CCASettings())
         there = moments(*paired(tmp_path / "store", 1, evaluated - gone["evaluation"]))
         left.append([summary(fit.correlations), summary(correlations_on(fit, there))])
     for number, kind in enumerate(("in_sample", "held_out")):
