@@ -6,7 +6,6 @@ from .paper import COMPONENT_1 as COMPONENT_1
 from .paper import PAPER_MODEL as PAPER_MODEL
 from .paper import STRATEGIES as STRATEGIES
 from .paper import TABLE_1 as TABLE_1
-from .paper import TABLE_1_SECOND_VERSION as TABLE_1_SECOND_VERSION
 from .paper import TABLE_2 as TABLE_2
 from .paper import TABLE_3 as TABLE_3
 from .paper import TABLE_4 as TABLE_4

@@ -5,6 +5,7 @@ from typing import Any
 from probe.experiments.correlation import KINDS
 from probe.experiments.correlation import METRICS as CORRELATIONS
 from probe.experiments.dynamism import METRICS as DYNAMISM
+from probe.experiments.dynamism import SIZE_METRICS
 from probe.results import SCHEMA, TABLE_1, TABLE_4
 
 LLM = {"name": "toy", "weights": "sha256:" + "0" * 64, "layers": 2, "heads": 3, "hidden_size": 8, "dtype": "float32"}
@@ -18,10 +19,12 @@ def cell(value: float) -> dict[str, Any]:
 
 def dynamism() -> dict[str, Any]:
     metrics = {name: cell(0.5 + place / 100) for place, name in enumerate(DYNAMISM)}
+    sizes = {f"{name}_top_{size}": cell(size / 10) for name in SIZE_METRICS for size in (2, 4)}
     return {
         **{"command": "lightning test -c configs/dynamism.yaml", **HEAD, "target": "copy_paste"},
         **{"dynamic_heads": "copy_paste", "static_heads": [1, 4], "static_source": "training samples of s"},
         **{"samples": 9, "steps": 120, "metrics": {"dynamic": metrics, "shuffled": metrics}},
+        **{"heads": 6, "static_sizes": [2, 4], "static_size_metrics": {"dynamic": sizes, "shuffled": sizes}},
         "paper": TABLE_1,
         "frequency": [0.0, 0.1, 0.2, 0.3, 0.4, 0.5],
         "example": {"sample": 4, "tokens": ["<script>", "\n"], "heads": [5, 1], "scores": [[1.0, 0.0], [None, 1.0]]},

@@ -8,4 +8,9 @@ from .metrics import jaccard as jaccard
 from .metrics import shuffle_steps as shuffle_steps
 from .plots import plot_frequencies as plot_frequencies
 from .plots import plot_steps as plot_steps
+from .static_sizes import SIZE_METRICS as SIZE_METRICS
+from .static_sizes import StaticSizes as StaticSizes
+from .static_sizes import StaticSizeSums as StaticSizeSums
 from .table import KINDS as KINDS
+from .table import metric_text as metric_text
+from .table import paper_text as paper_text

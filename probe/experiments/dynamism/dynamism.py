@@ -1,5 +1,6 @@
 """Claim 1 on a score store: dynamic heads change from step to step (Table 1, Figs. 1 and 5)."""
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -16,6 +17,7 @@ from extract.scores import REASONING_THRESHOLD, is_dynamic
 from probe.experiments.dynamism.example import example_sample
 from probe.experiments.dynamism.metrics import DynamismMetric, DynamismSums, shuffle_steps
 from probe.experiments.dynamism.plots import plot_frequencies, plot_steps
+from probe.experiments.dynamism.static_sizes import StaticSizes, StaticSizeSums
 from probe.experiments.dynamism.table import dynamism_records, dynamism_table
 from probe.heads import HeadMeans, Ranking, read_ranking
 from probe.metrics import Estimate
@@ -31,6 +33,7 @@ class Dynamism(LightningModule):
     Args:
         num_heads: Linked from the store.
         static_top: Size of the static set (the paper's 20).
+        static_sizes: Further sizes, whose Jaccard index with the dynamic heads is reported beside each other.
         static: A published ranking (.json, .yaml, .tsv) instead of the training samples' mean scores.
         threshold: A head is dynamic from this reasoning score on (copy-paste scores are 0 or 1).
         top: Take this many best heads of each step as its dynamic heads instead, of those with a score above 0.
@@ -46,6 +49,7 @@ class Dynamism(LightningModule):
         self,
         num_heads: int,
         static_top: int = 20,
+        static_sizes: Sequence[int] = (20, 50, 100),
         static: str | None = None,
         threshold: float = REASONING_THRESHOLD,
         top: int | None = None,
@@ -55,11 +59,14 @@ class Dynamism(LightningModule):
     ) -> None:
         super().__init__()
         self.num_heads, self.static_top, self.static_file = num_heads, static_top, static
+        self.static_sizes = list(static_sizes)
         self.threshold, self.top, self.sample = threshold, top, sample
         self.resamples, self.seed = resamples, seed
         self.means = HeadMeans(num_heads)
         self.dynamic, self.shuffled = DynamismMetric(num_heads), DynamismMetric(num_heads)
+        self.dynamic_sizes, self.shuffled_sizes = StaticSizes(self.static_sizes), StaticSizes(self.static_sizes)
         self.static_heads: Tensor | None = None
+        self._sets = torch.empty(0)
         self.results: dict[str, Any] = {}
 
     def setup(self, stage: str) -> None:
@@ -67,16 +74,24 @@ class Dynamism(LightningModule):
         del stage
         if not isinstance(getattr(self.trainer, "datamodule", None), Sequences):
             raise UserError("dynamism is measured on datamodules.Sequences: set data.class_path to it")
+        self._check_sizes()
+        samples = self._data.evaluation_samples()
+        if self.sample is not None and self.sample not in samples:
+            raise UserError(f"model.sample {self.sample} is not among the evaluation samples, {samples[:3]}, …")
+
+    def _check_sizes(self) -> None:
         if not 1 <= self.static_top <= self.num_heads or (self.top is not None and self.top < 1):
             raise UserError(
                 f"model: static_top {self.static_top} and top {self.top} must be at least 1, and static_top at most "
                 f"{self.num_heads}, the number of heads"
             )
+        ranked = self.num_heads
         if self.static_file is not None:
-            self._published()
-        samples = self._data.evaluation_samples()
-        if self.sample is not None and self.sample not in samples:
-            raise UserError(f"model.sample {self.sample} is not among the evaluation samples, {samples[:3]}, …")
+            ranked = int(np.isfinite(self._published().scores).sum())
+        if any(not 1 <= size <= ranked for size in self.static_sizes):
+            raise UserError(
+                f"model.static_sizes {self.static_sizes}: each from 1 to {ranked}, the number of ranked heads"
+            )
 
     @property
     def _data(self) -> Sequences:
@@ -102,22 +117,27 @@ class Dynamism(LightningModule):
             self.means.update(batch.scores)
             return
         if batch_idx == 0:  # on every process: computing the means synchronises them
-            self.static_heads = self._static()
+            self.static_heads, *sets = (self._static(size) for size in (self.static_top, *self.static_sizes))
+            self._sets = torch.stack(sets) if sets else self.static_heads[None][:0]
         assert self.static_heads is not None
         scored = batch.scores.isfinite().any(dim=1)
         active, sample = self.active(batch.scores[scored]), batch.sample[scored]
+        shuffled = shuffle_steps(active, sample, self.seed)
         self.dynamic.update(active, sample, self.static_heads)
-        self.shuffled.update(shuffle_steps(active, sample, self.seed), sample, self.static_heads)
+        self.dynamic_sizes.update(active, sample, self._sets)
+        self.shuffled.update(shuffled, sample, self.static_heads)
+        self.shuffled_sizes.update(shuffled, sample, self._sets)
 
-    def _static(self) -> Bool[Tensor, "head"]:
+    def _static(self, size: int) -> Bool[Tensor, "head"]:
         if self.static_file is None:
-            return top_k_mask(self.means.compute(), self.static_top)
-        return self._published().top_mask(self.static_top).to(self.device)
+            return top_k_mask(self.means.compute(), size)
+        return self._published().top_mask(size).to(self.device)
 
     def on_test_epoch_end(self) -> None:
         """All metrics with their intervals."""
         assert self.static_heads is not None
         sums: dict[str, DynamismSums] = {"dynamic": self.dynamic.compute(), "shuffled": self.shuffled.compute()}
+        sizes = {"dynamic": self.dynamic_sizes.compute(), "shuffled": self.shuffled_sizes.compute()}
         data, number = self._data, self.sample
         steps = int(sums["dynamic"].sums[:, 0].sum())
         self.results = {
@@ -129,12 +149,15 @@ class Dynamism(LightningModule):
             "split": data.split_record(),
             "samples": len(sums["dynamic"].sums),
             "steps": steps,
+            "heads": self.num_heads,
+            "static_sizes": self.static_sizes,
             "static_source": self.static_file or f"training samples of {data.store_path}",
             "static_heads": torch.nonzero(self.static_heads).flatten().tolist(),
             "seed": self.seed,
             "resamples": self.resamples,
             "paper": TABLE_1,
             "metrics": {kind: self._estimates(found) for kind, found in sums.items()},
+            "static_size_metrics": {kind: self._estimates(found) for kind, found in sizes.items()},
             "frequency": (sums["dynamic"].counts.sum(0) / max(steps, 1)).tolist(),
             "example": example_sample(
                 data.test_store, data.target, data.evaluation_samples()[0] if number is None else number
@@ -146,7 +169,7 @@ class Dynamism(LightningModule):
     def _definition(self) -> str:
         return f"reasoning ≥ {self.threshold}" if self.top is None else f"top {self.top} by reasoning score"
 
-    def _estimates(self, sums: DynamismSums) -> dict[str, dict[str, float | None]]:
+    def _estimates(self, sums: DynamismSums | StaticSizeSums) -> dict[str, dict[str, float | None]]:
         intervals = sums.intervals(self.resamples, self.seed)
         return {
             name: Estimate(value, *intervals.get(name, (None, None))).as_dict()

@@ -1,5 +1,6 @@
 """Table 1 of a score store: flat records for results.csv, and the table of the terminal."""
 
+from collections.abc import Mapping
 from typing import Any
 
 from rich.table import Table
@@ -10,31 +11,61 @@ from probe.results import PAPER_MODEL, TABLE_1, published
 
 KINDS = ("dynamic", "shuffled")
 """The store itself, and its shuffled baseline."""
+DIGITS = {"heads_per_step": 2, "heads_per_step_sd": 2, "heads_ever": 0}
+"""Decimals of the metrics that are numbers of heads."""
 
 
 def dynamism_records(results: dict[str, Any]) -> list[dict[str, Any]]:
-    """One row for each metric of the store and of its shuffled baseline."""
+    """One row for each metric of the store and of its shuffled baseline, those of other static sizes last."""
     keys = {name: results[name] for name in ("samples", "steps", "seed")}
     return [
         {"heads": kind, "metric": metric, **estimate, **keys}
+        for group in ("metrics", "static_size_metrics")
         for kind in KINDS
-        for metric, estimate in results["metrics"][kind].items()
+        for metric, estimate in results[group][kind].items()
     ]
 
 
+def metric_text(name: str, estimate: Mapping[str, Any], heads: int) -> str:
+    """A metric with its interval; the number of heads ever dynamic is given of all heads.
+
+    >>> metric_text("heads_ever", {"value": 73.0}, heads=270), metric_text("entropy", {"value": 2.57}, heads=270)
+    ('73 / 270', '2.5700')
+
+    """
+    if name == "heads_ever":
+        return f"{estimate['value']:.0f} / {heads}"
+    digits = DIGITS.get(name, 4)
+    return Estimate.of(estimate).text(digits, min(digits, 3))
+
+
+def paper_text(name: str) -> str:
+    """The published value of `PAPER_MODEL`; empty where the paper has none.
+
+    >>> paper_text("heads_ever"), paper_text("heads_per_step"), paper_text("steps_without")
+    ('238 / 1024', '12.97', '')
+
+    """
+    value = published(TABLE_1, name).get(PAPER_MODEL)
+    if value is None:
+        return ""
+    return metric_text(name, {"value": value}, int(TABLE_1[PAPER_MODEL]["heads"]))
+
+
 def dynamism_table(results: dict[str, Any]) -> Table:
-    """Metrics beside the shuffled baseline's and the paper's."""
+    """Metrics beside the shuffled baseline's and the paper's, then those of other sizes of the static set."""
     caption = (
         f"dynamic heads: {results['dynamic_heads']}; static heads: top {len(results['static_heads'])} of "
-        f"{results['static_source']}; [95 % bootstrap interval over samples]; shuffled: each head's activations "
-        "permuted over the steps of a sample"
+        f"{results['static_source']}; static_coverage: share of dynamic heads that are static; [95 % bootstrap "
+        "interval over samples]; shuffled: each head's activations permuted over the steps of a sample"
     )
     title = f"Dynamism of heads: {results['steps']:,} steps of {results['samples']} samples ({results['evaluation']})"
     out = Table(title=title, caption=caption)
     for header in ("", "dynamic", "shuffled", f"paper, {PAPER_MODEL}"):
         out.add_column(header, justify="right" if header else "left", overflow="fold")
-    for metric in METRICS:
-        paper = published(TABLE_1, metric).get(PAPER_MODEL)
-        cells = [Estimate.of(results["metrics"][kind][metric]).text(4, 3) for kind in KINDS]
-        out.add_row(metric, *cells, "" if paper is None else f"{paper:.4f}")
+    for group, metrics in (("metrics", METRICS), ("static_size_metrics", results["static_size_metrics"]["dynamic"])):
+        for metric in metrics:
+            cells = [metric_text(metric, results[group][kind][metric], results["heads"]) for kind in KINDS]
+            out.add_row(metric, *cells, paper_text(metric))
+        out.add_section()
     return out

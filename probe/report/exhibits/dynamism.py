@@ -3,7 +3,7 @@
 from typing import Any
 
 from extract.heads import HeadGrid
-from probe.experiments.dynamism import KINDS, METRICS
+from probe.experiments.dynamism import KINDS, METRICS, SIZE_METRICS, metric_text, paper_text
 from probe.report import EMPTY, Cell, Plot, TableView, View, axis, layout, measured, spread
 from probe.results import PAPER_MODEL, TABLE_1, published
 
@@ -16,33 +16,65 @@ NAMES = {
     "entropy": "entropy over heads, nats",
     "heads_per_step": "dynamic heads per step, mean",
     "heads_per_step_sd": "dynamic heads per step, standard deviation",
-    "heads_ever": "heads ever dynamic",
+    "heads_ever": "heads ever dynamic, of all",
     "steps_without": "share of steps without dynamic heads",
+}
+SIZE_NAMES = {
+    "jaccard_static": NAMES["jaccard_static"],
+    "jaccard_static_non_empty": NAMES["jaccard_static_non_empty"],
+    "static_coverage": "share of the dynamic heads that are in the static set",
 }
 
 
 def view(record: dict[str, Any]) -> View:
     """The metrics beside the shuffled baseline, heads over steps, and how often each head is dynamic."""
-    return View([_table(record)], [_steps(record), _frequency(record)])
+    sizes = [_sizes(record)] if record.get("static_sizes") else []  # former results have none
+    return View([_table(record), *sizes], [_steps(record), _frequency(record)])
 
 
 def _table(record: dict[str, Any]) -> TableView:
     rows = []
     for metric in METRICS:
         paper = published(TABLE_1, metric)
-        digits = 0 if metric == "heads_ever" else 3
-        cells = [
-            measured(record["metrics"][kind][metric], digits, strong=kind == "dynamic" and bool(paper))
-            for kind in KINDS
-        ]
-        beside = [Cell(f"{paper[PAPER_MODEL]:.4f}"), spread([*paper.values()])] if paper else [EMPTY, EMPTY]
-        rows.append((NAMES[metric], [*cells, *beside]))
+        cells = [_cell(record, kind, metric, strong=kind == "dynamic" and bool(paper)) for kind in KINDS]
+        rows.append((NAMES[metric], [*cells, *(_published(metric) if paper else [EMPTY, EMPTY])]))
     note = (
         f"Dynamic heads: {record['dynamic_heads']}. Static heads: the top {len(record['static_heads'])} of "
         f"{record['static_source']}. Shuffled: each head's activations permuted over the steps of its sample. "
         f"In brackets the 95 % bootstrap interval over samples."
     )
     return TableView([*KINDS, f"paper, {PAPER_MODEL}", "paper, five models"], rows, note)
+
+
+def _cell(record: dict[str, Any], kind: str, metric: str, strong: bool) -> Cell:
+    estimate = record["metrics"][kind][metric]
+    if metric == "heads_ever":
+        return Cell(metric_text(metric, estimate, len(record["frequency"])), strong=strong)
+    return measured(estimate, 3, strong)
+
+
+def _published(metric: str) -> list[Cell]:
+    """The paper's value of one model, and its range; numbers of heads ever dynamic are of models of other sizes."""
+    values = published(TABLE_1, metric)
+    if metric == "heads_ever":
+        shares = [value / TABLE_1[model]["heads"] for model, value in values.items()]
+        return [Cell(paper_text(metric)), Cell(f"{min(shares):.0%} – {max(shares):.0%} of all")]
+    return [Cell(paper_text(metric)), spread([*values.values()], digits=2 if metric.startswith("heads") else 4)]
+
+
+def _sizes(record: dict[str, Any]) -> TableView:
+    """Static sets of several sizes, a column each for the store and its shuffled baseline."""
+    metrics = record["static_size_metrics"]
+    rows = [
+        (
+            SIZE_NAMES[name],
+            [measured(metrics[kind][f"{name}_top_{size}"]) for size in record["static_sizes"] for kind in KINDS],
+        )
+        for name in SIZE_METRICS
+    ]
+    columns = [f"static top {size}, {kind}" for size in record["static_sizes"] for kind in KINDS]
+    note = "With n dynamic heads at a step the Jaccard index with a set of size s is at most n / s."
+    return TableView(columns, rows, note)
 
 
 def _grid(record: dict[str, Any]) -> HeadGrid:

@@ -19,7 +19,8 @@ Measure = Any
 def measure(measured: Measure, tmp_path: Path) -> Measure:
     """Results of a run on a synthetic store, or its refusal."""
     make_store(tmp_path / "store", samples=30, shards=3)
-    few = ("--model.init_args.static_top", 2, "--model.init_args.resamples", 50)
+    few = ("--model.init_args.static_top", 2, "--model.init_args.static_sizes", "[1, 4]")
+    few = (*few, "--model.init_args.resamples", 50)
     return lambda *args: measured("dynamism", tmp_path / "store", *few, *args)
 
 
@@ -51,13 +52,30 @@ def test_metrics_of_a_store_equal_plain_sets(measure: Measure, tmp_path: Path) -
         again = measure("--data.init_args.batch_size", batch_size)
         assert again["metrics"] == found["metrics"]
     rows = list(csv.DictReader((tmp_path / "out" / "results.csv").read_text().splitlines()))
-    assert len(rows) == 20
+    assert len(rows) == 2 * (10 + 2 * 3)
     assert float(rows[0]["value"]) == found["metrics"]["dynamic"][rows[0]["metric"]]["value"]
     files = {path.name for path in (tmp_path / "out").iterdir()}
     assert files == {
         *("results.json", "results.csv"),
         *("heads_over_steps.png", "heads_over_steps.pdf", "activation_frequency.png", "activation_frequency.pdf"),
     }
+
+
+def test_further_sizes_of_the_static_set_are_as_if_each_were_the_static_set(measure: Measure, tmp_path: Path) -> None:
+    found = measure()
+    assert found["heads"] == 6
+    for size in (1, 4):
+        wanted, static = plain(tmp_path / "store", "copy_paste", lambda row: row > 0, size)
+        for name in ("jaccard_static", "jaccard_static_non_empty"):
+            cell = found["static_size_metrics"]["dynamic"][f"{name}_top_{size}"]
+            assert cell["value"] == pytest.approx(wanted[name])
+            assert cell["low"] < cell["value"] < cell["high"]
+        alone = measure("--model.init_args.static_top", size)
+        assert alone["static_heads"] == static
+        for kind in ("dynamic", "shuffled"):
+            beside = found["static_size_metrics"][kind][f"jaccard_static_top_{size}"]
+            assert beside == pytest.approx(alone["metrics"][kind]["jaccard_static"])
+    assert measure("--model.init_args.static_sizes", "[]")["static_size_metrics"]["dynamic"] == {}
 
 
 def test_reasoning_scores_have_two_definitions(measure: Measure, tmp_path: Path) -> None:
@@ -71,7 +89,10 @@ def test_reasoning_scores_have_two_definitions(measure: Measure, tmp_path: Path)
 
 def test_a_published_ranking_can_be_the_static_set(measure: Measure, tmp_path: Path) -> None:
     (tmp_path / "heads.yaml").write_text("attn_head_set: 1-2,0-1,0-0")
-    assert measure("--model.init_args.static", tmp_path / "heads.yaml")["static_heads"] == [1, 5]
+    static = ("--model.init_args.static", tmp_path / "heads.yaml")
+    found = measure(*static, "--model.init_args.static_sizes", "[1, 3]")
+    assert found["static_heads"] == [1, 5]
+    assert "each from 1 to 3, the number of ranked heads" in measure(*static)
 
 
 def test_evaluated_samples_can_be_all_or_another_stores(measure: Measure, tmp_path: Path) -> None:
@@ -96,6 +117,8 @@ def test_two_processes_measure_what_one_does(measure: Measure) -> None:
         (("--data.init_args.split.by", "row"), "it must be `sample`"),
         (("--model.init_args.static_top", 0), "static_top 0"),
         (("--model.init_args.static_top", 7), "at most 6"),
+        (("--model.init_args.static_sizes", "[2, 7]"), "static_sizes [2, 7]: each from 1 to 6"),
+        (("--model.init_args.static_sizes", "[0]"), "static_sizes [0]"),
         (("--model.init_args.sample", 99), "model.sample 99 is not among the evaluation samples"),
         (("--model.init_args.static", "none.yaml"), "there is no ranking file none.yaml"),
         (("--data", "datamodules.ScoreRows"), "datamodules.Sequences"),

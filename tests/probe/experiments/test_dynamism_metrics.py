@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from probe.experiments.dynamism import METRICS, DynamismMetric, DynamismSums, jaccard, shuffle_steps
+from probe.experiments.dynamism import METRICS, DynamismMetric, DynamismSums, StaticSizes, jaccard, shuffle_steps
 
 Sets = list[list[set[int]]]
 
@@ -44,6 +44,18 @@ def slow_metrics(samples: Sets, static: set[int]) -> dict[str, float]:
         "heads_ever": len(count),
         "steps_without": mean([float(not step) for step in steps]),
     }
+
+
+def slow_sizes(samples: Sets, sets: dict[int, set[int]]) -> dict[str, float]:
+    """The Jaccard index with each static set, and the share of dynamic heads in it, from sets."""
+    found = {}
+    for size, static in sets.items():
+        one = slow_metrics(samples, static)
+        heads = [head for sample in samples for step in sample for head in step]
+        found[f"jaccard_static_top_{size}"] = one["jaccard_static"]
+        found[f"jaccard_static_non_empty_top_{size}"] = one["jaccard_static_non_empty"]
+        found[f"static_coverage_top_{size}"] = sum(head in static for head in heads) / len(heads) if heads else math.nan
+    return found
 
 
 HEADS = 6
@@ -80,6 +92,24 @@ def test_metrics_equal_plain_sets(samples: Sets, static: set[int]) -> None:
             continue
         assert fast[name] == pytest.approx(slow[name], abs=1e-9, nan_ok=True), name
     assert not fast["entropy"] > math.log(HEADS) + 1e-9
+
+
+@given(samples_of_steps, st.integers(1, HEADS - 1), st.randoms())
+def test_static_sets_of_several_sizes_equal_plain_sets(samples: Sets, size: int, chance: object) -> None:
+    sets = {size: set(range(size)), HEADS: set(range(HEADS))}
+    active, sample = tensors(samples)
+    parts = [sample == number for number in range(len(samples))]
+    chance.shuffle(parts)  # type: ignore[attr-defined]
+    metric = StaticSizes(list(sets))
+    for part in [*parts, sample < 0]:  # the last: a process without any batch
+        metric.update(active[part], sample[part], torch.stack([mask(static) for static in sets.values()]))
+    weights = np.arange(1.0, len(samples) + 1)
+    repeated = [step for step, n in zip(samples, weights, strict=True) for _ in range(int(n))]
+    for found, wanted in (
+        (metric.compute().metrics(), slow_sizes(samples, sets)),
+        (metric.compute().metrics(weights), slow_sizes(repeated, sets)),
+    ):
+        assert found == pytest.approx(wanted, nan_ok=True)
 
 
 @given(samples_of_steps, st.sets(st.integers(0, HEADS - 1), min_size=1), st.randoms())
