@@ -1,5 +1,6 @@
 """Score rows with the scores of several later steps: one pass trains a probe for each offset."""
 
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -51,6 +52,10 @@ class OffsetRows(ScoreRows):
         for name, rows in self._rows.items():
             if not len(self._columns[name].with_future(rows, self.offsets)):
                 raise UserError(f"data.offsets {self.offsets}: no row of the {name} split has a step that far ahead")
+
+    def training_chunks(self, size: int = 65536) -> Iterator[Rows]:
+        """As `ScoreRows.training_chunks`; a row has the scores of all offsets, so a chunk has fewer rows."""
+        return super().training_chunks(max(1, size // (self.offsets + 1)))
 
     def batches(self, split: Part) -> RowBatches:
         """The batches of a split; training ones are shuffled anew each epoch."""

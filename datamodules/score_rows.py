@@ -155,14 +155,19 @@ class ScoreRows(LightningDataModule):
         return RowBatches(self._columns[split], self._rows[split], self.offset, **self._reading(split))
 
     def _reading(self, split: Part) -> dict[str, Any]:
-        training = split == "train"
-        return {"batch_size": self.batch_size, "seed": self.seed if training else None, "known": not training}
+        seed = self.seed if split == "train" else None
+        return {"batch_size": self.batch_size, "seed": seed, "known": split == "test"}
 
-    def training_chunks(self) -> Iterator[Rows]:
-        """All training rows in order, with the scores known before, some tens of thousands at a time."""
-        batches = self.batches("train")
-        batches.known = True
-        for chunk in np.array_split(batches.rows, max(1, len(batches.rows) // 65536)):
+    def with_known(self, split: Part) -> RowBatches:
+        """A split's batches in order, with the scores known before each row, for baselines."""
+        batches = self.batches(split)
+        batches.seed, batches.known = None, True
+        return batches
+
+    def training_chunks(self, size: int = 65536) -> Iterator[Rows]:
+        """All training rows in order, about `size` at a time, with the scores known before them."""
+        batches = self.with_known("train")
+        for chunk in np.array_split(batches.rows, max(1, len(batches.rows) // size)):
             yield batches.read(chunk)
 
     def _loader(self, split: Part) -> DataLoader[Rows]:

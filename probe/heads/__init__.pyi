@@ -9,3 +9,5 @@ from .static_heads import StoreHeads as StoreHeads
 from .static_heads import read_store_heads as read_store_heads
 from .static_heads import store_ranking as store_ranking
 from .static_heads import training_means as training_means
+from .step_table import StepSums as StepSums
+from .step_table import StepTable as StepTable

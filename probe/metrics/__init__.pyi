@@ -10,6 +10,8 @@ from .comparisons import p_text as p_text
 from .comparisons import paired as paired
 from .comparisons import paired_difference as paired_difference
 from .comparisons import paired_p as paired_p
+from .evaluated import Evaluated as Evaluated
+from .evaluated import differences as differences
 from .formatting import Estimate as Estimate
 from .gathered_rows import GatheredRows as GatheredRows
 from .head_ranking import RANKING_METRICS as RANKING_METRICS
@@ -29,5 +31,11 @@ from .intervals import mean_interval as mean_interval
 from .intervals import percentile_interval as percentile_interval
 from .intervals import resampled_means as resampled_means
 from .intervals import wilson as wilson
+from .offset_metrics import EvaluatedRows as EvaluatedRows
+from .offset_metrics import OffsetEvaluation as OffsetEvaluation
+from .offset_metrics import has_score as has_score
 from .regression import REGRESSION_METRICS as REGRESSION_METRICS
 from .regression import RegressionSums as RegressionSums
+from .wake_ups import wake_up_decisions as wake_up_decisions
+from .wake_ups import wake_up_pairs as wake_up_pairs
+from .wake_ups import wake_up_threshold as wake_up_threshold

@@ -8,7 +8,8 @@ from jaxtyping import Bool, Float, Int
 from sklearn.metrics import precision_recall_curve
 from torch import Tensor
 
-from probe.metrics.intervals import Interval, Weights, bootstrap
+from probe.metrics.evaluated import Evaluated
+from probe.metrics.intervals import Weights
 
 
 @dataclass(frozen=True)
@@ -108,6 +109,6 @@ class RankedDecisions:
         precision, recall = float(precisions[last]), float(true_positives[last] / positives)
         return ClassificationMetrics(2 * precision * recall / (precision + recall), precision, recall, auprc)
 
-    def intervals(self, threshold: float, resamples: int, seed: int) -> dict[str, Interval]:
-        """95 % bootstrap intervals by metric, over samples, whose rows belong together."""
-        return bootstrap(lambda weights: self.metrics(threshold, weights).as_dict(), self.samples, resamples, seed)
+    def evaluated(self, threshold: float, resamples: int, seed: int) -> Evaluated:
+        """The metrics with their bootstrap resamples over samples, whose rows belong together."""
+        return Evaluated.of(lambda weights: self.metrics(threshold, weights).as_dict(), self.samples, resamples, seed)

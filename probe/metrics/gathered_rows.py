@@ -12,6 +12,10 @@ from torchmetrics.utilities import dim_zero_cat
 class GatheredRows(Metric):
     """Outputs, true scores and sample numbers of every row, concatenated over batches and processes.
 
+    Args:
+        *further: Names of further columns to gather.
+        **kwargs: See `torchmetrics.Metric`.
+
     >>> rows = GatheredRows()
     >>> rows.update(torch.tensor([[0.7], [0.1]]), torch.tensor([[1.0], [0.0]]), torch.tensor([4, 2]))
     >>> rows.compute()
@@ -24,27 +28,32 @@ class GatheredRows(Metric):
     scores: list[Tensor]
     sample: list[Tensor]
 
-    def __init__(self, **kwargs: Any) -> None:
+    def __init__(self, *further: str, **kwargs: Any) -> None:
         super().__init__(**kwargs)
-        for name in ("outputs", "scores", "sample"):
+        self.columns = ("outputs", "scores", "sample", *further)
+        for name in self.columns:
             self.add_state(name, default=[], dist_reduce_fx="cat")
 
     def update(
-        self, outputs: Float[Tensor, "row output"], scores: Float[Tensor, "row head"], sample: Int[Tensor, "row"]
+        self,
+        outputs: Float[Tensor, "row output"],
+        scores: Float[Tensor, "row head"],
+        sample: Int[Tensor, "row"],
+        **further: Tensor,
     ) -> None:
         """Add a batch."""
-        self.outputs.append(outputs.detach().float())
-        self.scores.append(scores)
-        self.sample.append(sample)
+        columns = {"outputs": outputs.detach().float(), "scores": scores, "sample": sample, **further}
+        for name in self.columns:
+            getattr(self, name).append(columns[name])
 
-    def compute(self) -> tuple[Tensor, Tensor, Tensor]:
-        """Outputs, scores and sample numbers of all rows, in sample order, whatever the number of processes."""
-        outputs, scores, sample = (dim_zero_cat(x) for x in (self.outputs, self.scores, self.sample))
-        order = torch.argsort(sample, stable=True)
-        return outputs[order], scores[order], sample[order]
+    def compute(self) -> tuple[Tensor, ...]:
+        """Outputs, scores, sample numbers and further columns, in sample order whatever the number of processes."""
+        columns = [dim_zero_cat(getattr(self, name)) for name in self.columns]
+        order = torch.argsort(columns[2], stable=True)
+        return tuple(column[order] for column in columns)
 
-    def drain(self) -> tuple[Tensor, Tensor, Tensor]:
+    def drain(self) -> tuple[Tensor, ...]:
         """All rows as `compute` returns them, on the CPU, and reset."""
-        outputs, scores, sample = (x.cpu() for x in self.compute())
+        columns = tuple(column.cpu() for column in self.compute())
         self.reset()
-        return outputs, scores, sample
+        return columns

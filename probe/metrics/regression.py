@@ -6,8 +6,9 @@ from jaxtyping import Float, Int
 from numpy.typing import NDArray
 from torch import Tensor
 
+from probe.metrics.evaluated import Evaluated
 from probe.metrics.head_ranking import RANKING_METRICS, ranking_metrics
-from probe.metrics.intervals import Interval, Weights, bootstrap
+from probe.metrics.intervals import Weights
 
 REGRESSION_METRICS = ("mse", "mae", "r2_variance_weighted", "r2_flattened", *RANKING_METRICS)
 """Names of the metrics of `RegressionSums.metrics`."""
@@ -92,6 +93,6 @@ class RegressionSums:
             }
         return {name: float(value) for name, value in values.items()}
 
-    def intervals(self, resamples: int, seed: int) -> dict[str, Interval]:
-        """95 % bootstrap intervals by metric, over samples, whose rows belong together."""
-        return bootstrap(self.metrics, self.samples, resamples, seed)
+    def evaluated(self, resamples: int, seed: int) -> Evaluated:
+        """The metrics with their bootstrap resamples over samples, whose rows belong together."""
+        return Evaluated.of(self.metrics, self.samples, resamples, seed)

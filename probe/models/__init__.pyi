@@ -1,4 +1,5 @@
 from .base import Probe as Probe
+from .baselines import Baselines as Baselines
 from .checkpoint import load as load
 from .checkpoint import probe_class as probe_class
 from .checkpoint import push_to_hub as push_to_hub
@@ -9,8 +10,6 @@ from .losses import asymmetric_loss as asymmetric_loss
 from .losses import masked_mse as masked_mse
 from .mlp import MLP as MLP
 from .model_card import probe_card as probe_card
-from .offset_probes import PLOTTED_METRICS as PLOTTED_METRICS
-from .offset_probes import PREDICTORS as PREDICTORS
 from .offset_probes import OffsetProbes as OffsetProbes
 from .plots import METRIC_LABELS as METRIC_LABELS
 from .plots import PREDICTOR_STYLES as PREDICTOR_STYLES

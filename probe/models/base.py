@@ -1,7 +1,7 @@
 """Base class of probes: an MLP from the hidden state to a score of every head."""
 
 from abc import abstractmethod
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -45,7 +45,7 @@ class Probe(TrainedOnRows):
         super().__init__(**kwargs)
         self.mlp = MLP(in_features, hidden, num_heads, dropout)
         self.register_buffer("head_means", torch.zeros(num_heads))
-        self.gathered = GatheredRows()
+        self.gathered, self.tested = GatheredRows(), GatheredRows("step", "known")
         self._epoch_loss, self._epoch_rows = torch.zeros(()), 0
 
     @abstractmethod
@@ -78,11 +78,25 @@ class Probe(TrainedOnRows):
         """Log the epoch's mean loss over all processes."""
         self.log("train/loss_epoch", self._epoch_loss / self._epoch_rows, prog_bar=True, sync_dist=True)
 
+    def evaluated_outputs(self, hidden: Float[Tensor, "row hidden"]) -> Float[Tensor, "row output"]:
+        """What evaluation gathers of each row."""
+        output: Tensor = self(hidden)
+        return output
+
     def validation_step(self, batch: Rows) -> None:
         """Gather the outputs of one batch; a process without any gathers an empty one."""
-        self.gathered.update(self(batch.hidden), batch.scores, batch.sample)
+        self.gathered.update(self.evaluated_outputs(batch.hidden), batch.scores, batch.sample)
 
-    test_step = validation_step
+    def test_step(self, batch: Rows) -> None:
+        """As for validation, with what the baselines predict from."""
+        outputs = self.evaluated_outputs(batch.hidden)
+        self.tested.update(outputs, batch.scores, batch.sample, step=batch.step, known=batch.known)
+
+    def baseline_scores(self, scores: Tensor, step: Tensor, known: Tensor) -> Iterator[tuple[str, Tensor]]:
+        """Name and predicted scores of each baseline that has no hidden state, on the CPU."""
+        yield "static", self.head_means.cpu().expand(scores.shape)
+        for one in self.baselines:
+            yield from ((kind, one.predict(kind, step, known)) for kind in one.kinds if kind != "static")
 
     def records(self) -> list[dict[str, Any]]:
         """One row for each metric of the probe and of each baseline."""

@@ -6,7 +6,7 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from probe.metrics import RankedDecisions, best_threshold
+from probe.metrics import Evaluated, RankedDecisions, best_threshold, differences
 from probe.models.base import Probe
 from probe.models.losses import asymmetric_loss
 
@@ -62,7 +62,7 @@ class ProbeClassifier(Probe):
         outputs, scores, sample = self.gathered.drain()
         probabilities, labels = torch.sigmoid(outputs), scores > 0
         self.threshold.fill_(best_threshold(probabilities, labels))
-        self.static_threshold.fill_(best_threshold(self._static(labels), labels))
+        self.static_threshold.fill_(best_threshold(self.head_means.cpu().expand(labels.shape), labels))
         metrics = RankedDecisions(probabilities, labels, sample).metrics(float(self.threshold))
         self.log("val/loss", self.loss(outputs, scores), prog_bar=True, sync_dist=True)
         self.log_dict({f"val/{name}": value for name, value in metrics.as_dict().items()}, sync_dist=True)
@@ -70,28 +70,30 @@ class ProbeClassifier(Probe):
         self.log("hp_metric", metrics.f1, sync_dist=True)  # TensorBoard compares the hyper-parameters of runs by it
         self._log_curve("val/precision_recall", probabilities, labels)
 
-    def _static(self, labels: Tensor) -> Tensor:
-        """Scores of the static baseline: each head's training frequency, whatever the hidden state."""
-        return self.head_means.cpu().expand(labels.shape)
-
     def _log_curve(self, name: str, probabilities: Tensor, labels: Tensor) -> None:
         writer: Any = getattr(self.logger, "experiment", None)
         if hasattr(writer, "add_pr_curve"):
             writer.add_pr_curve(name, labels, probabilities, self.global_step)
 
     def on_test_epoch_end(self) -> None:
-        """Table 2 on the test split: probe and static baseline, with intervals over samples."""
-        outputs, scores, sample = self.gathered.drain()
+        """Table 2 on the test split: probe and baselines, with intervals over samples and paired differences."""
+        outputs, scores, sample, step, known = self.tested.drain()
         probabilities, labels = torch.sigmoid(outputs), scores > 0
         self.results = {**self.provenance(), "rows": len(labels), "samples": len(sample.unique())}
-        self._evaluate("probe", RankedDecisions(probabilities, labels, sample), float(self.threshold))
-        self._evaluate("static", RankedDecisions(self._static(labels), labels, sample), float(self.static_threshold))
+        predicted = [("probe", probabilities), *self.baseline_scores(scores, step, known)]
+        evaluated = {kind: self._evaluate(kind, RankedDecisions(values, labels, sample)) for kind, values in predicted}
+        self.results["differences"] = differences(evaluated)
         self._log_curve("test/precision_recall", probabilities, labels)
 
-    def _evaluate(self, name: str, decisions: RankedDecisions, threshold: float) -> None:
-        metrics = decisions.metrics(threshold).as_dict()
-        intervals = decisions.intervals(threshold, self.resamples, self.bootstrap_seed)
-        self.results[name] = {**metrics, "threshold": threshold, "intervals": intervals}
+    def _threshold_of(self, kind: str) -> float:
+        own = {"probe": self.threshold, "static": self.static_threshold}
+        return float(own[kind]) if kind in own else self.baselines[0].thresholds[kind]
+
+    def _evaluate(self, name: str, decisions: RankedDecisions) -> Evaluated:
+        threshold = self._threshold_of(name)
+        evaluated = decisions.evaluated(threshold, self.resamples, self.bootstrap_seed)
+        self.results[name] = {**evaluated.metrics, "threshold": threshold, "intervals": evaluated.intervals}
         prefix = "test" if name == "probe" else f"test/{name}"
-        self.log_dict({f"{prefix}/{key}": value for key, value in metrics.items()}, sync_dist=True)
+        self.log_dict({f"{prefix}/{key}": value for key, value in evaluated.metrics.items()}, sync_dist=True)
         self.log(f"{prefix}/threshold", threshold, sync_dist=True)
+        return evaluated

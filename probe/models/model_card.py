@@ -6,6 +6,7 @@ from typing import Any
 
 from extract.utils import write_bytes
 from probe.metrics import Estimate
+from probe.results import BASELINES
 
 LIBRARY = "dynamic-retrieval-heads"
 NAME = "README.md"
@@ -116,7 +117,7 @@ def _evaluation(results: Mapping[str, Any] | None) -> str:
     """A table of probe and baselines with their intervals."""
     if results and "offsets" in results:
         return _evaluation_by_offset(results["offsets"])
-    evaluated = {who: found for who in ("probe", "static", "ridge") if (found := _estimates(results, who))}
+    evaluated = {who: found for who in ("probe", *BASELINES) if (found := _estimates(results, who))}
     if not evaluated or results is None:
         return "Not evaluated yet: `lightning test … --ckpt_path …` fills this in."
     lines = ["| | " + " | ".join(evaluated) + " |", "|---" * (len(evaluated) + 1) + "|"]
@@ -124,7 +125,8 @@ def _evaluation(results: Mapping[str, Any] | None) -> str:
         cells = [estimates[name].text(digits=4) for estimates in evaluated.values()]
         lines.append(f"| {name} | " + " | ".join(cells) + " |")
     rows = f"{results['rows']:,} held-out rows of {results['samples']} samples; in brackets 95 % bootstrap intervals."
-    return "\n".join([*lines, "", rows])
+    notes = [f"{who}: {BASELINES[who]}." for who in evaluated if who in BASELINES]
+    return "\n".join([*lines, "", rows, *notes])
 
 
 def _evaluation_by_offset(offsets: list[dict[str, Any]]) -> str:

@@ -4,29 +4,34 @@ from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any, cast
 
 import torch
-from jaxtyping import Bool, Float
-from rich.table import Table
+from jaxtyping import Float
+from rich.console import Group
 from torch import Tensor, nn
 from torch.nn.utils import clip_grad_norm_
 
 from datamodules import OffsetRows, Rows
 from extract.errors import UserError
-from extract.scores import Target
-from probe.metrics import Estimate, GatheredRows, RankedDecisions, RegressionSums, best_threshold
+from extract.scores import REASONING_THRESHOLD, Target
+from probe.metrics import (
+    Bootstrap,
+    EvaluatedRows,
+    GatheredRows,
+    OffsetEvaluation,
+    best_threshold,
+    has_score,
+    wake_up_pairs,
+    wake_up_threshold,
+)
 from probe.models.base import Probe
+from probe.models.baselines import by_offset
 from probe.models.classifier import ProbeClassifier
 from probe.models.plots import plot_offsets
 from probe.models.regressor import ProbeRegressor
 from probe.models.training_record import TrainedOnRows
+from probe.results import PLOTTED_METRICS, PREDICTORS, WAKE_UP_METRICS, offset_records, offset_tables
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
-
-
-PREDICTORS = ("probe", "static", "repeat")
-"""What is evaluated at each k: the probe, each head's training mean, and the current step's true scores."""
-PLOTTED_METRICS = {"copy_paste": ("f1", "auprc"), "reasoning": ("r2_variance_weighted", "top_overlap")}
-"""Metrics of the table and the plot against k, by target."""
 
 
 class OffsetProbes(TrainedOnRows):
@@ -44,6 +49,8 @@ class OffsetProbes(TrainedOnRows):
         dropout: After each hidden layer (A.5: 0.1).
         clip_norm: Largest norm of each probe's gradient (A.5: 1.0).
         top: Number of heads of top overlap and NDCG (regressors).
+        wake_offsets: The k at which heads that wake up are evaluated, of those up to the largest k.
+        threshold: Reasoning scores from here on make a head dynamic, for the heads that wake up (regressors).
         **kwargs: See `TrainedOnRows`.
 
     """
@@ -61,11 +68,16 @@ class OffsetProbes(TrainedOnRows):
         dropout: float = 0.1,
         clip_norm: float = 1.0,
         top: int = 5,
+        wake_offsets: Sequence[int] = (1, 2, 4, 8),
+        threshold: float = REASONING_THRESHOLD,
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
         self.target, self.num_heads, self.num_offsets = target, num_heads, num_offsets
-        self.clip_norm, self.top = clip_norm, top
+        self.clip_norm, self.top, self.threshold = clip_norm, top, threshold
+        self.wake_offsets = [k for k in wake_offsets if k <= num_offsets]
+        self.wake_thresholds: dict[int, dict[str, float]] = {}
+        """Decision threshold of each predictor of the heads that wake up, by k, from the validation split."""
         kind = ProbeClassifier if target == "copy_paste" else ProbeRegressor
         self.probes = nn.ModuleList(
             [kind(in_features, num_heads, hidden=hidden, dropout=dropout) for _ in range(num_offsets + 1)]
@@ -73,16 +85,18 @@ class OffsetProbes(TrainedOnRows):
         self.register_buffer("head_means", torch.zeros(num_offsets + 1, num_heads))
         self.register_buffer("static_thresholds", torch.full((num_offsets + 1,), 0.5))
         self.static_thresholds: Tensor
-        self.gathered = GatheredRows()
+        self.gathered, self.tested = GatheredRows(), GatheredRows("step", "known")
 
     def setup(self, stage: str) -> None:
         """Check that the data holds the scores of later steps.
 
         Raises:
-            UserError: another data module, or another target.
+            UserError: another data module, another target, or a k of 0 at which heads should wake up.
 
         """
         super().setup(stage)
+        if any(k < 1 for k in self.wake_offsets):
+            raise UserError(f"model.wake_offsets {self.wake_offsets}: each at least 1")
         if not isinstance(self._rows(), OffsetRows):
             raise UserError("probes of later steps need datamodules.OffsetRows: set data.class_path to it")
 
@@ -123,17 +137,20 @@ class OffsetProbes(TrainedOnRows):
         """Gather the outputs of one batch."""
         self.gathered.update(self._outputs(batch.hidden).flatten(1), batch.scores.flatten(1), batch.sample)
 
-    test_step = validation_step
+    def test_step(self, batch: Rows) -> None:
+        """As for validation, with what the baselines predict from."""
+        outputs, scores = self._outputs(batch.hidden).flatten(1), batch.scores.flatten(1)
+        self.tested.update(outputs, scores, batch.sample, step=batch.step, known=batch.known)
 
-    def _drain(self) -> tuple[Tensor, Tensor, Tensor]:
-        """Outputs and scores [row, offset, head], and sample numbers."""
-        outputs, scores, sample = self.gathered.drain()
-        shape = (len(sample), self.num_offsets + 1, self.num_heads)
-        return outputs.view(shape), scores.view(shape), sample
+    def _drain(self, gathered: GatheredRows) -> tuple[Tensor, ...]:
+        """Outputs and scores [row, offset, head], then the other columns."""
+        outputs, scores, *others = gathered.drain()
+        shape = (len(outputs), self.num_offsets + 1, self.num_heads)
+        return outputs.view(shape), scores.view(shape), *others
 
     def on_validation_epoch_end(self) -> None:
         """Losses, and the thresholds that the checkpoint keeps."""
-        outputs, scores, _ = self._drain()
+        outputs, scores, _ = self._drain(self.gathered)
         losses = self.loss(outputs.to(self.device), scores.to(self.device))
         self.log("val/loss", losses.mean(), prog_bar=True, sync_dist=True)
         self.log_dict({f"val/loss/k{k:02d}": loss for k, loss in enumerate(losses)}, sync_dist=True)
@@ -142,91 +159,89 @@ class OffsetProbes(TrainedOnRows):
                 known = has_score(scores[:, k])
                 labels = scores[known, k] > 0
                 probe.threshold.fill_(best_threshold(torch.sigmoid(outputs[known, k]), labels))
-                self.static_thresholds[k] = best_threshold(self._static(k, labels), labels)
+                self.static_thresholds[k] = best_threshold(self.head_means[k].cpu().expand(labels.shape), labels)
+        for k in self.wake_offsets:
+            chosen = self._wake_threshold(self._predicted(outputs[:, k]), scores[:, 0], scores[:, k])
+            self.wake_thresholds.setdefault(k, {})["probe"] = chosen
 
-    def _static(self, k: int, scores: Tensor) -> Tensor:
-        return self.head_means[k].cpu().expand(scores.shape)
+    def _predicted(self, outputs: Tensor) -> Tensor:
+        return torch.sigmoid(outputs) if self.target == "copy_paste" else outputs
+
+    def _wake_threshold(self, predicted: Tensor, current: Tensor, later: Tensor) -> float:
+        return wake_up_threshold(predicted, wake_up_pairs(current, later, self.target, self.threshold))
+
+    def on_fit_start(self) -> None:
+        """Record the training data, and compute the baselines with their thresholds for heads that wake up."""
+        super().on_fit_start()
+        batches = self._rows().with_known("val")
+        rows = batches.read(batches.rows)
+        for k, (one, (later, known)) in enumerate(zip(self.baselines, by_offset(rows), strict=True)):
+            if k in self.wake_offsets:
+                for kind in one.kinds:
+                    chosen = self._wake_threshold(one.predict(kind, rows.step, known), known, later)
+                    self.wake_thresholds.setdefault(k, {})[kind] = chosen
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Add the thresholds of heads that wake up."""
+        super().on_save_checkpoint(checkpoint)
+        checkpoint["probe"]["wake_thresholds"] = self.wake_thresholds
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Restore them; a checkpoint of a version that had none evaluates no heads that wake up."""
+        super().on_load_checkpoint(checkpoint)
+        self.wake_thresholds = checkpoint.get("probe", {}).get("wake_thresholds", {})
 
     def on_test_epoch_end(self) -> None:
-        """Metrics at each k of its probe, of the static scores, and of the current step's scores repeated."""
-        outputs, scores, sample = self._drain()
+        """Metrics at each k of its probe and of the baselines: of all scores, and of the heads that wake up."""
+        rows = EvaluatedRows(*self._drain(self.tested))
+        bootstrap = Bootstrap(self.resamples, self.bootstrap_seed)
+        evaluation = OffsetEvaluation(self.target, self.threshold, self.top, bootstrap)
         self.results = {
             **self.provenance(),
             "target": self.target,
-            "samples": len(sample.unique()),
+            "samples": len(rows.sample.unique()),
             "resamples": self.resamples,
             "seed": self.bootstrap_seed,
-            "offsets": [self._evaluate(k, outputs[:, k], scores, sample) for k in range(self.num_offsets + 1)],
+            "offsets": [evaluation.of_scores(rows, k, self._of_scores(rows, k)) for k in range(self.num_offsets + 1)],
+            "wake_ups": [evaluation.of_wake_ups(rows, k, self._of_wake_ups(rows, k)) for k in self.wake_thresholds],
         }
         for record in self.records():
-            self.log(f"test/{record['kind']}/{record['metric']}/k{record['k']:02d}", record["value"], sync_dist=True)
+            if not record["minus"]:
+                name = f"test/{record['predicted']}/{record['kind']}/{record['metric']}/k{record['k']:02d}"
+                self.log(name, record["value"], sync_dist=True)
 
-    def _evaluate(self, k: int, outputs: Tensor, scores: Tensor, sample: Tensor) -> dict[str, Any]:
-        """Metrics of each predictor on the rows that have scores at both steps."""
-        known = has_score(scores[:, k]) & has_score(scores[:, 0])
-        truth, current, rows = scores[known, k], scores[known, 0], outputs[known]
-        predicted = {"probe": torch.sigmoid(rows) if self.target == "copy_paste" else rows}
-        predicted["static"] = self._static(k, truth)
-        if k:  # at k = 0 the current step's scores are the truth
-            predicted["repeat"] = current.nan_to_num()
-        found = {kind: self._metrics(k, kind, values, truth, sample[known]) for kind, values in predicted.items()}
-        return {"k": k, "rows": int(known.sum()), **found}
+    def _of_scores(self, rows: EvaluatedRows, k: int) -> Iterator[tuple[str, Tensor, float]]:
+        """Predictions of all scores with the thresholds of classifiers."""
+        probe, baselines = self.probes[k], self.baselines[k : k + 1]
+        own = float(probe.threshold) if isinstance(probe, ProbeClassifier) else 0.5
+        yield "probe", self._predicted(rows.outputs[:, k]), own
+        yield "static", self.head_means[k].cpu().expand(rows.known.shape), float(self.static_thresholds[k])
+        for one in baselines:
+            known = rows.scores[:, 0] if k else rows.known
+            for kind in one.kinds[1:]:
+                yield kind, one.predict(kind, rows.step, known), one.thresholds.get(kind, 0.5)
+        if k and not baselines:  # a checkpoint of a version that had no others
+            yield "repeat", rows.scores[:, 0].nan_to_num(), 0.5
 
-    def _metrics(self, k: int, kind: str, predicted: Tensor, truth: Tensor, sample: Tensor) -> dict[str, Any]:
-        """Values with their intervals over samples."""
-        if self.target == "copy_paste":
-            decisions, threshold = RankedDecisions(predicted, truth > 0, sample), self._threshold(k, kind)
-            values = decisions.metrics(threshold).as_dict()
-            bounds = decisions.intervals(threshold, self.resamples, self.bootstrap_seed)
-        else:
-            sums = RegressionSums(predicted, truth, sample, self.top)
-            values, bounds = sums.metrics(), sums.intervals(self.resamples, self.bootstrap_seed)
-        return {name: Estimate(value, *bounds[name]).as_dict() for name, value in values.items()}
-
-    def _threshold(self, k: int, kind: str) -> float:
-        if kind == "probe":
-            return float(cast(ProbeClassifier, self.probes[k]).threshold)
-        return float(self.static_thresholds[k]) if kind == "static" else 0.5
+    def _of_wake_ups(self, rows: EvaluatedRows, k: int) -> Iterator[tuple[str, Tensor, float]]:
+        """The same predictions with the thresholds of heads that wake up."""
+        thresholds, one = self.wake_thresholds[k], self.baselines[k]
+        yield "probe", self._predicted(rows.outputs[:, k]), thresholds["probe"]
+        for kind in one.kinds:
+            yield kind, one.predict(kind, rows.step, rows.scores[:, 0]), thresholds[kind]
 
     def records(self) -> list[dict[str, Any]]:
-        """One row for each k, predictor (`kind`) and metric."""
-        return [
-            {"k": offset["k"], "kind": kind, "metric": name, **cell, "rows": offset["rows"]}
-            for offset in self.results["offsets"]
-            for kind in PREDICTORS
-            for name, cell in offset.get(kind, {}).items()
-        ]
+        """One row for each event, k, predictor (`kind`) and metric."""
+        return offset_records(self.results)
 
-    def table(self) -> Table:
-        """The plotted metrics as numbers."""
-        found, metrics = self.results, PLOTTED_METRICS[self.target]
-        out = Table(
-            title=f"Probes of the heads k steps later ({self.target}): {found['samples']} held-out samples",
-            caption="[95 % bootstrap interval over samples]; static: each head's training mean; repeat: the current "
-            "step's true scores, taken for those of k steps later",
-        )
-        for header in ("k", "rows", *(f"{kind} {name}" for name in metrics for kind in PREDICTORS)):
-            out.add_column(header, justify="right")
-        for offset in found["offsets"]:
-            cells = [_cell(offset.get(kind), name) for name in metrics for kind in PREDICTORS]
-            out.add_row(str(offset["k"]), f"{offset['rows']:,}", *cells)
-        return out
+    def table(self) -> Group:
+        """The plotted metrics as numbers, and those of the heads that wake up."""
+        return offset_tables(self.results)
 
     def plots(self) -> "dict[str, Figure]":
         """Metrics against k."""
-        metrics = PLOTTED_METRICS[self.target]
-        return {"probes_over_offsets": plot_offsets(self.results["offsets"], PREDICTORS, metrics)}
-
-
-def has_score(scores: Float[Tensor, "row head"]) -> Bool[Tensor, "row"]:
-    """Rows with a score of any head at an offset: their sample has a step that far ahead.
-
-    >>> has_score(torch.tensor([[0.1, torch.nan], [torch.nan, torch.nan]]))
-    tensor([ True, False])
-
-    """
-    return scores.isfinite().any(dim=1)
-
-
-def _cell(metrics: dict[str, dict[str, float]] | None, name: str) -> str:
-    return Estimate.of(metrics[name]).text(digits=3, interval_digits=2) if metrics else ""
+        plots = {"probes_over_offsets": plot_offsets(self.results["offsets"], PREDICTORS, PLOTTED_METRICS[self.target])}
+        if self.results["wake_ups"]:
+            waking = plot_offsets(self.results["wake_ups"], PREDICTORS, WAKE_UP_METRICS[2:])
+            plots["wake_ups_over_offsets"] = waking
+        return plots

@@ -16,13 +16,18 @@ if TYPE_CHECKING:
 
 PREDICTOR_STYLES = {
     "probe": ("probe of the hidden state", "#08519c", "-", "o"),
-    "static": ("static: each head's training mean", "0.5", "--", "^"),
+    "static": ("each head's training mean", "0.5", "--", "^"),
+    "step": ("its mean at the step number", "#31a354", "--", "D"),
     "repeat": ("the current step's heads again", "#e6550d", ":", "v"),
+    "transition": ("its mean at the step number, given its state now", "#756bb1", "-.", "P"),
+    "heads": ("ridge: the current heads and the step number", "#c51b8a", "-", "s"),
 }
 """Label, colour, line style and marker of the probe and its baselines."""
 METRIC_LABELS = {
     "f1": "F1",
-    "auprc": "AUPRC",
+    "precision": "precision",
+    "recall": "recall",
+    "auprc": "AUPRC (average precision)",
     "r2_variance_weighted": "R², weighted by each head's variance",
     "top_overlap": "true top heads among the predicted",
 }
@@ -75,7 +80,7 @@ def plot_offsets(offsets: Sequence[Mapping[str, Any]], predictors: Sequence[str]
         axis.set_ylim(top=1.02)
         axis.grid(axis="y", color="0.92")
     handles, labels = panels[0].get_legend_handles_labels()
-    figure.legend(handles, labels, loc="outside lower center", ncols=len(labels), fontsize=9, frameon=False)
+    figure.legend(handles, labels, loc="outside lower center", ncols=-(-len(labels) // 3), fontsize=9, frameon=False)
     return figure
 
 

@@ -7,10 +7,9 @@ from jaxtyping import Float
 from lightning.pytorch.utilities import rank_zero_info
 from torch import Tensor
 
-from datamodules import Rows
 from extract.errors import UserError
 from extract.heads import HeadGrid
-from probe.metrics import RegressionSums
+from probe.metrics import Evaluated, RegressionSums, differences
 from probe.models.base import Probe
 from probe.models.losses import masked_mse
 from probe.models.plots import plot_scatter
@@ -75,6 +74,10 @@ class ProbeRegressor(Probe):
         """The ridge baseline's prediction."""
         return hidden @ self.ridge_weight.T + self.ridge_bias
 
+    def evaluated_outputs(self, hidden: Float[Tensor, "row hidden"]) -> Float[Tensor, "row output"]:
+        """The predictions of probe and ridge side by side."""
+        return torch.cat([self.predict_scores(hidden), self.predict_linear(hidden)], dim=1)
+
     def on_fit_start(self) -> None:
         """Record the training data, and fit the ridge baseline."""
         super().on_fit_start()
@@ -83,13 +86,6 @@ class ProbeRegressor(Probe):
         self.ridge_weight.copy_(ridge.weight)
         self.ridge_bias.copy_(ridge.bias)
         rank_zero_info(f"ridge baseline fitted; strength {ridge.alpha} a row has the least validation error")
-
-    def validation_step(self, batch: Rows) -> None:
-        """Gather the predictions of probe and ridge side by side."""
-        outputs = torch.cat([self.predict_scores(batch.hidden), self.predict_linear(batch.hidden)], dim=1)
-        self.gathered.update(outputs, batch.scores, batch.sample)
-
-    test_step = validation_step
 
     def on_validation_epoch_end(self) -> None:
         """Loss and metrics."""
@@ -113,14 +109,10 @@ class ProbeRegressor(Probe):
             writer.add_figure(name, figure, self.global_step)
 
     def on_test_epoch_end(self) -> None:
-        """Table 3 on the test split: probe, each head's mean score and the ridge baseline, with intervals."""
-        outputs, scores, sample = self.gathered.drain()
-        heads = scores.shape[1]
-        evaluated = {
-            "probe": outputs[:, :heads],
-            "static": self.head_means.cpu().expand(scores.shape),
-            "ridge": outputs[:, heads:],
-        }
+        """Table 3 on the test split: probe and baselines, with intervals over samples and paired differences."""
+        outputs, scores, sample, step, known = self.tested.drain()
+        own, ridge = outputs.split(scores.shape[1], dim=1)
+        predicted = [("probe", own), *self.baseline_scores(scores, step, known), ("ridge", ridge)]
         self.results = {
             **self.provenance(),
             "rows": len(scores),
@@ -128,12 +120,14 @@ class ProbeRegressor(Probe):
             "unscored_rows": int((~scores.isfinite()).all(dim=1).sum()),
             "top": self.top,
         }
-        for name, predicted in evaluated.items():
-            self._evaluate(name, RegressionSums(predicted, scores, sample, self.top))
-        self._log_scatter("test/predicted_against_true", evaluated["probe"], scores)
+        sums = ((name, RegressionSums(values, scores, sample, self.top)) for name, values in predicted)
+        evaluated = {name: self._evaluate(name, one) for name, one in sums}
+        self.results["differences"] = differences(evaluated)
+        self._log_scatter("test/predicted_against_true", own, scores)
 
-    def _evaluate(self, name: str, sums: RegressionSums) -> None:
-        metrics = sums.metrics()
-        self.results[name] = {**metrics, "intervals": sums.intervals(self.resamples, self.bootstrap_seed)}
+    def _evaluate(self, name: str, sums: RegressionSums) -> Evaluated:
+        evaluated = sums.evaluated(self.resamples, self.bootstrap_seed)
+        self.results[name] = {**evaluated.metrics, "intervals": evaluated.intervals}
         prefix = "test" if name == "probe" else f"test/{name}"
-        self.log_dict({f"{prefix}/{key}": value for key, value in metrics.items()}, sync_dist=True)
+        self.log_dict({f"{prefix}/{key}": value for key, value in evaluated.metrics.items()}, sync_dist=True)
+        return evaluated

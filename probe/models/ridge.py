@@ -8,8 +8,10 @@ from jaxtyping import Float
 from numpy.typing import NDArray
 from torch import Tensor
 
-from datamodules import RowBatches
+from datamodules import RowBatches, Rows
 from extract.errors import UserError
+
+Matrix = NDArray[np.float64]
 
 
 @dataclass(frozen=True)
@@ -26,6 +28,10 @@ class LinearMap:
     weight: Float[Tensor, "head hidden"]
     bias: Float[Tensor, "head"]
     alpha: float
+
+    def __call__(self, inputs: Float[Tensor, "row hidden"]) -> Float[Tensor, "row head"]:
+        """The mapped rows."""
+        return inputs @ self.weight.T + self.bias
 
 
 ALPHAS = (1e-3, 1e-2, 1e-1, 1.0, 10.0)
@@ -46,12 +52,24 @@ def fit_ridge(train: RowBatches, val: RowBatches, limit: int = 100_000) -> Linea
         UserError: a split without a row that has a score of every head.
 
     """
-    from sklearn.linear_model import Ridge
-
-    x, y = _arrays(train, limit)
-    x_val, y_val = _arrays(val, limit)
+    (x, y), (x_val, y_val) = (_arrays(part, limit) for part in (train, val))
     if not len(x) or not len(x_val):
         raise UserError("no row of the training or validation split has a score for every head: no ridge baseline")
+    return ridge_map(x, y, x_val, y_val)
+
+
+def ridge_map(x: Matrix, y: Matrix, x_val: Matrix, y_val: Matrix) -> LinearMap:
+    """Ridge regression from rows in memory (see `fit_ridge`).
+
+    Args:
+        x: Inputs of the training rows, at least one.
+        y: Their scores.
+        x_val: Inputs of the validation rows, which choose the strength.
+        y_val: Their scores.
+
+    """
+    from sklearn.linear_model import Ridge
+
     mean, scale = x.mean(axis=0), x.std(axis=0) + 1e-6
     x, x_val = (x - mean) / scale, (x_val - mean) / scale
     fits = [Ridge(alpha=alpha * len(x), solver="cholesky").fit(x, y) for alpha in ALPHAS]
@@ -63,8 +81,13 @@ def fit_ridge(train: RowBatches, val: RowBatches, limit: int = 100_000) -> Linea
     return LinearMap(torch.from_numpy(weight).float(), torch.from_numpy(bias).float(), ALPHAS[best])
 
 
-def _arrays(batches: RowBatches, limit: int) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Hidden states and scores in float64 of at most `limit` rows, evenly spaced over the split."""
-    rows = batches.read(batches.rows[:: max(1, -(-len(batches.rows) // limit))])
+def spaced_rows(batches: RowBatches, limit: int) -> Rows:
+    """At most `limit` rows of a split, evenly spaced over it."""
+    return batches.read(batches.rows[:: max(1, -(-len(batches.rows) // limit))])
+
+
+def _arrays(batches: RowBatches, limit: int) -> tuple[Matrix, Matrix]:
+    """Hidden states and scores in float64 of at most `limit` rows that have a score of every head."""
+    rows = spaced_rows(batches, limit)
     complete = rows.scores.isfinite().all(dim=1)
     return rows.hidden[complete].double().numpy(), rows.scores[complete].double().numpy()

@@ -12,8 +12,10 @@ from torch import Tensor
 from datamodules import ScoreRows
 from extract.errors import UserError
 from extract.llm import LLMIdentity
+from extract.scores import Target
 from extract.utils import command
 from probe.heads import training_means
+from probe.models.baselines import Baselines, fit_baselines
 from probe.models.model_card import probe_card, write_card
 
 
@@ -29,7 +31,7 @@ class TrainedOnRows(LightningModule):
 
     """
 
-    target: str
+    target: Target
     """The score it predicts: `copy_paste` or `reasoning`."""
     head_means: Tensor
     """Buffer of the training rows' mean score of each head: the static baseline."""
@@ -45,6 +47,8 @@ class TrainedOnRows(LightningModule):
         self.resamples, self.bootstrap_seed = resamples, seed
         self.training_record: dict[str, Any] = {}
         """LLM, store, target, split and sample ids (`seen`) of the training data; empty before `fit`."""
+        self.baselines: list[Baselines] = []
+        """Of each offset; none before `fit`, or in a checkpoint of a version that had none."""
         self.results: dict[str, Any] = {}
         """Metrics of the last test and their provenance; empty before it."""
 
@@ -131,12 +135,13 @@ class TrainedOnRows(LightningModule):
         }
 
     def on_fit_start(self) -> None:
-        """Record the training data, and compute the static baseline."""
+        """Record the training data, and compute the baselines that have no hidden state."""
         if self.training_record:
             self.check_held_out()
         rows = self._rows()
         self.training_record = data_record(rows)
         self.head_means.copy_(training_means(rows))
+        self.baselines = fit_baselines(rows)
 
     def on_test_start(self) -> None:
         """Check that the probe is trained and the test rows are held out.
@@ -174,13 +179,16 @@ class TrainedOnRows(LightningModule):
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Add class and training record in plain values, so that loading executes no code."""
         name = public_name(type(self))
-        checkpoint["probe"] = {"class": name, "origin": self.training_record}
+        baselines = [one.as_dict() for one in self.baselines]
+        checkpoint["probe"] = {"class": name, "origin": self.training_record, "baselines": baselines}
         if "_class_path" in checkpoint.get("hyper_parameters", {}):
             checkpoint["hyper_parameters"]["_class_path"] = name
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Restore the training record, and refuse another LLM's data before weights of another size fail to load."""
-        self.training_record = checkpoint.get("probe", {}).get("origin", {})
+        saved = checkpoint.get("probe", {})
+        self.training_record = saved.get("origin", {})
+        self.baselines = [Baselines.from_dict(values) for values in saved.get("baselines", [])]
         if self._trainer is not None:
             self.check_llm(self._rows().identity)
 

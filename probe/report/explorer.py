@@ -119,7 +119,7 @@ def _criterion(probe: Probe) -> dict[str, float]:
     return {"top": PREDICTED_TOP} if threshold is None else {"threshold": float(threshold)}
 
 
-def _pack(steps: Steps, tokenizer: Any, probes: dict[str, Probe]) -> Packed:
+def _pack(steps: Steps, tokenizer: Any, probes: dict[Target, Probe]) -> Packed:
     sample = steps.sample
     prompt, answer = sample.get("prompt", []), steps.tokens.tolist()
     texts = _texts(tokenizer, [*prompt, *answer])

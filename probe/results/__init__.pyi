@@ -2,6 +2,11 @@ from .artifacts import SCHEMA as SCHEMA
 from .artifacts import Artifacts as Artifacts
 from .artifacts import Experiment as Experiment
 from .differences import comparison_table as comparison_table
+from .offset_results import PLOTTED_METRICS as PLOTTED_METRICS
+from .offset_results import PREDICTORS as PREDICTORS
+from .offset_results import WAKE_UP_METRICS as WAKE_UP_METRICS
+from .offset_results import offset_records as offset_records
+from .offset_results import offset_tables as offset_tables
 from .paper import COMPONENT_1 as COMPONENT_1
 from .paper import PAPER_MODEL as PAPER_MODEL
 from .paper import STRATEGIES as STRATEGIES
@@ -12,6 +17,7 @@ from .paper import TABLE_4 as TABLE_4
 from .paper import published as published
 from .paper import published_rag as published_rag
 from .probe_results import BASELINES as BASELINES
+from .probe_results import COMPARED as COMPARED
 from .probe_results import PROBE_TABLES as PROBE_TABLES
 from .probe_results import probe_records as probe_records
 from .probe_results import probe_table as probe_table

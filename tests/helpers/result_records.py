@@ -6,7 +6,7 @@ from probe.experiments.correlation import KINDS
 from probe.experiments.correlation import METRICS as CORRELATIONS
 from probe.experiments.dynamism import METRICS as DYNAMISM
 from probe.experiments.dynamism import SIZE_METRICS
-from probe.results import SCHEMA, TABLE_1, TABLE_4
+from probe.results import BASELINES, PREDICTORS, SCHEMA, TABLE_1, TABLE_4, WAKE_UP_METRICS
 
 LLM = {"name": "toy", "weights": "sha256:" + "0" * 64, "layers": 2, "heads": 3, "hidden_size": 8, "dtype": "float32"}
 SPLIT = {"by": "sample", "fractions": [0.7, 0.2, 0.1], "seed": 0, "limit": None, "sizes": {"train": 7}, "sha256": "s"}
@@ -84,9 +84,11 @@ def correlation(target: str) -> dict[str, Any]:
 def classifier() -> dict[str, Any]:
     names = ("f1", "precision", "recall", "auprc")
     metrics = {**dict.fromkeys(names, 0.8123), "intervals": dict.fromkeys(names, (0.79, 0.83)), "threshold": 0.5}
+    kinds = [kind for kind in BASELINES if kind != "ridge"]
     return {
         **{"command": "lightning test -c configs/probe.yaml", **HEAD, "test_store": "f" * 64, "rows": 90},
-        **{"samples": 5, "checkpoint": "c", "probe": metrics, "static": metrics},
+        **{"samples": 5, "checkpoint": "c", "probe": metrics, **dict.fromkeys(kinds, metrics)},
+        "differences": {kind: {name: cell(0.1) for name in names} for kind in kinds},
     }
 
 
@@ -95,19 +97,24 @@ def regressor() -> dict[str, Any]:
     metrics = {**dict.fromkeys(names, 0.4), "intervals": dict.fromkeys(names, (0.3, 0.5))}
     return {
         **{"command": "lightning test -c configs/regressor.yaml", **HEAD, "test_store": "f" * 64, "rows": 90},
-        **{"samples": 5, "top": 5, "probe": metrics, "static": metrics, "ridge": metrics},
+        **{"samples": 5, "top": 5, "probe": metrics, **dict.fromkeys(BASELINES, metrics)},
+        "differences": {kind: {name: cell(0.1) for name in names} for kind in BASELINES},
     }
 
 
 def offset_probes() -> dict[str, Any]:
-    kinds = {kind: {name: cell(0.7) for name in ("f1", "auprc")} for kind in ("probe", "static", "repeat")}
-    rows = [{"k": k, "rows": 50, **kinds} for k in range(3)]
+    def offset(k: int) -> dict[str, Any]:
+        cells = {name: cell(0.7) for name in WAKE_UP_METRICS}
+        gaps = {kind: {name: cell(0.1) for name in cells} for kind in PREDICTORS[1:]}
+        return {"k": k, "rows": 50, **dict.fromkeys(PREDICTORS, cells), "differences": gaps}
+
     return {
         "command": "lightning test -c configs/offset_probes.yaml",
         **HEAD,
         "target": "copy_paste",
         "samples": 5,
-        "offsets": rows,
+        "offsets": [offset(k) for k in range(3)],
+        "wake_ups": [{**offset(k), "pairs": 200, "events": 9} for k in (1, 2)],
     }
 
 

@@ -3,7 +3,7 @@
 from typing import Any
 
 from probe.report import EMPTY, Cell, TableView, View, measured, spread
-from probe.results import BASELINES, PAPER_MODEL, PROBE_TABLES, published
+from probe.results import BASELINES, COMPARED, PAPER_MODEL, PROBE_TABLES, published
 
 NAMES = {
     "f1": "F1",
@@ -28,11 +28,15 @@ def view(record: dict[str, Any]) -> View:
         if metric in record["probe"]:
             cells = [_cell(record[kind], metric, strong=kind == "probe") for kind in kinds]
             rows.append((label, [*cells, *_paper(record["experiment"], metric)]))
+    for metric in COMPARED[record["experiment"]] if "differences" in record else ():  # former results have none
+        gaps = [measured(record["differences"][kind][metric], digits=4) for kind in kinds[1:]]
+        rows.append((f"paired difference in {NAMES[metric]}: probe minus baseline", [EMPTY, *gaps, EMPTY, EMPTY]))
     split = record["split"]
     note = (
         f"{record['rows']:,} held-out rows of {record['samples']} samples, split by {split['by']} (seed "
-        f"{split['seed']}); in brackets the 95 % bootstrap interval over samples. static: each head's training mean"
-        + ("; ridge: a linear probe." if "ridge" in record else "; thresholds: highest F1 on the validation split.")
+        f"{split['seed']}); in brackets the 95 % bootstrap interval over samples. "
+        + "; ".join(f"{kind}: {BASELINES[kind]}" for kind in kinds[1:])
+        + (". Thresholds: highest F1 on the validation split." if "threshold" in record["probe"] else ".")
     )
     columns = ["probe", *(f"{name} baseline" for name in kinds[1:]), f"paper, {PAPER_MODEL}", "paper, five models"]
     return View([TableView(columns, rows, note)])

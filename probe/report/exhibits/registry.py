@@ -153,7 +153,8 @@ EXHIBITS = (
         "offset_probes",
         "",
         "Can probes predict the heads of later steps?",
-        "Claim 3 beyond linear maps: one probe for each k, beside two baselines.",
+        "Claim 3 beyond linear maps: one probe for each k, beside baselines without the hidden state; for all heads, "
+        "and for those that wake up: dynamic k steps later and not now.",
         "lightning test -c configs/offset_probes.yaml --store STORE --ckpt_path CKPT",
         "offset_probes",
         offset_probes.view,

@@ -59,9 +59,9 @@ def test_a_weight_of_a_sample_is_so_many_copies_of_it(seed: int) -> None:
 def test_intervals_hold_the_value_and_are_seeded() -> None:
     scores, labels, sample = data(3)
     ranked = RankedDecisions(scores, labels, sample)
-    low, high = ranked.intervals(0.5, 100, seed=1)["f1"]
+    low, high = ranked.evaluated(0.5, 100, seed=1).intervals["f1"]
     assert low <= ranked.metrics(0.5).f1 <= high
-    assert ranked.intervals(0.5, 100, seed=1)["f1"] == (low, high)
+    assert ranked.evaluated(0.5, 100, seed=1).intervals["f1"] == (low, high)
 
 
 def test_no_positive_label_gives_no_curve() -> None:

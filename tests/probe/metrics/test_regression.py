@@ -76,7 +76,7 @@ def test_a_perfect_prediction_and_its_interval() -> None:
     perfect = RegressionSums(truth, truth, sample)
     assert perfect.metrics() == pytest.approx(dict.fromkeys(REGRESSION_METRICS, 1.0) | {"mse": 0.0, "mae": 0.0})
     noisy = RegressionSums(made(1)[0], truth, sample)
-    for name, (low, high) in noisy.intervals(100, seed=0).items():
+    for name, (low, high) in noisy.evaluated(100, seed=0).intervals.items():
         assert low <= noisy.metrics()[name] <= high
 
 

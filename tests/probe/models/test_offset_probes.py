@@ -1,5 +1,6 @@
 """Probes of later steps: their rows, their training beside that of single probes, their metrics and refusals."""
 
+import csv
 import json
 from collections.abc import Callable
 from pathlib import Path
@@ -8,11 +9,13 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from sklearn.metrics import f1_score, r2_score
+from sklearn.metrics import average_precision_score, f1_score, r2_score
 
-from datamodules import OffsetRows, ScoreRows
+from datamodules import OffsetRows, Rows, ScoreRows
 from extract.store import ScoreStore
-from probe.models.offset_probes import OffsetProbes
+from probe.metrics import best_threshold
+from probe.models import Baselines, OffsetProbes
+from probe.results import PREDICTORS
 from tests.conftest import Run
 from tests.helpers.stores import make_store
 
@@ -108,15 +111,101 @@ def test_metrics_and_baselines_equal_scikit_learn(stage: Stage, store: Path, tmp
     code, said = stage("test", "offset_probes", *args, "--ckpt_path", tmp_path / "offset_probes" / "best.ckpt")
     assert code == 0, said
     found = json.loads((tmp_path / "offset_probes" / "results.json").read_text())["offsets"]
-    assert "repeat" not in found[0]
+    assert set(found[0]) == {"k", "rows", "differences", *PREDICTORS}
     for k in (1, 2):
         now, later = held_out(store, "copy_paste", k)
         assert found[k]["rows"] == len(now)
         cell = found[k]["repeat"]["f1"]
         assert cell["value"] == pytest.approx(f1_score(later.ravel(), now.ravel()))
         assert cell["low"] <= cell["value"] <= cell["high"]
+        assert found[k]["differences"]["repeat"]["f1"]["value"] == pytest.approx(
+            found[k]["probe"]["f1"]["value"] - cell["value"]
+        )
     assert found[0]["probe"]["f1"]["value"] > found[0]["static"]["f1"]["value"]
     assert (tmp_path / "offset_probes" / "probes_over_offsets.png").is_file()
+
+
+def test_at_offset_0_the_step_before_is_repeated(stage: Stage, store: Path, tmp_path: Path) -> None:
+    """Where a first step has none before it, each head's training mean stands in."""
+    args = ("--data.init_args.offsets", 0, "--model.init_args.resamples", 0, "--data.init_args.target", "reasoning")
+    assert stage("fit", "offset_probes", *args)[0] == 0
+    assert stage("test", "offset_probes", *args, "--ckpt_path", tmp_path / "offset_probes" / "best.ckpt")[0] == 0
+    (found,) = json.loads((tmp_path / "offset_probes" / "results.json").read_text())["offsets"]
+    data = ScoreStore(store)
+    scores, sample = np.concatenate(data.vectors("reasoning")), data.scalars("sample")
+    order = np.random.default_rng(0).permutation(100).tolist()
+    train, test = set(order[:70]), set(order[90:])
+    means = scores[[number in train for number in sample]].mean(axis=0)
+    rows = [n for n in range(len(sample)) if sample[n] in test]
+    before = [scores[n - 1] if n and sample[n - 1] == sample[n] else means for n in rows]
+    wanted = r2_score(scores[rows], before, multioutput="variance_weighted")
+    assert found["repeat"]["r2_variance_weighted"]["value"] == pytest.approx(wanted, abs=1e-5)
+
+
+@pytest.mark.parametrize("target", ["copy_paste", "reasoning"])
+def test_heads_that_wake_up_are_evaluated_with_thresholds_of_the_validation_split(
+    stage: Stage, store: Path, tmp_path: Path, target: Any
+) -> None:
+    args = ("--data.init_args.offsets", 3, "--model.init_args.resamples", 20, "--data.init_args.target", target)
+    args = (*args, "--model.init_args.threshold", 0.6)
+    checkpoint = tmp_path / "offset_probes" / "best.ckpt"
+    assert stage("fit", "offset_probes", *args)[0] == 0
+    code, said = stage("test", "offset_probes", *args, "--ckpt_path", checkpoint)
+    assert code == 0, said
+    found = json.loads((tmp_path / "offset_probes" / "results.json").read_text())["wake_ups"]
+    assert [record["k"] for record in found] == [1, 2]  # of 1, 2, 4 and 8 those within 3
+    data = OffsetRows(store=str(store), target=target, offsets=3)
+    data.setup("test")
+    val, test = (data.with_known(part).read(data.with_known(part).rows) for part in ("val", "test"))  # type: ignore[arg-type]
+    predictors, cut = saved(checkpoint), 0.5 if target == "copy_paste" else 0.6
+    for record in found:
+        k = record["k"]
+        for kind in PREDICTORS:
+            chosen = decisions(val, k, predictors(kind, k, val), cut)
+            values, truth = decisions(test, k, predictors(kind, k, test), cut)
+            threshold = record["thresholds"][kind]
+            assert threshold == pytest.approx(best_threshold(*(torch.tensor(side)[:, None] for side in chosen)))
+            assert (record["pairs"], record["events"]) == (len(truth), sum(truth))
+            predicted = np.array(values, dtype=np.float32) >= np.float32(threshold)
+            assert record[kind]["f1"]["value"] == pytest.approx(f1_score(truth, predicted, zero_division=0), abs=2e-3)
+            ranked = average_precision_score(truth, values)
+            assert record[kind]["auprc"]["value"] == pytest.approx(ranked, abs=2e-3)
+            assert record[kind]["auprc"]["low"] <= ranked <= record[kind]["auprc"]["high"]
+            if kind != "probe":
+                gap = record["differences"][kind]["auprc"]
+                assert gap["value"] == pytest.approx(record["probe"]["auprc"]["value"] - record[kind]["auprc"]["value"])
+                assert gap["low"] <= gap["value"] <= gap["high"]
+    rows = list(csv.DictReader((tmp_path / "offset_probes" / "results.csv").read_text().splitlines()))
+    assert {row["predicted"] for row in rows} == {"scores", "wake-ups"}
+    assert (tmp_path / "offset_probes" / "wake_ups_over_offsets.png").is_file()
+
+
+def saved(checkpoint: Path) -> Callable[[str, int, Rows], torch.Tensor]:
+    """The predictions of a saved probe and its baselines, for heads k steps later."""
+    content = torch.load(checkpoint, weights_only=True)
+    probes = OffsetProbes(**{name: value for name, value in content["hyper_parameters"].items() if name[0] != "_"})
+    probes.load_state_dict(content["state_dict"])
+    baselines = [Baselines.from_dict(values) for values in content["probe"]["baselines"]]
+
+    @torch.inference_mode()
+    def predict(kind: str, k: int, rows: Rows) -> torch.Tensor:
+        if kind == "probe":
+            return probes.eval()(rows.hidden)[:, k]
+        return baselines[k].predict(kind, rows.step, rows.scores[:, 0])
+
+    return predict
+
+
+def decisions(rows: Rows, k: int, predicted: torch.Tensor, cut: float) -> tuple[list[float], list[bool]]:
+    """Prediction and truth of each head at each step from which it could wake up, one by one."""
+    values, truth = [], []
+    for row in range(len(predicted)):
+        for head in range(predicted.shape[1]):
+            now, then = (float(rows.scores[row, at, head]) for at in (0, k))
+            if not np.isnan(then) and now < cut:
+                values.append(float(predicted[row, head]))
+                truth.append(then >= cut)
+    return values, truth
 
 
 def test_regressors_are_evaluated_by_r2(stage: Stage, store: Path, tmp_path: Path) -> None:
@@ -134,6 +223,7 @@ def test_regressors_are_evaluated_by_r2(stage: Stage, store: Path, tmp_path: Pat
     [
         (("--data", "datamodules.ScoreRows"), "datamodules.OffsetRows"),
         (("--data.init_args.offsets", 8), "no row of the"),
+        (("--data.init_args.offsets", 1, "--model.init_args.wake_offsets", "[0]"), "wake_offsets [0]: each at least 1"),
         (("--data.init_args.offsets", -1), "must be at least 0"),
         (("--data.init_args.offset", 1), "did you mean 'offsets'"),
     ],

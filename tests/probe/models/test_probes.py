@@ -8,9 +8,10 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
-from sklearn.metrics import average_precision_score
+from sklearn.metrics import average_precision_score, f1_score
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 import probe
@@ -18,6 +19,8 @@ from datamodules import ScoreRows, Split
 from extract.errors import UserError
 from probe.heads import training_means
 from probe.metrics import REGRESSION_METRICS
+from probe.models.baselines import fit_baselines
+from probe.results import BASELINES
 from tests.conftest import Run
 from tests.helpers.stores import IDENTITY, make_store
 
@@ -86,6 +89,18 @@ def test_fit_and_test_twice_give_the_same_metrics(stage: Stage, tmp_path: Path, 
     assert average_precision_score(scores.flatten(), predicted.flatten()) == pytest.approx(first["probe"]["auprc"])
     precision = float(scores[chosen].mean())
     assert precision == pytest.approx(first["probe"]["precision"])
+    assert set(first["differences"]) == set(BASELINES) - {"ridge"}
+    for kind, metrics in first["differences"].items():
+        for name, gap in metrics.items():
+            assert gap["value"] == pytest.approx(first["probe"][name] - first[kind][name])
+            assert gap["low"] <= gap["value"] <= gap["high"]
+    (one,) = fit_baselines(rows)
+    with_known = rows.with_known("test").read(rows.with_known("test").rows)
+    for kind in one.kinds:
+        values = one.predict(kind, with_known.step, with_known.known)
+        assert average_precision_score(scores.flatten(), values.flatten()) == pytest.approx(first[kind]["auprc"])
+        f1 = f1_score(scores.flatten(), values.flatten() >= np.float32(first[kind]["threshold"]))
+        assert f1 == pytest.approx(first[kind]["f1"])
     static = training_means(rows).expand(scores.shape)
     assert average_precision_score(scores.flatten(), static.flatten()) == pytest.approx(first["static"]["auprc"])
 
@@ -135,7 +150,10 @@ SETTINGS = {"hidden": [4], "dropout": 0.2, "lr": 0.5, "patience": 7, "factor": 0
     [
         (probe.ProbeClassifier, {"gamma_neg": 3.0, "gamma_pos": 2.0, "clip": 0.1}),
         (probe.ProbeRegressor, {"top": 3, "blend": 0.5}),
-        (probe.OffsetProbes, {"num_offsets": 2, "target": "reasoning", "clip_norm": 0.5}),
+        (
+            probe.OffsetProbes,
+            {"num_offsets": 2, "target": "reasoning", "clip_norm": 0.5, "wake_offsets": [2], "threshold": 0.4},
+        ),
     ],
 )
 def test_checkpoints_keep_all_settings_but_those_of_a_run(kind: Any, own: dict[str, Any]) -> None:
@@ -213,7 +231,8 @@ def test_regressor_results_name_baselines_ranking_and_intervals(stage: Stage, tm
     assert stage("fit", *REGRESSOR, "--model.init_args.figure_every", 4)[0] == 0
     assert stage("test", *REGRESSOR, "--ckpt_path", tmp_path / "a" / "best.ckpt")[0] == 0
     found = results(tmp_path)
-    for evaluated in ("probe", "static", "ridge"):
+    assert set(found["differences"]) == set(BASELINES)
+    for evaluated in ("probe", *BASELINES):
         for name in REGRESSION_METRICS:
             low, high = found[evaluated]["intervals"][name]
             assert low <= found[evaluated][name] <= high or math.isnan(found[evaluated][name])
