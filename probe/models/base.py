@@ -11,7 +11,7 @@ from torch import Tensor
 
 from datamodules import Rows
 from probe.metrics import GatheredRows
-from probe.models.mlp import MLP
+from probe.models.mlp import MLP, Activation
 from probe.models.training_record import TrainedOnRows
 from probe.results import probe_records, probe_table
 
@@ -27,6 +27,7 @@ class Probe(TrainedOnRows):
         num_heads: Heads of the LLM, linked from the store.
         hidden: Widths of the hidden layers (A.5: 8192, 4096, 4096).
         dropout: After each hidden layer (A.5: 0.1).
+        activation: Of the hidden layers; the paper names none.
         **kwargs: See `TrainedOnRows`.
 
     """
@@ -40,10 +41,11 @@ class Probe(TrainedOnRows):
         num_heads: int,
         hidden: Sequence[int] = (8192, 4096, 4096),
         dropout: float = 0.1,
+        activation: Activation = "relu",
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
-        self.mlp = MLP(in_features, hidden, num_heads, dropout)
+        self.mlp = MLP(in_features, hidden, num_heads, dropout, activation)
         self.register_buffer("head_means", torch.zeros(num_heads))
         self.gathered, self.tested = GatheredRows(), GatheredRows("step", "known")
         self._epoch_loss, self._epoch_rows = torch.zeros(()), 0

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from probe.metrics import Evaluated, RankedDecisions, best_threshold, differences
 from probe.models.base import Probe
-from probe.models.losses import asymmetric_loss
+from probe.models.losses import Reduction, asymmetric_loss
 
 
 class ProbeClassifier(Probe):
@@ -22,6 +22,7 @@ class ProbeClassifier(Probe):
         gamma_neg: Focusing exponent of negatives in the asymmetric loss (its authors' default).
         gamma_pos: Focusing exponent of positives (likewise).
         clip: Probability margin of negatives (likewise).
+        reduction: Of the loss over the rows of a batch: `mean`, or `sum` as its authors have it.
         **kwargs: See `Probe`.
 
     """
@@ -36,10 +37,14 @@ class ProbeClassifier(Probe):
         gamma_neg: float = 4.0,
         gamma_pos: float = 1.0,
         clip: float = 0.05,
+        reduction: Reduction = "mean",
         **kwargs: Any,
     ) -> None:
         super().__init__(in_features, num_heads, **kwargs)
-        self.loss_settings = {"gamma_neg": gamma_neg, "gamma_pos": gamma_pos, "clip": clip}
+        self.loss_settings: dict[str, Any] = {
+            **{"gamma_neg": gamma_neg, "gamma_pos": gamma_pos, "clip": clip},
+            "reduction": reduction,
+        }
         self.register_buffer("threshold", torch.tensor(0.5))
         self.threshold: Tensor
         self.register_buffer("static_threshold", torch.tensor(0.5))

@@ -25,6 +25,7 @@ from probe.metrics import (
 from probe.models.base import Probe
 from probe.models.baselines import by_offset
 from probe.models.classifier import ProbeClassifier
+from probe.models.mlp import Activation
 from probe.models.plots import plot_offsets
 from probe.models.regressor import ProbeRegressor
 from probe.models.training_record import TrainedOnRows
@@ -47,6 +48,7 @@ class OffsetProbes(TrainedOnRows):
         target: The score, linked from the data.
         hidden: Widths of the hidden layers of each probe (A.5: 8192, 4096, 4096).
         dropout: After each hidden layer (A.5: 0.1).
+        activation: Of the hidden layers; the paper names none.
         clip_norm: Largest norm of each probe's gradient (A.5: 1.0).
         top: Number of heads of top overlap and NDCG (regressors).
         wake_offsets: The k at which heads that wake up are evaluated, of those up to the largest k.
@@ -66,6 +68,7 @@ class OffsetProbes(TrainedOnRows):
         target: Target = "copy_paste",
         hidden: Sequence[int] = (8192, 4096, 4096),
         dropout: float = 0.1,
+        activation: Activation = "relu",
         clip_norm: float = 1.0,
         top: int = 5,
         wake_offsets: Sequence[int] = (1, 2, 4, 8),
@@ -80,7 +83,10 @@ class OffsetProbes(TrainedOnRows):
         """Decision threshold of each predictor of the heads that wake up, by k, from the validation split."""
         kind = ProbeClassifier if target == "copy_paste" else ProbeRegressor
         self.probes = nn.ModuleList(
-            [kind(in_features, num_heads, hidden=hidden, dropout=dropout) for _ in range(num_offsets + 1)]
+            [
+                kind(in_features, num_heads, hidden=hidden, dropout=dropout, activation=activation)
+                for _ in range(num_offsets + 1)
+            ]
         )
         self.register_buffer("head_means", torch.zeros(num_offsets + 1, num_heads))
         self.register_buffer("static_thresholds", torch.full((num_offsets + 1,), 0.5))

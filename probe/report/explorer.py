@@ -24,10 +24,38 @@ from probe.report.blobs import pack, quantise
 
 NO_POSITION = np.iinfo(np.uint16).max
 """In the page, the argmax position of a head where none was recorded."""
-STATIC_TOP = 20
-"""Heads of the static set (Section 3)."""
-PREDICTED_TOP = 5
-"""Heads that a regressor predicts to score at a step (Section 5)."""
+
+
+@dataclass(frozen=True)
+class Explorer:
+    """Settings of the explorer.
+
+    Attributes:
+        samples: Most samples of a store.
+        static_top: Heads of the static set (Section 3: 20).
+        predicted_top: Heads of highest predicted reasoning score that count as predicted at a step (Section 5: 5).
+        threshold: Reasoning scores from here on make a head dynamic.
+
+    """
+
+    samples: int = 8
+    static_top: int = 20
+    predicted_top: int = 5
+    threshold: float = REASONING_THRESHOLD
+
+    def checked(self) -> "Explorer":
+        """Itself.
+
+        Raises:
+            UserError: a number below 1, or a threshold that is no reasoning score.
+
+        """
+        if min(self.samples, self.static_top, self.predicted_top) < 1 or not 0 < self.threshold <= 1:
+            raise UserError(
+                f"report: samples {self.samples}, static_top {self.static_top} and predicted_top {self.predicted_top} "
+                f"must be at least 1, and threshold {self.threshold} above 0 and at most 1"
+            )
+        return self
 
 
 @dataclass(frozen=True)
@@ -44,20 +72,20 @@ class Packed:
     data: str
 
 
-def explore(store: ScoreStore, probes: Sequence[Probe], count: int) -> tuple[dict[str, Any], list[Packed]]:
+def explore(store: ScoreStore, probes: Sequence[Probe], explorer: Explorer) -> tuple[dict[str, Any], list[Packed]]:
     """A description of a score store for the page, and some of its samples.
 
     Args:
         store: The store; samples that no probe was trained on are preferred.
         probes: Their predictions are shown beside the scores; of probes of the same target the last counts.
-        count: Most samples.
+        explorer: What to show.
 
     """
     target: Target = "reasoning" if store.manifest["task"].get("class") != "NIAH" else "copy_paste"
     identity = store.identity
     known = {probe.target: probe for probe in probes if probe.llm.same_model(identity)}
     tokenizer = _tokenizer(store)
-    numbers, held_out = _choose(store, list(known.values()), count)
+    numbers, held_out = _choose(store, list(known.values()), explorer.samples)
     description = {
         "name": store.path.name,
         "fingerprint": store.fingerprint,
@@ -65,12 +93,12 @@ def explore(store: ScoreStore, probes: Sequence[Probe], count: int) -> tuple[dic
         "layers": identity.layers,
         "heads": identity.heads,
         "target": target,
-        "threshold": REASONING_THRESHOLD,
-        "static": _static(store, target),
-        "predicts": {name: _criterion(probe) for name, probe in known.items()},
+        "threshold": explorer.threshold,
+        "static": _static(store, target, explorer.static_top),
+        "predicts": {name: _criterion(probe, explorer.predicted_top) for name, probe in known.items()},
         "held_out": held_out,
     }
-    return description, [_pack(store.steps(number), tokenizer, known) for number in numbers]
+    return description, [_pack(store.steps(number), tokenizer, known, explorer) for number in numbers]
 
 
 def load_probes(paths: Sequence[Path]) -> list[Probe]:
@@ -105,21 +133,21 @@ def _choose(store: ScoreStore, probes: Sequence[Probe], count: int) -> tuple[lis
     return [chosen[place] for place in np.unique(places)], bool(held_out)
 
 
-def _static(store: ScoreStore, target: Target) -> list[int]:
+def _static(store: ScoreStore, target: Target, top: int) -> list[int]:
     """The static set by the store's training samples; empty where the store is too small to be split."""
     try:
-        return list(store_ranking(str(store.path), target, Split()).top(STATIC_TOP))
+        return list(store_ranking(str(store.path), target, Split()).top(top))
     except UserError:
         return []
 
 
-def _criterion(probe: Probe) -> dict[str, float]:
+def _criterion(probe: Probe, top: int) -> dict[str, float]:
     """When a head counts as predicted: from a threshold on, or among the top of a step."""
     threshold = getattr(probe, "threshold", None)
-    return {"top": PREDICTED_TOP} if threshold is None else {"threshold": float(threshold)}
+    return {"top": top} if threshold is None else {"threshold": float(threshold)}
 
 
-def _pack(steps: Steps, tokenizer: Any, probes: dict[Target, Probe]) -> Packed:
+def _pack(steps: Steps, tokenizer: Any, probes: dict[Target, Probe], explorer: Explorer) -> Packed:
     sample = steps.sample
     prompt, answer = sample.get("prompt", []), steps.tokens.tolist()
     texts = _texts(tokenizer, [*prompt, *answer])
@@ -133,7 +161,7 @@ def _pack(steps: Steps, tokenizer: Any, probes: dict[Target, Probe]) -> Packed:
     reasoning = _flat(steps.reasoning)
     arrays = {
         "scoring_copy_paste": _flat(steps.copy_paste.astype(np.uint8)),
-        "scoring_reasoning": is_dynamic(reasoning, "reasoning").astype(np.uint8),
+        "scoring_reasoning": is_dynamic(reasoning, "reasoning", explorer.threshold).astype(np.uint8),
         "value_reasoning": quantise(reasoning),
     }
     if steps.argmax is not None:
@@ -141,7 +169,8 @@ def _pack(steps: Steps, tokenizer: Any, probes: dict[Target, Probe]) -> Packed:
         arrays["argmax"] = _flat(np.where(recorded, steps.argmax, NO_POSITION).astype(np.uint16))
     for target, probe in probes.items():
         predicted = _predicted(probe, steps)
-        arrays[f"predicted_{target}"] = _predicted_heads(probe, predicted).numpy().astype(np.uint8)
+        chosen = _predicted_heads(probe, predicted, explorer.predicted_top)
+        arrays[f"predicted_{target}"] = chosen.numpy().astype(np.uint8)
         arrays[f"prediction_{target}"] = quantise(predicted.numpy())
     summary = {
         "sample": sample["sample"],
@@ -168,7 +197,7 @@ def _predicted(probe: Probe, steps: Steps) -> Float[Tensor, "step head"]:
     return probe.predict_scores(torch.from_numpy(np.array(steps.hidden, dtype=np.float32)))
 
 
-def _predicted_heads(probe: Probe, predicted: Float[Tensor, "step head"]) -> Bool[Tensor, "step head"]:
+def _predicted_heads(probe: Probe, predicted: Float[Tensor, "step head"], top: int) -> Bool[Tensor, "step head"]:
     """Heads from the classifier's threshold on, or the regressor's top heads of each step."""
     threshold: Tensor | None = getattr(probe, "threshold", None)
-    return predicted >= threshold if threshold is not None else top_k_mask(predicted, PREDICTED_TOP)
+    return predicted >= threshold if threshold is not None else top_k_mask(predicted, top)

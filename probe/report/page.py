@@ -18,7 +18,7 @@ from extract.utils import versions, write_bytes
 from probe.report.blobs import blob
 from probe.report.discovery import Sources, find_sources
 from probe.report.exhibits import EXHIBITS, Exhibit, Shown, questions_of, shown
-from probe.report.explorer import explore, load_probes
+from probe.report.explorer import Explorer, explore, load_probes
 from probe.report.provenance import model_name, provenance_lines
 
 SCRIPTS = ("inflate", "plots", "permalink", "sample", "grid", "prompt", "changes", "tracks", "explorer", "rag", "page")
@@ -27,7 +27,13 @@ STORE_COMMAND = "lightning predict -c configs/extract/niah.yaml --store STORE"
 
 
 def write_report(
-    runs: Sequence[str | Path], output: str | Path = "report.html", samples: int = 8, questions: int = 12
+    runs: Sequence[str | Path],
+    output: str | Path = "report.html",
+    samples: int = Explorer.samples,
+    questions: int = 12,
+    static_top: int = Explorer.static_top,
+    predicted_top: int = Explorer.predicted_top,
+    threshold: float = Explorer.threshold,
 ) -> Path:
     """Write one self-contained HTML file of the results, score stores and probes in some folders.
 
@@ -36,28 +42,33 @@ def write_report(
         output: The file.
         samples: Most samples of each store in the explorer.
         questions: Most questions of each RAG run with their traces.
+        static_top: Size of the explorer's static set.
+        predicted_top: Heads that count as predicted by a regressor at a step.
+        threshold: Reasoning score from which a head is dynamic in the explorer.
 
     Returns:
         The file.
 
     Raises:
-        UserError: a folder that does not exist, or a damaged file in one.
+        UserError: a folder that does not exist, a damaged file in one, or a setting out of range.
 
     """
+    settings = Explorer(samples, static_top, predicted_top, threshold).checked()
     found = find_sources(runs)
     for line in found.skipped:
         print(line, file=sys.stderr)
     file = Path(output)
     file.parent.mkdir(parents=True, exist_ok=True)
-    options = ["--output", str(output), "--samples", str(samples), "--questions", str(questions)]
-    command = shlex.join(["lightning", "report", *map(str, runs), *options])
-    write_bytes(file, _render(found, samples, questions, command).encode())
+    options = {"output": output, "questions": questions, **asdict(settings)}
+    flags = [text for name, value in options.items() for text in (f"--{name}", str(value))]
+    command = shlex.join(["lightning", "report", *map(str, runs), *flags])
+    write_bytes(file, _render(found, settings, questions, command).encode())
     return file
 
 
-def _render(found: Sources, samples: int, questions: int, command: str) -> str:
+def _render(found: Sources, explorer: Explorer, questions: int, command: str) -> str:
     blobs: dict[str, str] = {}
-    stores = _stores(found, samples, blobs)
+    stores = _stores(found, explorer, blobs)
     exhibits = [(exhibit, shown(exhibit, found.results)) for exhibit in EXHIBITS]
     traces = [one for _, results in exhibits for run in results for one in questions_of(run.result.folder, questions)]
     if traces:
@@ -90,13 +101,13 @@ def _render(found: Sources, samples: int, questions: int, command: str) -> str:
     )
 
 
-def _stores(found: Sources, samples: int, blobs: dict[str, str]) -> list[dict[str, Any]]:
+def _stores(found: Sources, explorer: Explorer, blobs: dict[str, str]) -> list[dict[str, Any]]:
     """Descriptions of the stores for the explorer, NIAH first; their samples' data are added to the blobs."""
     probes = load_probes(found.probes)
     descriptions = []
     opened = sorted(map(ScoreStore, found.stores), key=lambda store: store.manifest["task"]["class"] != "NIAH")
     for number, store in enumerate(opened):
-        description, packed = explore(store, probes, samples)
+        description, packed = explore(store, probes, explorer)
         descriptions.append({**description, "samples": [one.summary for one in packed]})
         blobs |= {f"sample-{number}-{index}": one.data for index, one in enumerate(packed)}
     return descriptions

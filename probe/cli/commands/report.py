@@ -1,7 +1,15 @@
 """`lightning report`: one page of all results."""
 
 
-def report(runs: list[str], output: str = "report.html", samples: int = 8, questions: int = 12) -> None:
+def report(
+    runs: list[str],
+    output: str = "report.html",
+    samples: int = 8,
+    questions: int = 12,
+    static_top: int = 20,
+    predicted_top: int = 5,
+    threshold: float = 0.5,
+) -> None:
     """Write one HTML page of all results beside the paper's, with an explorer of heads over time.
 
     The page is one file and needs no network.
@@ -11,9 +19,12 @@ def report(runs: list[str], output: str = "report.html", samples: int = 8, quest
         output: File to write.
         samples: Most samples of a store in the explorer.
         questions: Most questions of a RAG run whose traces are included.
+        static_top: Size of the static set in the explorer.
+        predicted_top: Heads that a regressor predicts at a step in the explorer.
+        threshold: Reasoning score from which a head is dynamic in the explorer.
 
     """
     from probe.report import write_report  # loads Lightning, which `--help` does not need
 
-    file = write_report(runs, output, samples, questions)
+    file = write_report(runs, output, samples, questions, static_top, predicted_top, threshold)
     print(f"written to {file} ({file.stat().st_size / 1e6:.1f} MB); open it in a browser")

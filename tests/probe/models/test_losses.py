@@ -1,5 +1,7 @@
 """The asymmetric loss against its formula, plain BCE, and its numerical edges."""
 
+from typing import Any
+
 import pytest
 import torch
 import torch.nn.functional as F
@@ -7,6 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from probe.models.losses import asymmetric_loss, masked_mse
+from probe.models.mlp import MLP
 from tests.helpers import reference
 
 gammas = st.sampled_from([0.0, 1.0, 2.0, 4.0])
@@ -19,6 +22,24 @@ def test_equals_the_formula(seed: int, gamma_neg: float, gamma_pos: float, clip:
     labels = (torch.rand(3, 5, generator=generator) > 0.6).float()
     mine = asymmetric_loss(logits, labels, gamma_neg, gamma_pos, clip)
     assert mine.item() == pytest.approx(reference.asl(logits, labels, gamma_neg, gamma_pos, clip), rel=1e-4, abs=1e-6)
+
+
+def test_over_rows_it_is_averaged_or_summed() -> None:
+    logits, labels = torch.randn(4, 6), (torch.rand(4, 6) > 0.5).float()
+    rows = [reference.asl(logits[n : n + 1], labels[n : n + 1], 4.0, 1.0, 0.05) for n in range(4)]
+    assert asymmetric_loss(logits, labels).item() == pytest.approx(sum(rows) / 4, rel=1e-4)
+    assert asymmetric_loss(logits, labels, reduction="sum").item() == pytest.approx(sum(rows), rel=1e-4)
+    plain = asymmetric_loss(logits, labels, 0.0, 0.0, 0.0, reduction="sum")
+    torch.testing.assert_close(plain, F.binary_cross_entropy_with_logits(logits, labels, reduction="sum"))
+
+
+@pytest.mark.parametrize(
+    ("name", "function"), [("relu", F.relu), ("gelu", F.gelu), ("silu", F.silu), ("tanh", torch.tanh)]
+)
+def test_the_hidden_layers_have_the_activation_of_that_name(name: Any, function: Any) -> None:
+    mlp, x = MLP(4, [5], 3, dropout=0.0, activation=name), torch.randn(2, 4)
+    first, last = mlp.layers[0], mlp.layers[3]
+    torch.testing.assert_close(mlp(x), last(function(first(x))))
 
 
 def test_without_focus_and_clip_it_is_binary_cross_entropy() -> None:

@@ -141,14 +141,14 @@ def test_export_restores_the_same_probe(stage: Stage, tmp_path: Path) -> None:
     assert again.training_record == json.loads(json.dumps(restored.training_record))
 
 
-SETTINGS = {"hidden": [4], "dropout": 0.2, "lr": 0.5, "patience": 7, "factor": 0.3}
+SETTINGS = {"hidden": [4], "dropout": 0.2, "activation": "gelu", "lr": 0.5, "patience": 7, "factor": 0.3}
 """Settings of the base classes, which every probe takes under the same flat names."""
 
 
 @pytest.mark.parametrize(
     ("kind", "own"),
     [
-        (probe.ProbeClassifier, {"gamma_neg": 3.0, "gamma_pos": 2.0, "clip": 0.1}),
+        (probe.ProbeClassifier, {"gamma_neg": 3.0, "gamma_pos": 2.0, "clip": 0.1, "reduction": "sum"}),
         (probe.ProbeRegressor, {"top": 3, "blend": 0.5}),
         (
             probe.OffsetProbes,

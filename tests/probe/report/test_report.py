@@ -136,6 +136,22 @@ def test_the_explorer_has_the_values_of_the_store(llm: LLM, tmp_path: Path) -> N
     assert np.allclose(arrays["value_reasoning"] / 254, steps.reasoning.ravel(), atol=1 / 254)
 
 
+def test_settings_of_the_explorer(llm: LLM, tmp_path: Path, run: Run) -> None:
+    store = ScoreStore(explorer_store(tmp_path / "explorer", llm))
+    flags = ("--static_top", 3, "--threshold", 0.9, "--predicted_top", 2, "--output", tmp_path / "report.html")
+    assert run("report", tmp_path / "explorer", *flags)[0] == 0
+    page = (tmp_path / "report.html").read_text()
+    (description,) = json.loads(re.search(r'id="stores">(.*?)</script>', page).group(1))  # type: ignore[union-attr]
+    assert (len(description["static"]), description["threshold"]) == (3, 0.9)
+    _, arrays = unpack(blobs(page)["sample-0-0"])
+    steps = store.steps(description["samples"][0]["sample"])
+    assert np.array_equal(arrays["scoring_reasoning"], steps.reasoning.ravel() >= 0.9)
+    assert "--static_top 3 --predicted_top 2 --threshold 0.9" in html.unescape(page)
+    code, said = run("report", tmp_path / "explorer", "--static_top", 0)
+    assert (code, said.count("\n")) == (2, 1)
+    assert "static_top 0" in said
+
+
 class Tags(HTMLParser):
     """Names of all elements outside of script texts."""
 
