@@ -23,7 +23,6 @@ from .head_ranking import top_overlap as top_overlap
 from .intervals import Bootstrap as Bootstrap
 from .intervals import Cells as Cells
 from .intervals import Interval as Interval
-from .intervals import Weights as Weights
 from .intervals import bootstrap as bootstrap
 from .intervals import bootstrap_weights as bootstrap_weights
 from .intervals import jackknife as jackknife

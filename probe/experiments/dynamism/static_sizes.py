@@ -12,7 +12,7 @@ from torch import Tensor
 from torchmetrics import Metric
 from torchmetrics.utilities import dim_zero_cat
 
-from probe.metrics import Interval, Weights, bootstrap
+from probe.metrics import Interval, bootstrap
 
 SIZE_METRICS = ("jaccard_static", "jaccard_static_non_empty", "static_coverage")
 """Metrics of each size, by the names of `StaticSizeSums.metrics` before `_top_N`."""
@@ -89,7 +89,7 @@ class StaticSizeSums:
     sizes: tuple[int, ...]
     sums: Float[NDArray[np.float64], "sample sum"]
 
-    def metrics(self, weights: Weights | None = None) -> dict[str, float]:
+    def metrics(self, weights: Float[NDArray[np.float64], "sample"] | None = None) -> dict[str, float]:
         """Metrics of each size, each sample counted `weights` times (once by default).
 
         `jaccard_static`: mean over steps, 0 for a step without dynamic heads; `jaccard_static_non_empty`: over steps
