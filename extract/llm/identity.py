@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import re
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -58,31 +59,21 @@ class LLMIdentity:
     tokenizer: str = ""
     generation_config: str = ""
 
-    def differences(self, other: "LLMIdentity") -> list[str]:
-        """What differs between two models, in words; name and precision may differ, and what one did not record.
+    def differences(self, other: "LLMIdentity") -> str:
+        """What makes two models different, in words; empty for the same model. What one did not record is left out.
 
         >>> from dataclasses import replace
         >>> tiny = LLMIdentity("tiny", "sha256:ab12", 2, 3, 8, "float32", "sha256:1", generation_config="ends at 2")
         >>> tiny.differences(replace(tiny, name="copy", config="sha256:2", generation_config="ends at 2, 7"))
-        ['config', 'generation config']
+        'config, generation config'
 
         """
         pairs = ((name, getattr(self, name), getattr(other, name)) for name in HASHED)
-        return [name.replace("_", " ") for name, own, others in pairs if own and others and own != others]
+        return ", ".join(name.replace("_", " ") for name, own, others in pairs if own and others and own != others)
 
     def same_model(self, other: "LLMIdentity") -> bool:
-        """Whether nothing that both recorded differs."""
+        """Whether nothing that both recorded differs; name and precision may."""
         return not self.differences(other)
-
-    def mismatch(self, other: "LLMIdentity") -> str:
-        """Both models and what differs between them, for messages.
-
-        >>> tiny = LLMIdentity("tiny", "sha256:ab12", layers=2, heads=3, hidden_size=8, dtype="float32")
-        >>> tiny.mismatch(LLMIdentity("other", "sha256:cd34", layers=2, heads=3, hidden_size=8, dtype="float32"))
-        'tiny (sha256:ab12, 2 layers × 3 heads), not other (sha256:cd34, 2 layers × 3 heads): other weights'
-
-        """
-        return f"{self}, not {other}: other {', '.join(self.differences(other))}"
 
     def __str__(self) -> str:
         return f"{self.name} ({self.weights[:19]}, {self.layers} layers × {self.heads} heads)"
@@ -101,15 +92,23 @@ def weights_hash(folder: Path) -> str:
     return f"sha256:{hashlib.sha256(digests.encode()).hexdigest()}"
 
 
-def hub_commit(name: str, config: Any) -> str:
-    """`commit:…` that a hub model was loaded at.
+def hub_commit(name: str, revision: str | None) -> str:
+    """`commit:…` of a hub model's files in the local cache.
+
+    Args:
+        name: The hub id.
+        revision: Branch, tag or commit; None for the main branch.
 
     Raises:
-        UserError: the hub gave none.
+        UserError: there is none to be found.
 
     """
-    commit = getattr(config, "_commit_hash", None)
-    if commit is None:
+    from transformers.utils import cached_file
+
+    # The hub's client keeps the files of a commit in a folder of that name.
+    file = cached_file(name, "config.json", revision=revision, _raise_exceptions_for_missing_entries=False)
+    commit = Path(file).parent.name if file else ""
+    if not re.fullmatch("[0-9a-f]{40}", commit):
         raise UserError(f"llm '{name}': the hub gave no commit to identify its weights by; download it first")
     return f"commit:{commit}"
 

@@ -173,7 +173,7 @@ class LLM:
             code = sorted(folder.glob("*.py")) if self.trust_remote_code and folder.is_dir() else []
             self._identity = LLMIdentity(
                 name=self.name,
-                weights=weights_hash(folder) if folder.is_dir() else hub_commit(self.name, self.config),
+                weights=weights_hash(folder) if folder.is_dir() else hub_commit(self.folder, self.revision),
                 layers=config.num_hidden_layers,
                 heads=config.num_attention_heads,
                 hidden_size=config.hidden_size,

@@ -45,7 +45,9 @@ def check_weights(where: str, model: "PreTrainedModel", loading: Mapping[str, An
         UserError: a weight is missing, unexpected, of another shape, or not finite.
 
     """
-    mismatched = [f"{key} {list(stored)} instead of {list(wanted)}" for key, stored, wanted in loading["mismatched_keys"]]
+    mismatched = [
+        f"{key} {list(stored)} instead of {list(wanted)}" for key, stored, wanted in loading["mismatched_keys"]
+    ]
     for wrong, keys in (
         ("weights are missing", loading["missing_keys"]),
         ("weights are of another shape", mismatched),
@@ -58,8 +60,8 @@ def check_weights(where: str, model: "PreTrainedModel", loading: Mapping[str, An
             )
     if broken := [name for name, value in _tensors(model) if not torch.isfinite(value).all()]:
         raise UserError(
-            f"{where}: {len(broken)} weights hold NaN or infinite values in {model.dtype} ({_some(broken)}); "
-            "download the weights again, or choose a wider llm.dtype"
+            f"{where}: NaN or infinite values in {len(broken)} of its weights ({_some(broken)}) in {model.dtype}; "
+            "download them again, or choose a wider llm.dtype"
         )
 
 

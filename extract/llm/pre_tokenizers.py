@@ -61,11 +61,11 @@ def _built_by_transformers() -> frozenset[str]:
 
 
 def settings(pre_tokenizer: Any) -> Any:
-    """A pre-tokenizer's settings in plain values, as tokenizer.json has them.
+    """A pre-tokenizer's settings in plain values, as tokenizer.json has them; None for none.
 
     >>> from tokenizers.pre_tokenizers import Digits
     >>> settings(Digits(individual_digits=True))
     {'type': 'Digits', 'individual_digits': True}
 
     """
-    return json.loads(pre_tokenizer.__getstate__())
+    return None if pre_tokenizer is None else json.loads(pre_tokenizer.__getstate__())
