@@ -72,8 +72,8 @@ def converted(gguf: Path) -> Path:
             record = _convert(gguf, source, folder)
     if not record["pre_tokenizer_known"]:
         warnings.warn(
-            f"{gguf}: its pre-tokenizer, {record['pre_tokenizer']!r}, is not known here, so that text may be split into "
-            "other tokens than those of its training; compare with the model's own tokenizer.json",
+            f"{gguf}: its pre-tokenizer, {record['pre_tokenizer']!r}, is not known here, so that text may be split "
+            "into other tokens than those of its training; compare with the model's own tokenizer.json",
             stacklevel=2,
         )
     return folder
@@ -120,9 +120,10 @@ def _load(gguf: Path) -> tuple[Any, Any]:
 
     where = {"pretrained_model_name_or_path": str(gguf.parent), "gguf_file": gguf.name}
     checked = {"output_loading_info": True, "ignore_mismatched_sizes": True}  # our check refuses these, too
+    auto: Any = AutoModelForCausalLM  # whose signature does not tell that it returns a pair then
     try:
         with without_load_report():
-            model, loading = AutoModelForCausalLM.from_pretrained(**where, **checked, dtype=torch.float32)
+            model, loading = auto.from_pretrained(**where, **checked, dtype=torch.float32)
         tokenizer = AutoTokenizer.from_pretrained(**where)
     except (OSError, ValueError, KeyError, RuntimeError) as error:
         raise UserError(f"{gguf}: transformers cannot read it ({' '.join(str(error).split())[:160]})") from error

@@ -103,7 +103,7 @@ def hub_commit(name: str, revision: str | None) -> str:
         UserError: there is none to be found.
 
     """
-    from transformers.utils import cached_file
+    from transformers.utils.hub import cached_file
 
     # The hub's client keeps the files of a commit in a folder of that name.
     file = cached_file(name, "config.json", revision=revision, _raise_exceptions_for_missing_entries=False)

@@ -49,7 +49,7 @@ class Pretrained:
 
         try:
             ends: int | list[int] | None = GenerationConfig.from_pretrained(
-                self.location, revision=self.revision
+                self.location, revision=self.revision or "main"
             ).eos_token_id
         except OSError:
             return None

@@ -189,8 +189,8 @@ def _refuse_other(store: Path, manifest: dict[str, Any], config: dict[str, Any])
     """A store is resumed only with the settings that began it."""
     if "config" not in manifest["llm"]:
         raise UserError(
-            f"score store {store} was begun by an earlier version, which recorded the model's weights but not its config "
-            "and tokenizer: it can be read, but not continued; choose another --store"
+            f"score store {store} was begun by an earlier version, which recorded the model's weights but not its "
+            "config and tokenizer: it can be read, but not continued; choose another --store"
         )
     settings = json.loads(json.dumps(config))
     if difference := first_difference({key: manifest.get(key) for key in settings}, settings):
