@@ -38,6 +38,11 @@ class Sample:
     forced: list[int] | None = None
     fields: dict[str, int | float | str] = field(default_factory=dict)
 
+    @property
+    def name(self) -> str:
+        """Its name in its source, else its id."""
+        return str(self.fields.get("record", self.id))
+
 
 class Task(ABC):
     """A fixed set of samples and the metrics of their answers: subclass it to extract scores on another task.

@@ -86,7 +86,7 @@ class RagRunner:
             raise UserError(f"the probe predicts {heads} heads, but {identity} has {len(self.grid)}")
         samples = (self.task.sample(number) for number in self.task.order())
         # A probe of an early version knows questions by their names in the source.
-        shared = shared_names(({one.id, str(one.fields.get("record"))} for one in samples), probe.training_ids)
+        shared = shared_names(({one.id, one.name} for one in samples), probe.training_ids)
         if shared and not allow_seen:
             raise UserError(
                 f"{len(shared)} of the questions were training or validation samples of this probe ({shared[0]}, …); "

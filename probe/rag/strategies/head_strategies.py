@@ -93,7 +93,7 @@ class DynamicRandomHeadsStrategy(HeadStrategy):
 
     def heads(self, state: RetrievalState, count: int) -> list[int]:
         """A new sample for each retrieval."""
-        return self._sample(state, count, f"{self.seed}:{state.question.sample.id}:{state.number}")
+        return self._sample(state, count, f"{self.seed}:{state.question.sample.name}:{state.number}")
 
     def _sample(self, state: RetrievalState, count: int, seed: str) -> list[int]:
         return random.Random(seed).sample(range(len(state.last_query.attention)), count)
