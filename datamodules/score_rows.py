@@ -16,7 +16,7 @@ from datamodules.splits import Split
 from extract.errors import UserError
 from extract.llm import LLMIdentity
 from extract.scores import Target
-from extract.store import ScoreStore
+from extract.store import ScoreStore, shared_names
 
 Part = Literal["train", "val", "test"]
 """A split."""
@@ -80,7 +80,7 @@ class ScoreRows(LightningDataModule):
         if not store.identity.same_model(self.store.identity):
             raise UserError(
                 f"data.test_store {self.test_path} holds rows of {store.identity}, but {self.store_path} of "
-                f"{self.store.identity}"
+                f"{self.store.identity}, which differs in {store.identity.differences(self.store.identity)}"
             )
         return store
 
@@ -132,19 +132,20 @@ class ScoreRows(LightningDataModule):
     def _refuse_shared(self) -> None:
         if self.test_path is None:
             return
-        shared = (self.split_ids("train") | self.split_ids("val")) & self.split_ids("test")
-        if shared:
+        if shared := shared_names(self.sample_names("test"), self.split_ids("train") | self.split_ids("val")):
             raise UserError(
                 f"data.test_store {self.test_path} shares {len(shared)} samples with the training and validation "
-                f"splits of {self.store_path} ({min(shared)}, …)"
+                f"splits of {self.store_path} ({shared[0]}, …): extract others, by another seed or other questions"
             )
+
+    def sample_names(self, split: Part, records: bool = False) -> list[frozenset[str]]:
+        """Names of each sample that has rows in a split: see `ScoreStore.sample_names`."""
+        names = (self.test_store if split == "test" else self.store).sample_names(records)
+        return [names[number] for number in np.unique(self._columns[split].sample[self._rows[split]]).tolist()]
 
     def split_ids(self, split: Part) -> set[str]:
         """Ids of the samples that have rows in a split; a sample has the same id in every store."""
-        store = self.test_store if split == "test" else self.store
-        samples = store.samples().select(["sample", "id"])
-        ids = dict(zip(samples["sample"].to_pylist(), samples["id"].to_pylist(), strict=True))
-        return {ids[number] for number in np.unique(self._columns[split].sample[self._rows[split]]).tolist()}
+        return set[str]().union(*self.sample_names(split))
 
     def split_record(self) -> dict[str, Any]:
         """The division in plain values, for checkpoints and results."""

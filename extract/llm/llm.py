@@ -7,12 +7,12 @@ import torch
 
 from extract.attention import ATTENTION_IMPLEMENTATION
 from extract.errors import UserError
-from extract.llm.identity import LLMIdentity, hub_commit, weights_hash
+from extract.llm.identity import LLMIdentity, config_hash, hub_commit, tokenizer_hash, weights_hash
 from extract.llm.location import locate_model
 from extract.llm.pretrained import Pretrained
 
 if TYPE_CHECKING:
-    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+    from transformers import PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
 
 
 PREFILL_CHUNK = 2048
@@ -71,12 +71,14 @@ class LLM:
         self.chat = chat or {}
         self._model: PreTrainedModel | None = None
         self._tokenizer: PreTrainedTokenizerBase | None = None
+        self._config: PreTrainedConfig | None = None
         self._folder: str | None = None
+        self._ends: tuple[int, ...] | None = None
         self._identity: LLMIdentity | None = None
 
     def __getstate__(self) -> dict[str, Any]:
         """Without the loaded parts: a spawned process loads its own."""
-        return {**self.__dict__, "_model": None, "_tokenizer": None}
+        return {**self.__dict__, "_model": None, "_tokenizer": None, "_config": None}
 
     @property
     def folder(self) -> str:
@@ -136,28 +138,49 @@ class LLM:
 
     @property
     def end_tokens(self) -> tuple[int, ...]:
-        """Every token that ends a generation: the model's and the tokenizer's."""
-        ids: set[int] = set()
-        configured = self.model.generation_config.eos_token_id if self.model.generation_config else None
-        for end in (configured, self._text_config().eos_token_id, self.tokenizer.eos_token_id):
-            ids.update(end if isinstance(end, list | tuple) else [] if end is None else [end])
-        return tuple(sorted(ids))
+        """Every token that ends a generation: the generation config's, the model's and the tokenizer's."""
+        if self._ends is None:
+            ids: set[int] = set()
+            for end in (
+                self._pretrained.generation_ends(),
+                self._text_config().eos_token_id,
+                self.tokenizer.eos_token_id,
+            ):
+                ids.update(end if isinstance(end, list | tuple) else [] if end is None else [end])
+            self._ends = tuple(sorted(ids))
+        return self._ends
+
+    @property
+    def config(self) -> "PreTrainedConfig":
+        """The model's config; it needs no weights.
+
+        Raises:
+            UserError: the model cannot be found.
+
+        """
+        if self._config is None:
+            self._config = self._pretrained.config()
+        return self._config
 
     def _text_config(self) -> Any:
-        return self.model.config.get_text_config(decoder=True)
+        return self.config.get_text_config(decoder=True)
 
     @property
     def identity(self) -> LLMIdentity:
-        """Name, weights hash and shape. Local weights are hashed once."""
+        """Name, hashes and shape. Local weights are hashed once, and not loaded."""
         if self._identity is None:
             config, folder = self._text_config(), Path(self.folder)
+            code = sorted(folder.glob("*.py")) if self.trust_remote_code and folder.is_dir() else []
             self._identity = LLMIdentity(
                 name=self.name,
-                weights=weights_hash(folder) if folder.is_dir() else hub_commit(self.name, self.model.config),
+                weights=weights_hash(folder) if folder.is_dir() else hub_commit(self.folder, self.revision),
                 layers=config.num_hidden_layers,
                 heads=config.num_attention_heads,
                 hidden_size=config.hidden_size,
                 dtype=", ".join([self.dtype, *self._quantization_settings()]),
+                config=config_hash(self.config, code),
+                tokenizer=tokenizer_hash(self.tokenizer),
+                generation_config=f"ends at {', '.join(map(str, self.end_tokens))}",
             )
         return self._identity
 

@@ -13,7 +13,7 @@ def locate_model(name: str) -> str:
         name: `embedded:smollm2`, a local folder, a GGUF file (converted once), or a Hugging Face id.
 
     Raises:
-        UserError: the file is missing, or the folder holds no model.
+        UserError: the file is missing, or the folder holds no model, or an adapter beside it.
 
     >>> locate_model("meta-llama/Llama-3.1-8B-Instruct")
     'meta-llama/Llama-3.1-8B-Instruct'
@@ -29,5 +29,10 @@ def locate_model(name: str) -> str:
     if path.is_dir():
         if not (path / "config.json").is_file():
             raise UserError(f"llm '{name}': the folder holds no config.json, so it is no saved model")
+        if (path / "adapter_config.json").is_file():
+            raise UserError(
+                f"llm '{name}': the folder holds an adapter, which only some installations would apply; merge it into "
+                "the weights and save the model"
+            )
         return str(path)
     return name

@@ -7,10 +7,11 @@ from safetensors import SafetensorError
 
 from extract.attention import register_attention
 from extract.errors import UserError
+from extract.llm.loaded_weights import check_weights, without_load_report
 from extract.llm.supported import check_supported, weightless_model
 
 if TYPE_CHECKING:
-    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+    from transformers import PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
 
 
 @dataclass(frozen=True)
@@ -29,6 +30,30 @@ class Pretrained:
     location: str
     revision: str | None = None
     trust_remote_code: bool = False
+
+    def config(self) -> "PreTrainedConfig":
+        """The config, without any weight.
+
+        Raises:
+            UserError: it cannot be loaded.
+
+        """
+        from transformers import AutoConfig
+
+        config: PreTrainedConfig = self._load(AutoConfig)
+        return config
+
+    def generation_ends(self) -> int | list[int] | None:
+        """End tokens of generation_config.json; None without one. All else in it is about sampling."""
+        from transformers import GenerationConfig
+
+        try:
+            ends: int | list[int] | None = GenerationConfig.from_pretrained(
+                self.location, revision=self.revision or "main"
+            ).eos_token_id
+        except OSError:
+            return None
+        return ends
 
     def tokenizer(self) -> "PreTrainedTokenizerBase":
         """The fast tokenizer, which knows the character offsets of its tokens.
@@ -54,17 +79,21 @@ class Pretrained:
             options: Of transformers' `from_pretrained`.
 
         Raises:
-            UserError: the model cannot be loaded, or its heads cannot be recorded exactly.
+            UserError: the model cannot be loaded, its heads cannot be recorded exactly, or its weights are not those
+                that its config asks for.
 
         """
-        from transformers import AutoConfig, AutoModelForCausalLM
+        from transformers import AutoModelForCausalLM
 
         trust = {"trust_remote_code": self.trust_remote_code}
-        check_supported(weightless_model(AutoModelForCausalLM, self._load(AutoConfig), **trust))
+        check_supported(weightless_model(AutoModelForCausalLM, self.config(), **trust))
         register_attention()
-        model: PreTrainedModel = self._load(AutoModelForCausalLM, **options)
-        model.eval().requires_grad_(False)
-        return model
+        checked = {"output_loading_info": True, "ignore_mismatched_sizes": True}  # our check refuses these, too
+        with without_load_report():
+            model, loading = self._load(AutoModelForCausalLM, **options, **checked)
+        check_weights(f"llm '{self.name}'", model, loading)
+        frozen: PreTrainedModel = model.eval()
+        return frozen.requires_grad_(False)
 
     def _load(self, auto: Any, **options: Any) -> Any:
         from transformers.utils import logging

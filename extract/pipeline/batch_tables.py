@@ -37,6 +37,8 @@ def samples_table(batch: PromptBatch, extracted: Extracted, decoded: Decoded) ->
 def steps_table(batch: PromptBatch, rows: Decoded, argmax: bool, hidden_dtype: str) -> pa.Table:
     """Rows of `steps`, one a generated token: token, hidden state, scores and, if kept, argmax of all heads.
 
+    The sample's id stands in each row, so that rows of several stores can be told apart.
+
     Args:
         batch: The samples.
         rows: Their generations, padded to one length.
@@ -49,6 +51,7 @@ def steps_table(batch: PromptBatch, rows: Decoded, argmax: bool, hidden_dtype: s
     index = np.asarray([sample.index for sample in batch.samples])
     columns = {
         "sample": pa.array(np.repeat(index, lengths)),
+        "id": pa.array(np.repeat([sample.id for sample in batch.samples], lengths)),
         "step": pa.array(np.nonzero(real)[1].astype(np.int32)),
         "token": pa.array(rows.tokens.numpy()[real].astype(np.int32)),
         "hidden": vector_column(rows.hidden.numpy()[real].astype(hidden_dtype)),

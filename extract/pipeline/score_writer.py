@@ -84,13 +84,16 @@ class ScoreWriter(Callback):
             self._create(config)
             return []
         manifest = read_manifest(self.store)
+        finished = [] if manifest["complete"] else sorted(finished_batches(self.store))
+        if not manifest["complete"] and not finished:
+            self._begin(config)  # nothing was written with the settings that the manifest names
+            return []
         _refuse_other(self.store, manifest, config)
         if manifest["complete"]:
             ScoreStore(self.store)  # raises if a shard is damaged
             return [shard["batch"] for shard in manifest["shards"]]
         self._make_folders()
         remove_temporary_files(self.store)
-        finished = sorted(finished_batches(self.store))
         rank_zero_info(f"{self.store}: resuming after {len(finished)} finished batches")
         return finished
 
@@ -101,7 +104,11 @@ class ScoreWriter(Callback):
                 f"{self.store} holds shards but no manifest that describes them; delete that folder, "
                 "or choose another --store"
             )
+        self._begin(config)
+
+    def _begin(self, config: dict[str, Any]) -> None:
         self._make_folders()
+        remove_temporary_files(self.store)
         header = {"format": FORMAT, "complete": False, "command": command(), "versions": versions()}
         write_manifest(self.store, {**header, **config})
 
@@ -180,9 +187,14 @@ class ScoreWriter(Callback):
 
 def _refuse_other(store: Path, manifest: dict[str, Any], config: dict[str, Any]) -> None:
     """A store is resumed only with the settings that began it."""
-    for key, value in json.loads(json.dumps(config)).items():
-        if manifest.get(key) != value:
-            raise UserError(
-                f"score store {store} was begun with another {key} ({first_difference(manifest.get(key), value)}); "
-                "choose another --store, or delete that folder"
-            )
+    if "config" not in manifest["llm"]:
+        raise UserError(
+            f"score store {store} was begun by an earlier version, which recorded the model's weights but not its "
+            "config and tokenizer: it can be read, but not continued; choose another --store"
+        )
+    settings = json.loads(json.dumps(config))
+    if difference := first_difference({key: manifest.get(key) for key in settings}, settings):
+        raise UserError(
+            f"score store {store} was begun with other settings ({difference}); choose another --store, or delete "
+            "that folder"
+        )

@@ -10,5 +10,8 @@ from .manifest import finished_batches as finished_batches
 from .manifest import part_file as part_file
 from .manifest import read_manifest as read_manifest
 from .manifest import write_manifest as write_manifest
+from .sample_ids import content_id as content_id
+from .sample_ids import sample_names as sample_names
+from .sample_ids import shared_names as shared_names
 from .sample_steps import Steps as Steps
 from .score_store import ScoreStore as ScoreStore

@@ -36,7 +36,7 @@ For every generated token: the model's final hidden state, and two scores of eac
 {llm["layers"]} × {llm["heads"]} attention heads from *Retrieval Heads are Dynamic* (arXiv 2602.11162). The copy-paste
 score (Eq. 1) is 1 if the head's most attended token is in the evidence and equals the generated token, else 0; the
 reasoning score (Eq. 2) is the share of the head's attention on the evidence. Heads are numbered layer-major:
-`layer * {llm["heads"]} + index`.
+`layer * {llm["heads"]} + index`. Sample numbers begin at 0 in every store; `id` is a hash of the sample's content.
 
 | table | rows | contents |
 |---|---|---|

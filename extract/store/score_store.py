@@ -11,6 +11,7 @@ from extract.errors import UserError
 from extract.llm import LLMIdentity
 from extract.store.arrow_shards import check_shard, column_matrix, read_shard
 from extract.store.manifest import TABLES, read_manifest
+from extract.store.sample_ids import sample_names
 from extract.store.sample_steps import Steps
 
 if TYPE_CHECKING:
@@ -85,6 +86,21 @@ class ScoreStore:
         """The whole `samples` table."""
         return pa.concat_tables(self.tables("samples"))
 
+    def sample_names(self, records: bool = False) -> dict[int, frozenset[str]]:
+        """By sample number, all names by which a sample may be known: see `extract.store.sample_names`.
+
+        Args:
+            records: Include its name in its source, by which early stores and probes know it.
+
+        """
+        table = self.samples()
+        columns = [name for name in ("sample", "id", "question", "gold", "record") if name in table.column_names]
+        found = {}
+        for row in table.select(columns).to_pylist():
+            names = sample_names(row["id"], row.get("question"), row.get("gold"))
+            found[row["sample"]] = names | {row["record"]} if records and "record" in row else names
+        return found
+
     def steps(self, sample: int) -> Steps:
         """Tokens, hidden states and scores of one sample, by its number.
 
@@ -129,8 +145,13 @@ class ScoreStore:
         return str(api.upload_folder(folder_path=self.path, repo_id=name, repo_type="dataset"))
 
     def dataset(self, name: str) -> "datasets.Dataset":
-        """`samples` or `steps` as a Hugging Face dataset on the same files."""
+        """`samples` or `steps` as a Hugging Face dataset on the same files, with the column `store`.
+
+        Sample numbers begin at 0 in every store: in several stores' rows, `store` and `sample` together name a sample.
+        """
         import datasets
 
         files = [str(self.path / shard[name]["file"]) for shard in self.manifest["shards"]]
-        return datasets.concatenate_datasets([datasets.Dataset.from_file(file) for file in files])
+        rows = datasets.concatenate_datasets([datasets.Dataset.from_file(file) for file in files])
+        key = self.fingerprint[:12]
+        return rows.add_column("store", [key] * len(rows), new_fingerprint=f"{key}-{name}")

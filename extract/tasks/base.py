@@ -16,7 +16,7 @@ class Sample:
 
     Attributes:
         index: Number within the task; with the task's seed it determines everything else.
-        id: Identifies the sample's random part, or its record, across stores: two stores that share an id share a
+        id: Identifies the sample by its content (`extract.store.content_id`): two stores that share an id share a
             sample, and a probe trained on it in one is not evaluated on it in the other.
         ids: Prompt tokens.
         evidence: Half-open token spans of the needle or of the supporting facts.
@@ -24,6 +24,7 @@ class Sample:
         question, gold: The question and the gold answer.
         forced: Tokens to score along instead of generated ones (teacher forcing); `budget` is their number.
         fields: Further columns of the store's `samples` table: numbers and strings, the same keys in every sample.
+            `record` is the sample's name in its source.
 
     """
 
@@ -36,6 +37,11 @@ class Sample:
     gold: str
     forced: list[int] | None = None
     fields: dict[str, int | float | str] = field(default_factory=dict)
+
+    @property
+    def name(self) -> str:
+        """Its name in its source, else its id."""
+        return str(self.fields.get("record", self.id))
 
 
 class Task(ABC):

@@ -10,11 +10,13 @@ from tqdm import tqdm
 
 from extract.errors import UserError
 from extract.prompts import tokenize_with_offsets
+from extract.store import content_id
 from extract.tasks.base import Sample, Task
 from extract.tasks.passages import cut_to_length
 from extract.tasks.prompt_texts import ANSWER_STYLES, QuestionTexts
 from extract.tasks.question_prompts import ContextSpans, PromptBuilder, evidence_depth
 from extract.tasks.sources import LoadedRecords, Record, Source
+from extract.utils import digest
 
 if TYPE_CHECKING:
     from extract.llm import LLM
@@ -60,6 +62,11 @@ class MultiHopQA(Task):
     @functools.cached_property
     def _loaded(self) -> LoadedRecords:
         return self.source.load()
+
+    @functools.cached_property
+    def _records_hash(self) -> str:
+        """Hash of the records, wherever they came from."""
+        return digest([asdict(record) for record in self._loaded.records[: self.limit]])
 
     def prepare(self, llm: "LLM") -> None:
         """Load the records, build and measure every prompt, report what is left out."""
@@ -114,11 +121,12 @@ class MultiHopQA(Task):
         return self._order
 
     def describe(self) -> dict[str, Any]:
-        """Settings, the source, and every record that was left out or repaired."""
+        """Settings, the records by their hash, and every one that was left out or repaired."""
         names = ("style", "context", "budget", "teacher_forcing", "overlong", "max_tokens", "limit")
         return {
             "class": "MultiHopQA",
             "source": self.source.describe(),
+            "records_sha256": self._records_hash,
             **{name: getattr(self, name) for name in names},
             **asdict(self.texts),
             "questions": len(self),
@@ -133,7 +141,7 @@ class MultiHopQA(Task):
         context, evidence = prompt.context_tokens(), prompt.evidence_tokens()
         return Sample(
             index=index,
-            id=record.id,
+            id=content_id(record.question, record.answer),
             ids=prompt.tokenized.ids,
             evidence=evidence,
             budget=self._answer_tokens(record),
@@ -141,6 +149,7 @@ class MultiHopQA(Task):
             gold=record.answer,
             forced=self._gold_tokens(record) if self.teacher_forcing else None,
             fields={
+                "record": record.id,
                 "kind": record.kind,
                 "level": record.level,
                 "passages": len(prompt.passages),

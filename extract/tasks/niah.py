@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from extract.errors import UserError
 from extract.prompts import find_token_span, render_chat_prompt
+from extract.store import content_id
 from extract.tasks.answer_metrics import rouge_l
 from extract.tasks.base import Sample, Task
 from extract.tasks.grid_axis import Axis, axis_extent, axis_value, grid_values, other_cells
@@ -215,7 +216,7 @@ class NIAH(Task):
             )
         return Sample(
             index=index,
-            id=f"NIAH:{self.seed}:{self._text_hash[:12]}:{index}",  # what determines the random part
+            id=content_id(hidden.key),  # the same needle in another haystack is the same sample
             ids=prompt.ids,
             evidence=[needle if self.evidence == "needle" else find_token_span(prompt, hidden.key)],
             budget=budget,

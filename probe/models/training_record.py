@@ -1,6 +1,7 @@
 """Modules trained on score rows: settings that all share, and the record of the training data in checkpoints."""
 
 import importlib
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -13,6 +14,7 @@ from datamodules import ScoreRows
 from extract.errors import UserError
 from extract.llm import LLMIdentity
 from extract.scores import Target
+from extract.store import sample_names, shared_names
 from extract.utils import command
 from probe.heads import training_means
 from probe.models.baselines import Baselines, fit_baselines
@@ -67,8 +69,8 @@ class TrainedOnRows(LightningModule):
 
     @property
     def training_ids(self) -> frozenset[str]:
-        """Ids of its training and validation samples."""
-        return frozenset(self.training_record.get("seen", ()))
+        """Names of its training and validation samples, of all stores that it was fitted on."""
+        return frozenset[str]().union(*(sample_names(name) for name in self.training_record.get("seen", ())))
 
     def check_llm(self, identity: LLMIdentity) -> None:
         """Refuse hidden states of another LLM.
@@ -79,7 +81,8 @@ class TrainedOnRows(LightningModule):
         """
         if self.training_record and not self.llm.same_model(identity):
             raise UserError(
-                f"this probe was trained on {self.llm} and is not valid for {identity}: train one for that model"
+                f"this probe was trained on {self.llm} and is not valid for {identity}, which differs in "
+                f"{self.llm.differences(identity)}: train one for that model"
             )
 
     def setup(self, stage: str) -> None:
@@ -117,10 +120,10 @@ class TrainedOnRows(LightningModule):
                     f"data.split {_split_text(split)} is not the one this probe was trained with "
                     f"({_split_text(record['split'])}): test rows would be training rows"
                 )
-        elif shared := self.training_ids & rows.split_ids("test"):
+        elif shared := shared_names(rows.sample_names("test", records=True), self.training_ids):
             raise UserError(
                 f"{len(shared)} of the test samples of {rows.test_path or rows.store_path} were training or validation "
-                f"samples of this probe ({min(shared)}, …): extract others, by another seed or other questions"
+                f"samples of this probe ({shared[0]}, …): extract others, by another seed or other questions"
             )
 
     def provenance(self) -> dict[str, Any]:
@@ -139,7 +142,7 @@ class TrainedOnRows(LightningModule):
         if self.training_record:
             self.check_held_out()
         rows = self._rows()
-        self.training_record = data_record(rows)
+        self.training_record = data_record(rows, self.training_record.get("seen", ()))
         self.head_means.copy_(training_means(rows))
         self.baselines = fit_baselines(rows)
 
@@ -193,14 +196,20 @@ class TrainedOnRows(LightningModule):
             self.check_llm(self._rows().identity)
 
 
-def data_record(rows: ScoreRows) -> dict[str, Any]:
-    """Training record of a data module: LLM, store, target, split, and ids of training and validation samples."""
+def data_record(rows: ScoreRows, seen: Iterable[str] = ()) -> dict[str, Any]:
+    """Training record of a data module: LLM, store, target, split, and ids of training and validation samples.
+
+    Args:
+        rows: The data module.
+        seen: Samples that the probe was fitted on before, in this store or another.
+
+    """
     return {
         "llm": rows.identity.as_dict(),
         "store": rows.store.fingerprint,
         "target": rows.target,
         "split": rows.split_record(),
-        "seen": sorted(rows.split_ids("train") | rows.split_ids("val")),
+        "seen": sorted({*rows.split_ids("train"), *rows.split_ids("val"), *seen}),
     }
 
 

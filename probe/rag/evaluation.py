@@ -74,7 +74,11 @@ class RagCallback(Callback):
         rows: Any = trainer.datamodule  # type: ignore[attr-defined]
         identity = self.llm.identity
         if isinstance(rows, ScoreRows) and not rows.identity.same_model(identity):
-            raise UserError(f"store {rows.store_path} holds heads of {rows.identity}, but the llm is {identity}")
+            differ = rows.identity.differences(identity)
+            raise UserError(
+                f"store {rows.store_path} holds heads of {rows.identity}, but the llm is {identity}, "
+                f"which differs in {differ}"
+            )
 
     def set_probe(self, pl_module: LightningModule) -> ProbeRegressor:
         """Use the probe as it is now; one that does not fit the LLM or the questions raises a UserError."""

@@ -10,6 +10,7 @@ from extract.errors import UserError
 from extract.generation import ContextMaskedLLM
 from extract.heads import HeadGrid
 from extract.llm import LLM
+from extract.store import shared_names
 from extract.tasks import MultiHopQA
 from extract.utils import digest
 from probe.models import ProbeRegressor
@@ -83,11 +84,12 @@ class RagRunner:
         probe.check_llm(identity)
         if (heads := probe.head_means.numel()) != len(self.grid):
             raise UserError(f"the probe predicts {heads} heads, but {identity} has {len(self.grid)}")
-        trained_on = probe.training_ids
-        shared = [name for number in self.task.order() if (name := self.task.sample(number).id) in trained_on]
+        samples = (self.task.sample(number) for number in self.task.order())
+        # A probe of an early version knows questions by their names in the source.
+        shared = shared_names(({one.id, one.name} for one in samples), probe.training_ids)
         if shared and not allow_seen:
             raise UserError(
-                f"{len(shared)} of the questions were training or validation samples of this probe ({min(shared)}, …); "
+                f"{len(shared)} of the questions were training or validation samples of this probe ({shared[0]}, …); "
                 "take others, or set allow_seen to tune on them"
             )
         self.llm.to(probe.device)

@@ -122,12 +122,11 @@ def _tokenizer(store: ScoreStore) -> Any:
 
 def _choose(store: ScoreStore, probes: Sequence[Probe], count: int) -> tuple[list[int], bool]:
     """Numbers of evenly spaced samples, and whether they are held out from the probes or else the training split."""
-    table = store.samples()
-    ids = dict(zip(table["sample"].to_pylist(), table["id"].to_pylist(), strict=True))
+    ids = store.sample_names(records=True)
     trained_on = {name for probe in probes for name in probe.training_ids}
     units = Split().units(store.scalars("sample")) if not probes and len(ids) > 9 else {}
-    training = {ids[number] for number in np.concatenate([units["train"], units["val"]]).tolist()} if units else set()
-    held_out = sorted(number for number, name in ids.items() if name not in trained_on | training)
+    training = set(np.concatenate([units["train"], units["val"]]).tolist()) if units else set()
+    held_out = sorted(number for number, names in ids.items() if number not in training and not names & trained_on)
     chosen = held_out or sorted(ids)
     places = np.linspace(0, len(chosen) - 1, min(count, len(chosen))).round().astype(int)
     return [chosen[place] for place in np.unique(places)], bool(held_out)

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from extract.errors import UserError
-from extract.utils import digest, first_difference, remove_temporary_files, write_bytes
+from extract.utils import first_difference, remove_temporary_files, write_bytes
 
 Trial = dict[str, Any]
 """One generation: sample, condition, metrics. Plain values, with the same keys in all trials of a run."""
@@ -33,8 +33,10 @@ class Trials:
 
         """
         file, config = self.folder / "settings.json", json.loads(json.dumps(config))
-        if file.exists():
+        if file.exists() and self._files():
             self._refuse_other(_read(file), config)
+        elif file.exists():
+            self._begin(file, config)  # no trial was run with the settings that it names
         elif any(self.folder.glob("*.json")):
             raise UserError(f"{self.folder} holds JSON files of something else; choose another folder for `trials`")
         else:
@@ -50,12 +52,16 @@ class Trials:
         write_bytes(file, (json.dumps(config, indent=1) + "\n").encode())
 
     def _refuse_other(self, former: Any, config: dict[str, Any]) -> None:
-        if digest(former) == digest(config):
-            return
-        raise UserError(
-            f"{self.folder} holds trials of a run with other settings ({first_difference(former, config)}); "
-            "choose another folder for `trials`, or delete that one"
-        )
+        if "config" in config.get("llm", ()) and "config" not in former.get("llm", ()):
+            raise UserError(
+                f"{self.folder} holds trials of an earlier version, which recorded the model's weights but not its "
+                "config and tokenizer; choose another folder for `trials`, or delete that one"
+            )
+        if difference := first_difference(former, config):
+            raise UserError(
+                f"{self.folder} holds trials of a run with other settings ({difference}); "
+                "choose another folder for `trials`, or delete that one"
+            )
 
     def write(self, batch: int, trials: list[Trial]) -> None:
         """Write a batch, all of it or nothing."""

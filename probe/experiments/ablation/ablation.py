@@ -103,7 +103,11 @@ class Ablation(LLMStage):
     def _check_store(self, store_heads: StoreHeads) -> None:
         identity = self.llm.identity
         if not store_heads.identity.same_model(identity):
-            raise UserError(f"store {self.store} holds heads of {store_heads.identity}, but the llm is {identity}")
+            differ = store_heads.identity.differences(identity)
+            raise UserError(
+                f"store {self.store} holds heads of {store_heads.identity}, but the llm is {identity}, "
+                f"which differs in {differ}"
+            )
 
     def _passes(self, store_heads: StoreHeads) -> Passes:
         if any(k < 0 for k in self.k):

@@ -28,7 +28,7 @@ def ablation_trial(
     answer = str(llm.tokenizer.decode(generation.tokens.tolist(), skip_special_tokens=True)).strip()
     return {
         "sample": sample.index,
-        "id": sample.id,
+        "id": sample.name,
         "condition": condition,
         "length": sample.fields["length"],
         "depth": sample.fields["depth"],

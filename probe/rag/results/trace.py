@@ -27,7 +27,7 @@ def run_trace(run: "Run", answer_metrics: dict[str, float], grid: "HeadGrid") ->
     sample = run.question.sample
     return {
         "sample": sample.index,
-        "id": sample.id,
+        "id": sample.name,
         "question": sample.question,
         "gold": sample.gold,
         "strategy": run.strategy.name,

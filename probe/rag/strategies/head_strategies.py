@@ -96,7 +96,7 @@ class DynamicRandomHeadsStrategy(HeadStrategy):
 
     def heads(self, state: RetrievalState, count: int) -> list[int]:
         """A new sample for each retrieval."""
-        return self._sample(state, count, f"{self.seed}:{state.question.sample.id}:{state.number}")
+        return self._sample(state, count, f"{self.seed}:{state.question.sample.name}:{state.number}")
 
     def _sample(self, state: RetrievalState, count: int, seed: str) -> list[int]:
         return random.Random(seed).sample(range(len(_last_query(state).attention)), count)

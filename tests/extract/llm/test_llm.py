@@ -1,6 +1,5 @@
-"""Loading: the embedded model is converted once and checked; identity follows the weights."""
+"""Loading: shape of the embedded model, weights by hash, pickles by name only."""
 
-import json
 import shutil
 from dataclasses import replace
 from pathlib import Path
@@ -9,7 +8,7 @@ import pytest
 import torch
 
 from extract.llm import LLM
-from extract.llm.gguf import converted, embedded_gguf
+from extract.llm.gguf import embedded_gguf
 
 
 def test_embedded_model_has_the_measured_shape(llm: LLM) -> None:
@@ -33,25 +32,6 @@ def test_identity_follows_the_weights(tiny_llm_folder: Path, tmp_path: Path) -> 
     (tmp_path / "copy" / "model.safetensors").write_bytes(data)
     assert not tiny.same_model(LLM(str(tmp_path / "copy")).identity)
     assert not tiny.same_model(replace(tiny, weights="commit:abc"))
-
-
-@pytest.mark.slow
-def test_a_damaged_conversion_is_made_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, llm: LLM) -> None:
-    monkeypatch.setenv("RETRIEVAL_HEADS_CACHE", str(tmp_path))
-    gguf = embedded_gguf("embedded:smollm2")
-    # a folder whose weights do not match their record, instead of converting twice
-    good = Path(llm.folder)
-    record = json.loads((good / "source.json").read_text())
-    folder = tmp_path / good.name
-    folder.mkdir()
-    (folder / "model.safetensors").write_bytes(b"damaged")
-    (folder / "source.json").write_text(json.dumps(record))
-    assert converted(gguf) == folder
-    assert json.loads((folder / "source.json").read_text()) == record
-    again = (folder / "model.safetensors").stat().st_mtime_ns
-    assert converted(gguf) == folder
-    assert (folder / "model.safetensors").stat().st_mtime_ns == again
-    assert not list(tmp_path.glob(".converting-*"))
 
 
 @pytest.mark.slow

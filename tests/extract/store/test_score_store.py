@@ -69,7 +69,8 @@ def test_store_has_schema_manifest_and_datasets_view(extract_tiny: Extract, tmp_
     assert not (tmp_path / "s" / "parts").exists()
     assert "-c configs/extract/niah.yaml" in store.manifest["command"]
     steps = store.dataset("steps")
-    assert set(steps.column_names) == {"sample", "step", "token", "hidden", "copy_paste", "reasoning", "argmax"}
+    vectors = {"hidden", "copy_paste", "reasoning", "argmax"}
+    assert set(steps.column_names) == {"store", "sample", "id", "step", "token", *vectors}
     assert len(steps[0]["hidden"]) == 32
     assert len(steps[0]["argmax"]) == 12
     sample = store.samples().to_pylist()[0]
@@ -94,7 +95,7 @@ def test_a_complete_store_is_reused_and_another_config_refused(extract_tiny: Ext
     assert {file: file.stat().st_mtime_ns for file in store.rglob("*") if file.is_file()} == before
     code, error = extract_tiny(store, "--data.init_args.task.init_args.seed", 7)
     assert code == 2
-    assert "begun with another task (seed: 0 there, 7 here)" in error
+    assert "begun with other settings (task.seed: 0 there, 7 here)" in error
     assert "delete that folder" in error
     assert {file: file.stat().st_mtime_ns for file in store.rglob("*") if file.is_file()} == before
 

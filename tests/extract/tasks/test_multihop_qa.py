@@ -37,7 +37,7 @@ def test_evidence_tokens_decode_to_the_supporting_facts(llm: LLM, context: Any) 
     assert len(task) == 250
     for index in task.order():
         sample = task.sample(index)
-        facts = [passage.text[a:b] for passage in records[sample.id].passages for a, b in passage.evidence]
+        facts = [passage.text[a:b] for passage in records[sample.name].passages for a, b in passage.evidence]
         said = [llm.tokenizer.decode(sample.ids[a:b]) for a, b in sample.evidence]
         assert [text.strip() for text in said] == facts
         assert 0 <= sample.fields["depth"] <= 100  # type: ignore[operator]

@@ -208,6 +208,24 @@ def test_training_samples_in_another_store_are_refused(stage: Stage, tmp_path: P
     assert stage("test", *options, "--store", fresh)[0] == 0
 
 
+@pytest.mark.filterwarnings("ignore:The dirpath has changed")
+def test_samples_of_every_store_that_was_fitted_on_are_remembered(stage: Stage, tmp_path: Path, store: Path) -> None:
+    """Fitted on one store, then on another: neither is a test set afterwards."""
+    assert stage("fit")[0] == 0
+    second = make_store(tmp_path / "second", samples=40, name="second", seed=3)
+    resumed = ("--ckpt_path", tmp_path / "a" / "best.ckpt", "--trainer.max_epochs", 40)
+    code, error = stage("fit", *resumed, "--store", second, folder="b")
+    assert code == 0, error
+    last = tmp_path / "b" / "best.ckpt"
+    trained = probe.load(last)
+    assert {name.partition(":")[0] for name in trained.training_ids} == {"toy", "second"}
+    third = make_store(tmp_path / "third", samples=40, name="third", seed=4)
+    options = ("--ckpt_path", last, "--store", third, "--data.init_args.test_store")
+    assert "90 of the test samples" in stage("test", *options, store)[1]
+    assert "36 of the test samples" in stage("test", *options, second)[1]
+    assert stage("test", "--ckpt_path", last, "--store", third)[0] == 0
+
+
 def test_offset_and_row_split_train_too(stage: Stage, tmp_path: Path) -> None:
     options = ("--data.init_args.offset", 1, "--data.init_args.split.by", "row")
     assert stage("fit", *options)[0] == 0
