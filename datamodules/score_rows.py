@@ -17,6 +17,7 @@ from extract.errors import UserError
 from extract.llm import LLMIdentity
 from extract.scores import Target
 from extract.store import ScoreStore
+from extract.utils import check_precision
 
 Part = Literal["train", "val", "test"]
 """A split."""
@@ -110,6 +111,8 @@ class ScoreRows(LightningDataModule):
 
         """
         del stage
+        if self.trainer is not None:
+            check_precision(self.trainer)
         if self.batch_size < 1 or self.offset < 0:
             raise UserError(f"data: batch_size {self.batch_size} and offset {self.offset} must be ≥ 1 and ≥ 0")
         own = Columns.of(self.store, self.target)

@@ -3,6 +3,9 @@ from .files import TEMPORARY_SUFFIX as TEMPORARY_SUFFIX
 from .files import remove_temporary_files as remove_temporary_files
 from .files import sha256 as sha256
 from .files import write_bytes as write_bytes
+from .precision import check_precision as check_precision
+from .precision import frozen_inference as frozen_inference
+from .precision import without_autocast as without_autocast
 from .run_record import command as command
 from .run_record import digest as digest
 from .run_record import first_difference as first_difference

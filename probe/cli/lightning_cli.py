@@ -6,7 +6,7 @@ from typing import Any
 
 import lightning
 from jsonargparse import ActionConfigFile  # type: ignore[attr-defined]
-from lightning import LightningDataModule, LightningModule
+from lightning import LightningDataModule, LightningModule, Trainer
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI, SaveConfigCallback
 
 import datamodules
@@ -72,6 +72,18 @@ class StageCLI(LightningCLI):
         parser.link_arguments("data.num_heads", "model.init_args.num_heads", apply_on="instantiate")
         parser.link_arguments("data.offsets", "model.init_args.num_offsets", apply_on="instantiate")
         parser.link_arguments("data.probed_target", "model.init_args.target", apply_on="instantiate")
+
+    def instantiate_trainer(self, **arguments: Any) -> Trainer:
+        """Make the Trainer.
+
+        Raises:
+            UserError: its precision or strategy needs a package that is not installed.
+
+        """
+        try:
+            return super().instantiate_trainer(**arguments)
+        except ImportError as error:
+            raise UserError(f"trainer: {error}") from error
 
     def predict(self, **arguments: Any) -> None:
         """Run Lightning's predict without keeping every prediction in memory."""

@@ -10,6 +10,7 @@ from rich.table import Table
 from torch import Tensor
 
 from datamodules import Rows
+from extract.utils import without_autocast
 from probe.metrics import GatheredRows
 from probe.models.mlp import MLP
 from probe.models.training_record import TrainedOnRows
@@ -80,7 +81,8 @@ class Probe(TrainedOnRows):
 
     def validation_step(self, batch: Rows) -> None:
         """Gather the outputs of one batch; a process without any gathers an empty one."""
-        self.gathered.update(self(batch.hidden), batch.scores, batch.sample)
+        with without_autocast():
+            self.gathered.update(self(batch.hidden), batch.scores, batch.sample)
 
     test_step = validation_step
 

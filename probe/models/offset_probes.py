@@ -12,6 +12,7 @@ from torch.nn.utils import clip_grad_norm_
 from datamodules import OffsetRows, Rows
 from extract.errors import UserError
 from extract.scores import Target
+from extract.utils import without_autocast
 from probe.metrics import Estimate, GatheredRows, RankedDecisions, RegressionSums, best_threshold
 from probe.models.base import Probe
 from probe.models.classifier import ProbeClassifier
@@ -100,7 +101,7 @@ class OffsetProbes(TrainedOnRows):
         for k, probe in enumerate(self._each()):
             known = has_score(scores[:, k])
             rows = outputs[known, k]
-            losses.append(probe.loss(rows, scores[known, k]) if len(rows) else rows.sum())
+            losses.append(probe.loss(rows, scores[known, k]) if len(rows) else rows.sum().float())
         return torch.stack(losses)
 
     def _outputs(self, hidden: Tensor) -> Tensor:
@@ -121,7 +122,9 @@ class OffsetProbes(TrainedOnRows):
 
     def validation_step(self, batch: Rows) -> None:
         """Gather the outputs of one batch."""
-        self.gathered.update(self._outputs(batch.hidden).flatten(1), batch.scores.flatten(1), batch.sample)
+        with without_autocast():
+            outputs = self._outputs(batch.hidden)
+        self.gathered.update(outputs.flatten(1), batch.scores.flatten(1), batch.sample)
 
     test_step = validation_step
 

@@ -10,6 +10,7 @@ from torch import Tensor
 from datamodules import Rows
 from extract.errors import UserError
 from extract.heads import HeadGrid
+from extract.utils import without_autocast
 from probe.metrics import RegressionSums
 from probe.models.base import Probe
 from probe.models.losses import masked_mse
@@ -86,7 +87,8 @@ class ProbeRegressor(Probe):
 
     def validation_step(self, batch: Rows) -> None:
         """Gather the predictions of probe and ridge side by side."""
-        outputs = torch.cat([self.predict_scores(batch.hidden), self.predict_linear(batch.hidden)], dim=1)
+        with without_autocast():
+            outputs = torch.cat([self.predict_scores(batch.hidden), self.predict_linear(batch.hidden)], dim=1)
         self.gathered.update(outputs, batch.scores, batch.sample)
 
     test_step = validation_step

@@ -50,8 +50,9 @@ class TrainedOnRows(LightningModule):
 
     def configure_optimizers(self) -> Any:
         """Adam, with a learning rate that drops on a plateau of `val/loss` (A.5)."""
-        # Fused: the same update in one pass over memory. Lightning cannot clip it under a gradient scaler.
-        fused = self.device.type in ("cpu", "cuda") and self.trainer.precision != "16-mixed"
+        # Fused: the same update in one pass over memory. It unscales gradients itself, so under automatic mixed
+        # precision Lightning refuses to clip them.
+        fused = self.device.type in ("cpu", "cuda") and self.trainer.precision == "32-true"
         optimizer = torch.optim.Adam(self.parameters(), lr=self.lr, fused=fused)
         scheduler = torch.optim.lr_scheduler.ReduceLROnPlateau(optimizer, patience=self.patience, factor=self.factor)
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "monitor": "val/loss"}}

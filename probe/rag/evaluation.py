@@ -121,7 +121,11 @@ class RagEvaluation(RagCallback):
     def on_test_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Run the batches that are not finished, and report."""
         assert isinstance(pl_module, ProbeRegressor)
-        probe = {"probe": pl_module.training_record, "probe_weights": weights_digest(pl_module)}
+        probe = {
+            "probe": pl_module.training_record,
+            "probe_weights": weights_digest(pl_module),
+            "probe_dtype": str(pl_module.head_means.dtype).removeprefix("torch."),
+        }
         settings = {**probe, **self.runner.describe()}
         done = set(on_rank_zero(trainer, lambda: self.trials.open(settings)))
         self._run(trainer, done)

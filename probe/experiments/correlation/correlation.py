@@ -8,6 +8,7 @@ from rich.table import Table
 
 from datamodules import Pass, ResampledSequences, Rows
 from extract.errors import UserError
+from extract.utils import without_autocast
 from probe.experiments.correlation.held_out_cca import HeldOutCCA
 from probe.experiments.correlation.moments import PairedMoments
 from probe.experiments.correlation.plots import plot_correlations
@@ -73,7 +74,8 @@ class Correlation(LightningModule):
         """Add a batch to the moments of its pass; every process has at least one, so a pass ends on all alike."""
         if batch_idx == 0 and dataloader_idx > 0:
             self._end_pass(self._passes[dataloader_idx - 1])
-        self._moments.to(self.device).update(batch.hidden, batch.scores, batch.sample)
+        with without_autocast():
+            self._moments.to(self.device).update(batch.hidden, batch.scores, batch.sample)
 
     def _end_pass(self, which: Pass) -> None:
         self._cca.add(which, self._moments.compute())

@@ -13,6 +13,7 @@ from extract.errors import UserError
 from extract.generation import LastQueryState
 from extract.heads import top_k
 from extract.scores import ExcludedKeys, kept_keys, reasoning_score
+from extract.utils import frozen_inference
 from probe.models import ProbeRegressor
 from probe.rag import Trigger
 from probe.rag.strategies.base import RetrievalState, Retrieved, Strategy
@@ -47,7 +48,7 @@ class DynamicHeadsStrategy(HeadStrategy):
         """Keep the probe."""
         self._probe = probe
 
-    @torch.inference_mode()
+    @frozen_inference()
     def heads(self, state: RetrievalState, count: int) -> list[int]:
         """Top heads by predicted score."""
         hidden = _last_query(state).hidden[None].to(self._probe.head_means)

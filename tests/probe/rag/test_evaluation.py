@@ -10,9 +10,11 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from rich.console import Console
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
+import probe
 import probe.rag.runner
 from extract.llm import LLM, LLMIdentity
 from probe.cli.main import main
@@ -309,6 +311,36 @@ def test_within_fit_metrics_are_logged_and_strategies_without_the_probe_run_once
     assert ran == [["oracle"] * 3, ["dynamic"] * 3, ["dynamic"] * 3]  # and nothing before training
     for tag in ("rag/f1/dynamic", "rag/em/oracle", "rag/first_recall/dynamic"):
         assert len(logged(tmp_path / "fit", tag)) == 2
+
+
+def test_mixed_precision_changes_no_answer(evaluate: Evaluate, tmp_path: Path) -> None:
+    found = evaluate(trials="full")
+    assert evaluate("--trainer.precision", "bf16-mixed", trials="mixed")["strategies"] == found["strategies"]
+    for file in sorted((tmp_path / "full").iterdir()):
+        assert (tmp_path / "mixed" / file.name).read_bytes() == file.read_bytes()
+    assert (found["llm"]["dtype"], found["probe_dtype"]) == ("float32", "float32")
+    assert "trainer.precision bf16-true" in evaluate("--trainer.precision", "bf16-true", trials="true")
+
+
+def test_a_probe_that_trains_under_mixed_precision_is_evaluated_outside_of_it(
+    store: Path, tiny_llm_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rag = settings(strategies=["OracleHeadsStrategy", "DynamicHeadsStrategy"], every_n_epochs=2)
+    dtypes = set[torch.dtype]()
+    predict = probe.ProbeRegressor.predict_scores
+
+    def watched(self: probe.ProbeRegressor, hidden: torch.Tensor) -> torch.Tensor:
+        scores = predict(self, hidden)
+        dtypes.add(scores.dtype)
+        return scores
+
+    monkeypatch.setattr(probe.ProbeRegressor, "predict_scores", watched)
+    for precision in ("32-true", "bf16-mixed"):
+        options = ("--trainer.precision", precision)
+        fit(store, tmp_path / precision, *options, rag=rag, llm=tiny_llm_folder)
+    for tag in ("rag/f1/oracle", "rag/first_recall/oracle"):
+        assert logged(tmp_path / "bf16-mixed", tag) == logged(tmp_path / "32-true", tag)
+    assert dtypes == {torch.float32}
 
 
 def logged(folder: Path, tag: str) -> list[float]:
