@@ -11,7 +11,7 @@ from datamodules.samplers import Share
 from extract.errors import UserError
 from extract.llm import LLM
 from extract.tasks import PromptBatch, Task
-from extract.utils import check_precision, digest
+from extract.utils import PositiveInt, check_precision, digest
 
 
 @runtime_checkable
@@ -60,7 +60,7 @@ class Prompts(LightningDataModule):
 
     """
 
-    def __init__(self, task: Task, llm: LLM | None = None, batch_size: int = 16) -> None:
+    def __init__(self, task: Task, llm: LLM | None = None, batch_size: PositiveInt = 16) -> None:
         super().__init__()
         self.task, self.llm, self.batch_size = task, llm, batch_size
 

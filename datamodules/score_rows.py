@@ -17,7 +17,7 @@ from extract.errors import UserError
 from extract.llm import LLMIdentity
 from extract.scores import Target
 from extract.store import ScoreStore
-from extract.utils import check_precision
+from extract.utils import NonNegativeInt, PositiveInt, Seed, check_precision
 
 Part = Literal["train", "val", "test"]
 """A split."""
@@ -46,10 +46,10 @@ class ScoreRows(LightningDataModule):
         target: Target = "copy_paste",
         split: Split = Split(),  # noqa: B008 (frozen)
         test_store: str | None = None,
-        batch_size: int = 128,
-        offset: int = 0,
-        seed: int = 0,
-        num_workers: int = 0,
+        batch_size: PositiveInt = 128,
+        offset: NonNegativeInt = 0,
+        seed: Seed = 0,
+        num_workers: NonNegativeInt = 0,
         verify: bool = True,
     ) -> None:
         super().__init__()

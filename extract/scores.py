@@ -8,6 +8,8 @@ from jaxtyping import Bool, Float, Int
 from numpy.typing import NDArray
 from torch import Tensor
 
+from extract.utils import NonNegativeInt, check_fields
+
 Target = Literal["copy_paste", "reasoning"]
 """A retrieval score: `copy_paste` (Eq. 1, 0 or 1) or `reasoning` (Eq. 2, from 0 to 1)."""
 REASONING_THRESHOLD = 0.5
@@ -28,8 +30,11 @@ class ExcludedKeys:
 
     """
 
-    sink: int = 4
-    local: int = 64
+    sink: NonNegativeInt = 4
+    local: NonNegativeInt = 64
+
+    def __post_init__(self) -> None:
+        check_fields(self)
 
 
 def copy_paste_score(

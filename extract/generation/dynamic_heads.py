@@ -9,6 +9,7 @@ from torch import Tensor
 from extract.attention import Recorder
 from extract.generation.batching import Batch, reasoning_columns
 from extract.scores import REASONING_THRESHOLD, ExcludedKeys, Target, copy_paste_score, is_dynamic, reasoning_score
+from extract.utils import NonNegativeInt, Share, check_fields
 
 
 @dataclass(frozen=True)
@@ -29,9 +30,12 @@ class DynamicHeads:
     """
 
     target: Target = "copy_paste"
-    threshold: float = REASONING_THRESHOLD
-    sink: int = ExcludedKeys.sink
-    local: int = ExcludedKeys.local
+    threshold: Share = REASONING_THRESHOLD
+    sink: NonNegativeInt = ExcludedKeys.sink
+    local: NonNegativeInt = ExcludedKeys.local
+
+    def __post_init__(self) -> None:
+        check_fields(self)
 
     def describe(self) -> dict[str, Any]:
         """The settings that matter for the target."""

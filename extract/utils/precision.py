@@ -54,6 +54,6 @@ def check_precision(trainer: "Trainer") -> None:
     plugin = trainer.precision_plugin
     if type(plugin) not in (Precision, MixedPrecision):
         raise UserError(
-            f"trainer.precision {plugin.precision} ({type(plugin).__name__}) would convert hidden states and scores: use "
-            "32-true, or bf16-mixed or 16-mixed to train a probe; the precision of the LLM is llm.dtype"
+            f"trainer.precision {plugin.precision} ({type(plugin).__name__}) would convert hidden states and scores: "
+            "use 32-true, or bf16-mixed or 16-mixed to train a probe; the precision of the LLM is llm.dtype"
         )

@@ -2,7 +2,7 @@
 
 import pkgutil
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import lightning
 from jsonargparse import ActionConfigFile  # type: ignore[attr-defined]
@@ -13,11 +13,15 @@ import datamodules
 import extract
 from extract.errors import UserError
 from extract.llm import LLM
+from extract.utils import Range, check_value
 from probe.cli.config_files import find_config
 from probe.cli.parser import Parser
 from probe.models import probe_class, read_checkpoint
 from probe.rag import RagEvaluation
 from probe.results import Artifacts
+
+SEED_EVERYTHING = Annotated[int, Range(0, 2**32 - 1)]
+"""Seeds that Lightning accepts."""
 
 
 class ConfigFile(ActionConfigFile):
@@ -72,6 +76,19 @@ class StageCLI(LightningCLI):
         parser.link_arguments("data.num_heads", "model.init_args.num_heads", apply_on="instantiate")
         parser.link_arguments("data.offsets", "model.init_args.num_offsets", apply_on="instantiate")
         parser.link_arguments("data.probed_target", "model.init_args.target", apply_on="instantiate")
+
+    def parse_arguments(self, parser: LightningArgumentParser, args: Any) -> None:
+        """Parse the command line, and refuse numbers out of range before anything is done with them.
+
+        Raises:
+            UserError: naming the key.
+
+        """
+        super().parse_arguments(parser, args)
+        if self.subcommand_config is not None:
+            hints = {"seed_everything": SEED_EVERYTHING}
+            for key, value in self.subcommand_config.as_dict().items():
+                check_value(value, hints.get(key, Any), key)
 
     def instantiate_trainer(self, **arguments: Any) -> Trainer:
         """Make the Trainer.

@@ -10,7 +10,7 @@ from rich.table import Table
 from torch import Tensor
 
 from datamodules import Rows
-from extract.utils import without_autocast
+from extract.utils import PositiveInt, ShareBelowOne, without_autocast
 from probe.metrics import GatheredRows
 from probe.models.mlp import MLP
 from probe.models.training_record import TrainedOnRows
@@ -37,10 +37,10 @@ class Probe(TrainedOnRows):
 
     def __init__(
         self,
-        in_features: int,
-        num_heads: int,
-        hidden: Sequence[int] = (8192, 4096, 4096),
-        dropout: float = 0.1,
+        in_features: PositiveInt,
+        num_heads: PositiveInt,
+        hidden: Sequence[PositiveInt] = (8192, 4096, 4096),
+        dropout: ShareBelowOne = 0.1,
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)

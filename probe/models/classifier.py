@@ -6,6 +6,7 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
+from extract.utils import NonNegativeFloat, PositiveInt, ShareBelowOne
 from probe.metrics import RankedDecisions, best_threshold
 from probe.models.base import Probe
 from probe.models.losses import asymmetric_loss
@@ -31,11 +32,11 @@ class ProbeClassifier(Probe):
 
     def __init__(
         self,
-        in_features: int,
-        num_heads: int,
-        gamma_neg: float = 4.0,
-        gamma_pos: float = 1.0,
-        clip: float = 0.05,
+        in_features: PositiveInt,
+        num_heads: PositiveInt,
+        gamma_neg: NonNegativeFloat = 4.0,
+        gamma_pos: NonNegativeFloat = 1.0,
+        clip: ShareBelowOne = 0.05,
         **kwargs: Any,
     ) -> None:
         super().__init__(in_features, num_heads, **kwargs)

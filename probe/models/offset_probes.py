@@ -12,7 +12,7 @@ from torch.nn.utils import clip_grad_norm_
 from datamodules import OffsetRows, Rows
 from extract.errors import UserError
 from extract.scores import Target
-from extract.utils import without_autocast
+from extract.utils import NonNegativeInt, PositiveFloat, PositiveInt, ShareBelowOne, without_autocast
 from probe.metrics import Estimate, GatheredRows, RankedDecisions, RegressionSums, best_threshold
 from probe.models.base import Probe
 from probe.models.classifier import ProbeClassifier
@@ -54,14 +54,14 @@ class OffsetProbes(TrainedOnRows):
 
     def __init__(
         self,
-        in_features: int,
-        num_heads: int,
-        num_offsets: int = 10,
+        in_features: PositiveInt,
+        num_heads: PositiveInt,
+        num_offsets: NonNegativeInt = 10,
         target: Target = "copy_paste",
-        hidden: Sequence[int] = (8192, 4096, 4096),
-        dropout: float = 0.1,
-        clip_norm: float = 1.0,
-        top: int = 5,
+        hidden: Sequence[PositiveInt] = (8192, 4096, 4096),
+        dropout: ShareBelowOne = 0.1,
+        clip_norm: PositiveFloat = 1.0,
+        top: PositiveInt = 5,
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)

@@ -10,7 +10,7 @@ from torch import Tensor
 from datamodules import Rows
 from extract.errors import UserError
 from extract.heads import HeadGrid
-from extract.utils import without_autocast
+from extract.utils import NonNegativeInt, PositiveInt, ShareBelowOne, without_autocast
 from probe.metrics import RegressionSums
 from probe.models.base import Probe
 from probe.models.losses import masked_mse
@@ -38,11 +38,11 @@ class ProbeRegressor(Probe):
 
     def __init__(
         self,
-        in_features: int,
-        num_heads: int,
-        top: int = 5,
-        figure_every: int = 10,
-        blend: float = 0.0,
+        in_features: PositiveInt,
+        num_heads: PositiveInt,
+        top: PositiveInt = 5,
+        figure_every: NonNegativeInt = 10,
+        blend: ShareBelowOne = 0.0,
         **kwargs: Any,
     ) -> None:
         super().__init__(in_features, num_heads, **kwargs)

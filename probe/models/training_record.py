@@ -2,7 +2,7 @@
 
 import importlib
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Annotated, Any, ClassVar
 
 import torch
 from lightning import LightningModule
@@ -12,7 +12,7 @@ from torch import Tensor
 from datamodules import ScoreRows
 from extract.errors import UserError
 from extract.llm import LLMIdentity
-from extract.utils import command
+from extract.utils import NonNegativeInt, PositiveFloat, Range, Seed, command
 from probe.heads import training_means
 from probe.models.model_card import probe_card, write_card
 
@@ -37,7 +37,12 @@ class TrainedOnRows(LightningModule):
     """Settings of a run, which no checkpoint keeps. The CLI links the first two to every model."""
 
     def __init__(
-        self, lr: float = 3e-4, patience: int = 3, factor: float = 0.1, resamples: int = 200, seed: int = 0
+        self,
+        lr: PositiveFloat = 3e-4,
+        patience: NonNegativeInt = 3,
+        factor: Annotated[float, Range(0, 1, open_low=True, open_high=True)] = 0.1,
+        resamples: NonNegativeInt = 200,
+        seed: Seed = 0,
     ) -> None:
         super().__init__()
         self.save_hyperparameters(ignore=list(self.run_settings))  # of the subclass: Lightning walks up its frames

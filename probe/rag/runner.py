@@ -49,7 +49,6 @@ class RagRunner:
             UserError: settings out of range, or a task without full contexts.
 
         """
-        self.decoding.check()
         for strategy in self.strategies:
             strategy.prepare(windows, trigger)
         self._check_strategies()

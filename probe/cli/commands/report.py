@@ -1,7 +1,9 @@
 """`lightning report`: one page of all results."""
 
+from extract.utils import PositiveInt
 
-def report(runs: list[str], output: str = "report.html", samples: int = 8, questions: int = 12) -> None:
+
+def report(runs: list[str], output: str = "report.html", samples: PositiveInt = 8, questions: PositiveInt = 12) -> None:
     """Write one HTML page of all results beside the paper's, with an explorer of heads over time.
 
     The page is one file and needs no network.

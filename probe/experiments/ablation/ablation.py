@@ -11,7 +11,7 @@ from extract.generation import DynamicHeads, generate_ablated
 from extract.llm import LLM
 from extract.pipeline import LLMStage
 from extract.tasks import PromptBatch
-from extract.utils import on_rank_zero
+from extract.utils import NonNegativeInt, on_rank_zero
 from probe.experiments.ablation.conditions import AblateDynamic, Condition
 from probe.experiments.ablation.heatmap_grid import HeatmapGrid
 from probe.experiments.ablation.outcomes import Outcomes
@@ -53,7 +53,7 @@ class Ablation(LLMStage):
         llm: LLM | None = None,
         store: str = "stores/niah",
         conditions: list[Condition] | None = None,
-        k: list[int] | None = None,
+        k: list[NonNegativeInt] | None = None,
         dynamic_heads: DynamicHeads = DynamicHeads(),  # noqa: B008 (frozen)
         static: StaticSet = StaticSet(),  # noqa: B008 (frozen)
         intervention: Intervention = Intervention(),  # noqa: B008 (frozen)

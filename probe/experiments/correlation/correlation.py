@@ -8,7 +8,7 @@ from rich.table import Table
 
 from datamodules import Pass, ResampledSequences, Rows
 from extract.errors import UserError
-from extract.utils import without_autocast
+from extract.utils import NonNegativeInt, PositiveInt, PositiveShare, without_autocast
 from probe.experiments.correlation.held_out_cca import HeldOutCCA
 from probe.experiments.correlation.moments import PairedMoments
 from probe.experiments.correlation.plots import plot_correlations
@@ -38,12 +38,12 @@ class Correlation(LightningModule):
 
     def __init__(
         self,
-        in_features: int,
-        num_heads: int,
-        offsets: int = 10,
-        components: int = 50,
-        hidden_variance: float = 0.95,
-        score_variance: float = 0.99,
+        in_features: PositiveInt,
+        num_heads: PositiveInt,
+        offsets: NonNegativeInt = 10,
+        components: PositiveInt = 50,
+        hidden_variance: PositiveShare = 0.95,
+        score_variance: PositiveShare = 0.99,
     ) -> None:
         super().__init__()
         self.in_features, self.num_heads = in_features, num_heads

@@ -68,14 +68,8 @@ class Strategy(ABC):
         self.name, self.windows, self.trigger = name or self.default_name, windows, trigger
 
     def prepare(self, windows: Windows, trigger: Trigger) -> None:
-        """Take the evaluation's settings where its own are null.
-
-        Raises:
-            UserError: settings out of range.
-
-        """
+        """Take the evaluation's settings where its own are null."""
         self.windows, self.trigger = self.windows or windows, self.trigger or trigger
-        self.windows.check()
 
     def set_probe(self, probe: ProbeRegressor) -> None:
         """Take what it needs of the trained probe."""

@@ -70,8 +70,6 @@ def test_autocast_changes_no_bit(tiny: LLM, run: Callable[[LLM], list[Any]]) -> 
         torch.testing.assert_close(other, one, atol=0, rtol=0, equal_nan=True)
 
 
-
-
 PLUGINS: list[tuple[Any, bool]] = [
     (Precision(), True),
     (MixedPrecision("bf16-mixed", "cpu"), True),

@@ -336,7 +336,7 @@ def test_a_probe_that_trains_under_mixed_precision_is_evaluated_outside_of_it(
 
     monkeypatch.setattr(probe.ProbeRegressor, "predict_scores", watched)
     for precision in ("32-true", "bf16-mixed"):
-        options = ("--trainer.precision", precision)
+        options = ("--trainer.precision", precision, "--trainer.enable_model_summary", "false")
         fit(store, tmp_path / precision, *options, rag=rag, llm=tiny_llm_folder)
     for tag in ("rag/f1/oracle", "rag/first_recall/oracle"):
         assert logged(tmp_path / "bf16-mixed", tag) == logged(tmp_path / "32-true", tag)
