@@ -34,6 +34,7 @@ class Probe(TrainedOnRows):
 
     experiment: str
     """Name of its test in results.json and the report."""
+    structure = (*TrainedOnRows.structure, "hidden")
 
     def __init__(
         self,

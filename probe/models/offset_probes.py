@@ -51,6 +51,7 @@ class OffsetProbes(TrainedOnRows):
 
     experiment = "offset_probes"
     run_settings = (*TrainedOnRows.run_settings, "top")
+    structure = (*TrainedOnRows.structure, "num_offsets", "target", "hidden")
 
     def __init__(
         self,

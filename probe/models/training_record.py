@@ -1,6 +1,7 @@
 """Modules trained on score rows: settings that all share, and the record of the training data in checkpoints."""
 
 import importlib
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, ClassVar
 
@@ -12,7 +13,7 @@ from torch import Tensor
 from datamodules import ScoreRows
 from extract.errors import UserError
 from extract.llm import LLMIdentity
-from extract.utils import NonNegativeInt, PositiveFloat, Range, Seed, command
+from extract.utils import NonNegativeInt, PositiveFloat, Range, Seed, command, digest
 from probe.heads import training_means
 from probe.models.model_card import probe_card, write_card
 
@@ -35,6 +36,8 @@ class TrainedOnRows(LightningModule):
     """Buffer of the training rows' mean score of each head: the static baseline."""
     run_settings: ClassVar[tuple[str, ...]] = ("llm", "store", "resamples", "seed")
     """Settings of a run, which no checkpoint keeps. The CLI links the first two to every model."""
+    structure: ClassVar[tuple[str, ...]] = ("in_features", "num_heads")
+    """Settings that weights depend on: a checkpoint of others is refused. Any other setting may be changed."""
 
     def __init__(
         self,
@@ -134,6 +137,7 @@ class TrainedOnRows(LightningModule):
             "store": rows.store.fingerprint,
             "test_store": rows.test_store.fingerprint,
             "split": rows.split_record(),
+            "settings": {name: value for name, value in self.hparams.items() if not name.startswith("_")},
         }
 
     def on_fit_start(self) -> None:
@@ -185,10 +189,46 @@ class TrainedOnRows(LightningModule):
             checkpoint["hyper_parameters"]["_class_path"] = name
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Restore the training record, and refuse another LLM's data before weights of another size fail to load."""
+        """Restore the training record; refuse what does not fit before weights of another size fail to load.
+
+        Raises:
+            UserError: the data are another LLM's, or a setting of the structure differs.
+
+        """
         self.training_record = checkpoint.get("probe", {}).get("origin", {})
         if self._trainer is not None:
             self.check_llm(self._rows().identity)
+        saved = checkpoint.get("hyper_parameters", {})
+        self.check_structure(saved, self.hparams)
+        self._change_schedule(checkpoint, saved)
+
+    @classmethod
+    def check_structure(cls, saved: Mapping[str, Any], wanted: Mapping[str, Any]) -> None:
+        """Refuse settings that weights depend on and that are not those of a checkpoint.
+
+        Args:
+            saved: Settings of the checkpoint.
+            wanted: Settings of the run, or some of them.
+
+        Raises:
+            UserError: naming the first that differs.
+
+        """
+        for name in cls.structure:
+            if name in saved and name in wanted and digest(saved[name]) != digest(wanted[name]):
+                raise UserError(
+                    f"model.init_args.{name}: {wanted[name]} here, but the checkpoint was trained with {saved[name]}; "
+                    "its weights fit no other value"
+                )
+
+    def _change_schedule(self, checkpoint: dict[str, Any], saved: Mapping[str, Any]) -> None:
+        """Let a changed learning rate and schedule take effect: the checkpoint's optimizer state has the former."""
+        if saved.get("lr", self.lr) != self.lr:
+            for state in checkpoint.get("optimizer_states", ()):
+                for group in state["param_groups"]:
+                    group["lr"] = self.lr
+        for schedule in checkpoint.get("lr_schedulers", ()):
+            schedule.update(patience=self.patience, factor=self.factor)
 
 
 def data_record(rows: ScoreRows) -> dict[str, Any]:

@@ -124,6 +124,7 @@ class RagEvaluation(RagCallback):
         probe = {
             "probe": pl_module.training_record,
             "probe_weights": weights_digest(pl_module),
+            "probe_blend": pl_module.blend,
             "probe_dtype": str(pl_module.head_means.dtype).removeprefix("torch."),
         }
         settings = {**probe, **self.runner.describe()}

@@ -242,7 +242,7 @@ def test_the_ranking_regressor_blends_and_restores(stage: Stage, tmp_path: Path)
     torch.testing.assert_close(again.predict_scores(hidden), half)
     code, error = stage("fit", *REGRESSOR, "--model.init_args.blend", 1.0)
     assert code == 2
-    assert "model.blend" in error
+    assert "model.init_args.blend: at least 0 and below 1, not 1.0" in error
 
 
 def test_another_store_as_test_split(stage: Stage, tmp_path: Path, store: Path) -> None:
@@ -280,7 +280,7 @@ def test_a_smaller_training_set_lies_within_a_larger_one(store: Path) -> None:
     assert some["train"] < more["train"] < every["train"]
     assert some["val"] == every["val"]
     assert some["test"] == every["test"]
-    with pytest.raises(UserError, match=r"split\.limit: at least 1"):
+    with pytest.raises(UserError, match=r"Split\.limit: at least 1"):
         ids(0)
 
 
