@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import lightning
-from jsonargparse import ActionConfigFile, Namespace  # type: ignore[attr-defined]
+from jsonargparse import ActionConfigFile  # type: ignore[attr-defined]
 from lightning import LightningDataModule, LightningModule, Trainer
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI, SaveConfigCallback
 from lightning.pytorch.utilities import rank_zero_info
@@ -146,8 +146,8 @@ class StageCLI(LightningCLI):
     def _given_settings(self) -> dict[str, Any]:
         """Settings of the model that the command line and its config files name; defaults are left out."""
         given = self.parser.parse_args(sys.argv[1:], defaults=False)[self.config["subcommand"]]
-        model = given.get("model")
-        return (model.get("init_args") or Namespace()).as_dict() if model else {}
+        found: dict[str, Any] = given.as_dict().get("model", {}).get("init_args", {})
+        return found
 
     @property
     def subcommand_config(self) -> Any:

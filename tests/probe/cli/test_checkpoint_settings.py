@@ -1,4 +1,4 @@
-"""Settings beside `--ckpt_path`: those that a user gives are honoured, or refused by name; others are the checkpoint's."""
+"""Settings beside `--ckpt_path`: those that a user gives are honoured or refused by name."""
 
 import json
 from collections.abc import Callable
