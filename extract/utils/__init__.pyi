@@ -21,6 +21,10 @@ from .ranges import annotations as annotations
 from .ranges import check_arguments as check_arguments
 from .ranges import check_fields as check_fields
 from .ranges import check_value as check_value
+from .release import check_numbers as check_numbers
+from .release import software as software
+from .release import software_text as software_text
+from .release import written_by as written_by
 from .run_record import command as command
 from .run_record import digest as digest
 from .run_record import first_difference as first_difference

@@ -13,7 +13,7 @@ from torch import Tensor
 from datamodules import ScoreRows
 from extract.errors import UserError
 from extract.llm import LLMIdentity
-from extract.utils import NonNegativeInt, PositiveFloat, Range, Seed, command, digest
+from extract.utils import NonNegativeInt, PositiveFloat, Range, Seed, command, digest, software
 from probe.heads import training_means
 from probe.models.model_card import probe_card, write_card
 
@@ -238,6 +238,7 @@ def data_record(rows: ScoreRows) -> dict[str, Any]:
         "store": rows.store.fingerprint,
         "target": rows.target,
         "split": rows.split_record(),
+        "software": software(),
         "seen": sorted(rows.split_ids("train") | rows.split_ids("val")),
     }
 
