@@ -72,7 +72,7 @@ class ScoreRows(LightningDataModule):
         """The store of the test split: that of `data.test_store` where it is set, else the same as `store`.
 
         Raises:
-            UserError: there is none, or it holds another LLM's rows.
+            UserError: there is none, or it holds another LLM's rows, or other reasoning scores.
 
         """
         if self.test_path is None:
@@ -83,6 +83,8 @@ class ScoreRows(LightningDataModule):
                 f"data.test_store {self.test_path} holds rows of {store.identity}, but {self.store_path} of "
                 f"{self.store.identity}"
             )
+        if self.target == "reasoning" and self.store.excluded is not None:
+            self.store.excluded.refuse_other(store.excluded, f"data.test_store {self.test_path}", self.store_path)
         return store
 
     def _open(self, path: str) -> ScoreStore:

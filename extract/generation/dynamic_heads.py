@@ -37,6 +37,11 @@ class DynamicHeads:
     def __post_init__(self) -> None:
         check_fields(self)
 
+    @property
+    def excluded(self) -> ExcludedKeys:
+        """Keys that Eq. 2 leaves out."""
+        return ExcludedKeys(self.sink, self.local)
+
     def describe(self) -> dict[str, Any]:
         """The settings that matter for the target."""
         return {"target": self.target} if self.target == "copy_paste" else asdict(self)
@@ -45,7 +50,7 @@ class DynamicHeads:
         """Columns over which a forward of `keys` keys must sum attention (see `RecordingPlan.columns`)."""
         if self.target == "copy_paste":
             return batch.evidence[:, :keys, None].float()
-        return reasoning_columns(batch, keys, ExcludedKeys(self.sink, self.local))
+        return reasoning_columns(batch, keys, self.excluded)
 
     def scored(
         self,

@@ -122,8 +122,8 @@ def check_value(value: Any, hint: Any, key: str) -> None:
         for name, inner in value.items():
             check_value(inner, hints.get(name, item), f"{key}.{name}" if key else name)
     elif isinstance(value, list | tuple):
-        for inner in value:
-            check_value(inner, _item(hint, list), key)
+        for number, inner in enumerate(value):
+            check_value(inner, _item(hint, list), f"{key}.{number}" if isinstance(inner, Mapping) else key)
 
 
 def _alternatives(hint: Any) -> list[Any]:

@@ -2,6 +2,7 @@
 
 import importlib
 from collections.abc import Mapping
+from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated, Any, ClassVar
 
@@ -13,6 +14,7 @@ from torch import Tensor
 from datamodules import ScoreRows
 from extract.errors import UserError
 from extract.llm import LLMIdentity
+from extract.scores import ExcludedKeys
 from extract.utils import NonNegativeInt, PositiveFloat, Range, Seed, command, digest, software
 from probe.heads import training_means
 from probe.models.model_card import probe_card, write_card
@@ -87,6 +89,26 @@ class TrainedOnRows(LightningModule):
                 f"this probe was trained on {self.llm} and is not valid for {identity}: train one for that model"
             )
 
+    def check_scores(self, excluded: ExcludedKeys | None, offset: int, where: str) -> None:
+        """Refuse scores that this probe does not predict: those of another step, or by an Eq. 2 of other keys.
+
+        Args:
+            excluded: Keys that the scores leave out; None where that is unknown.
+            offset: Whose scores they are: this many steps later.
+            where: Where they are, for the message.
+
+        Raises:
+            UserError: naming both sides.
+
+        """
+        record = self.training_record
+        if (own := record.get("split", {}).get("offset", 0)) != offset:
+            raise UserError(
+                f"this probe predicts the scores of {own} steps later (data.offset), but {where} those of {offset}"
+            )
+        if self.target == "reasoning" and excluded is not None and (held := record.get("excluded")) is not None:
+            ExcludedKeys(**held).refuse_other(excluded, where, "the data that this probe was trained on")
+
     def setup(self, stage: str) -> None:
         """Check that the data holds what this probe predicts.
 
@@ -116,6 +138,7 @@ class TrainedOnRows(LightningModule):
         """
         rows, record = self._rows(), self.training_record
         self.check_llm(rows.identity)
+        self.check_scores(rows.test_store.excluded, rows.offset, str(rows.test_path or rows.store_path))
         if rows.test_path is None and record["store"] == rows.store.fingerprint:
             if record["split"] != (split := rows.split_record()):
                 raise UserError(
@@ -237,6 +260,7 @@ def data_record(rows: ScoreRows) -> dict[str, Any]:
         "llm": rows.identity.as_dict(),
         "store": rows.store.fingerprint,
         "target": rows.target,
+        "excluded": None if rows.store.excluded is None else asdict(rows.store.excluded),
         "split": rows.split_record(),
         "software": software(),
         "seen": sorted(rows.split_ids("train") | rows.split_ids("val")),

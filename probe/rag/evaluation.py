@@ -132,7 +132,8 @@ class RagEvaluation(RagCallback):
         self._run(trainer, done)
         trainer.strategy.barrier("rag")
         outcomes, folder = self._outcomes(), self.artifacts.path(trainer)
-        self.artifacts.write(RagResults(outcomes, self.strategies, settings), trainer)
+        seen = {"allow_seen": self.allow_seen, "seen_questions": self.runner.seen_questions}
+        self.artifacts.write(RagResults(outcomes, self.strategies, {**settings, **seen}), trainer)
         if trainer.is_global_zero:
             write_traces(folder / "traces.jsonl", outcomes.traces)
 

@@ -82,8 +82,11 @@ class RagRunner:
         probe.check_llm(identity)
         if (heads := probe.head_means.numel()) != len(self.grid):
             raise UserError(f"the probe predicts {heads} heads, but {identity} has {len(self.grid)}")
+        for strategy in self.strategies:
+            probe.check_scores(strategy.excluded, 0, f"rag strategy '{strategy.name}'")
         trained_on = probe.training_ids
         shared = [name for number in self.task.order() if (name := self.task.sample(number).id) in trained_on]
+        self.seen_questions = len(shared)
         if shared and not allow_seen:
             raise UserError(
                 f"{len(shared)} of the questions were training or validation samples of this probe ({min(shared)}, …); "

@@ -104,6 +104,10 @@ class Ablation(LLMStage):
         identity = self.llm.identity
         if not store_heads.identity.same_model(identity):
             raise UserError(f"store {self.store} holds heads of {store_heads.identity}, but the llm is {identity}")
+        if self.dynamic_heads.target == "reasoning":
+            self.dynamic_heads.excluded.refuse_other(
+                store_heads.excluded, f"store {self.store}", "model.init_args.dynamic_heads"
+            )
 
     def _passes(self, store_heads: StoreHeads) -> Passes:
         if any(k < 0 for k in self.k):

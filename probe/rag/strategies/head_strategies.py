@@ -122,6 +122,7 @@ class OracleHeadsStrategy(HeadStrategy):
     """
 
     default_name = "oracle"
+    excluded: ExcludedKeys
 
     def __init__(
         self,

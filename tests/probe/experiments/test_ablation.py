@@ -180,7 +180,9 @@ def test_two_processes_find_what_one_does(measure: Measure) -> None:
     ("args", "message"),
     [
         (("--data.init_args.task.init_args.seed", 0), "give the task another seed"),
-        (("--model.init_args.k", "[-1]"), "numbers of heads, 0 or more"),
+        (("--model.init_args.k", "[-1]"), "model.init_args.k: at least 0, not -1"),
+        (("--model.init_args.dynamic_heads.sink", 2), "leaves out sink 4 and local 64, but that of model.init_args"),
+        (("--model.init_args.dynamic_heads.local", 9), "sink 4 and local 9: their reasoning scores differ"),
         (
             (
                 "--model.init_args.conditions",

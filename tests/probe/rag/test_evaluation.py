@@ -16,10 +16,12 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 
 import probe
 import probe.rag.runner
+import probe.results.artifacts
 from extract.llm import LLM, LLMIdentity
 from probe.cli.main import main
 from probe.rag import print_trace
 from probe.rag.runner import RagRunner
+from probe.report.exhibits.rag import view
 from tests.conftest import Run
 from tests.helpers.stores import IDENTITY, make_store
 
@@ -273,8 +275,8 @@ def _checkpoint(folder: Path) -> dict[str, Any]:
         ({"strategies": []}, "strategies need distinct names"),
         ({"strategies": ["GoldEvidence", "GoldEvidence"]}, "strategies need distinct names"),
         ({"windows": {"heads": 13}}, "13 heads of an LLM that has 12"),
-        ({"windows": {"k": 0}}, "rag windows"),
-        ({"decoding": {"draft_length": 0}}, "draft_length"),
+        ({"windows": {"k": 0}}, "trainer.callbacks.0.init_args.windows.k: at least 1, not 0"),
+        ({"decoding": {"draft_length": 0}}, "trainer.callbacks.0.init_args.decoding.draft_length: at least 1"),
         ({"task": {"context": "gold"}}, "context: full"),
         ({"task": {"teacher_forcing": True}}, "teacher_forcing"),
     ],
@@ -284,13 +286,50 @@ def test_bad_settings_are_refused(evaluate: Evaluate, changes: dict[str, Any], w
 
 
 def test_questions_of_the_probes_own_training_are_refused(
-    evaluate: Evaluate, identity: LLMIdentity, tmp_path: Path
+    evaluate: Evaluate, identity: LLMIdentity, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Ids of the toy store that are those of the questions: SyntheticQA calls its third one fiction-1-2."""
     seen = make_store(tmp_path / "seen", samples=60, identity=identity, name="x", ids="fiction-1-{}")
     ckpt = fit(seen, tmp_path / "knows")
     assert "were training or validation samples" in evaluate("--store", seen, ckpt=ckpt)
-    assert evaluate("--store", seen, ckpt=ckpt, allow_seen=True, strategies=["DynamicHeadsStrategy"])["questions"] == 3
+    few, screen = {"strategies": ["DynamicHeadsStrategy"]}, io.StringIO()
+    monkeypatch.setattr(probe.results.artifacts, "Console", lambda: Console(file=screen, width=200))
+    found = evaluate("--store", seen, ckpt=ckpt, allow_seen=True, **few)
+    assert (found["questions"], found["allow_seen"], found["seen_questions"]) == (3, True, 3)
+    assert "3 of 3 questions are training or validation samples" in " ".join(screen.getvalue().split())
+    assert "3 of 3 questions are training or validation samples" in view(found).tables[0].note
+
+
+def test_held_out_questions_are_reported_as_such(evaluate: Evaluate) -> None:
+    found = evaluate(strategies=["DynamicHeadsStrategy"])
+    assert (found["allow_seen"], found["seen_questions"]) == (False, 0)
+    assert "validation samples" not in view(found).tables[0].note
+
+
+@pytest.mark.parametrize(
+    ("trained", "evaluated", "words"),
+    [
+        ({"sink": 2}, {}, "Eq. 2 of rag strategy 'oracle' leaves out sink 4 and local 64, but"),
+        ({"offset": 1}, {}, "this probe predicts the scores of 1 steps later"),
+        ({"offset": 1}, {"offset": 1}, "this probe predicts the scores of 1 steps later"),
+    ],
+)
+def test_probes_of_other_scores_are_refused(
+    trained: dict[str, int],
+    evaluated: dict[str, int],
+    words: str,
+    evaluate: Evaluate,
+    identity: LLMIdentity,
+    tmp_path: Path,
+) -> None:
+    """Retrieval takes the heads of the step itself, and Oracle the scores that the probe was trained on."""
+    sink = {name: value for name, value in trained.items() if name == "sink"}
+    other = make_store(tmp_path / "other", samples=60, identity=identity, name="other", **sink)
+    offset = ("--data.init_args.offset", trained.get("offset", 0))
+    ckpt = fit(other, tmp_path / "ckpt", *offset)
+    options = ("--store", other, "--data.init_args.offset", evaluated.get("offset", 0))
+    assert words in evaluate(*options, ckpt=ckpt)
+    assert not (tmp_path / "trials").exists()
 
 
 def test_within_fit_metrics_are_logged_and_strategies_without_the_probe_run_once(
