@@ -4,13 +4,14 @@ from typing import Any, Protocol, runtime_checkable
 
 import torch
 from lightning import LightningDataModule
+from lightning.pytorch.utilities import rank_zero_info
 from torch.utils.data import DataLoader, Dataset
 
 from datamodules.samplers import Share
 from extract.errors import UserError
 from extract.llm import LLM
 from extract.tasks import PromptBatch, Task
-from extract.utils import digest
+from extract.utils import PositiveInt, check_precision, digest
 
 
 @runtime_checkable
@@ -59,7 +60,7 @@ class Prompts(LightningDataModule):
 
     """
 
-    def __init__(self, task: Task, llm: LLM | None = None, batch_size: int = 16) -> None:
+    def __init__(self, task: Task, llm: LLM | None = None, batch_size: PositiveInt = 16) -> None:
         super().__init__()
         self.task, self.llm, self.batch_size = task, llm, batch_size
 
@@ -69,6 +70,10 @@ class Prompts(LightningDataModule):
             raise UserError(f"datamodules.Prompts serves `lightning predict` and `lightning test`, not `{stage}`")
         if self.llm is None:
             raise UserError("no `llm:` in the config; add one of configs/llm/*.yaml with a further -c")
+        if self.trainer is not None:
+            check_precision(self.trainer)
+            if (precision := self.trainer.precision) != "32-true":
+                rank_zero_info(f"trainer.precision {precision} changes nothing here: the LLM runs in {self.llm.dtype}")
         if self.batch_size < 1:
             raise UserError(f"data.batch_size: must be at least 1, not {self.batch_size}")
         self.task.prepare(self.llm)

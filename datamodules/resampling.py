@@ -10,6 +10,7 @@ from torch import Tensor
 
 from datamodules.sequences import Pass, Sequences, WholeSamples
 from extract.errors import UserError
+from extract.utils import NonNegativeInt, Seed
 
 NULLS: tuple[Literal["step", "shifted"], ...] = ("shifted", "step")
 """Permutation nulls, in the order of their passes."""
@@ -30,7 +31,9 @@ class ResampledSequences(Sequences):
 
     """
 
-    def __init__(self, permutations: int = 5, groups: int = 10, seed: int = 0, **kwargs: Any) -> None:
+    def __init__(
+        self, permutations: NonNegativeInt = 5, groups: NonNegativeInt = 10, seed: Seed = 0, **kwargs: Any
+    ) -> None:
         super().__init__(hidden=True, **kwargs)
         self.permutations, self.groups, self.resampling_seed = permutations, groups, seed
 

@@ -17,6 +17,7 @@ from extract.errors import UserError
 from extract.llm import LLMIdentity
 from extract.scores import Target
 from extract.store import ScoreStore, shared_names
+from extract.utils import NonNegativeInt, PositiveInt, Seed, check_precision
 
 Part = Literal["train", "val", "test"]
 """A split."""
@@ -45,10 +46,10 @@ class ScoreRows(LightningDataModule):
         target: Target = "copy_paste",
         split: Split = Split(),  # noqa: B008 (frozen)
         test_store: str | None = None,
-        batch_size: int = 128,
-        offset: int = 0,
-        seed: int = 0,
-        num_workers: int = 0,
+        batch_size: PositiveInt = 128,
+        offset: NonNegativeInt = 0,
+        seed: Seed = 0,
+        num_workers: NonNegativeInt = 0,
         verify: bool = True,
     ) -> None:
         super().__init__()
@@ -71,7 +72,7 @@ class ScoreRows(LightningDataModule):
         """The store of the test split: that of `data.test_store` where it is set, else the same as `store`.
 
         Raises:
-            UserError: there is none, or it holds another LLM's rows.
+            UserError: there is none, or it holds another LLM's rows, or other reasoning scores.
 
         """
         if self.test_path is None:
@@ -82,6 +83,8 @@ class ScoreRows(LightningDataModule):
                 f"data.test_store {self.test_path} holds rows of {store.identity}, but {self.store_path} of "
                 f"{self.store.identity}, which differs in {store.identity.differences(self.store.identity)}"
             )
+        if self.target == "reasoning" and self.store.excluded is not None:
+            self.store.excluded.refuse_other(store.excluded, f"data.test_store {self.test_path}", self.store_path)
         return store
 
     def _open(self, path: str) -> ScoreStore:
@@ -110,6 +113,8 @@ class ScoreRows(LightningDataModule):
 
         """
         del stage
+        if self.trainer is not None:
+            check_precision(self.trainer)
         if self.batch_size < 1 or self.offset < 0:
             raise UserError(f"data: batch_size {self.batch_size} and offset {self.offset} must be ≥ 1 and ≥ 0")
         own = Columns.of(self.store, self.target)

@@ -13,6 +13,7 @@ from datamodules.row_batches import Rows
 from datamodules.samplers import Share
 from datamodules.score_rows import ScoreRows
 from extract.errors import UserError
+from extract.utils import PositiveInt
 
 
 class WholeSamples(Dataset[Rows]):
@@ -99,7 +100,7 @@ class Sequences(ScoreRows):
         self,
         evaluation: Literal["held_out", "all"] = "held_out",
         hidden: bool = False,
-        batch_size: int = 4096,
+        batch_size: PositiveInt = 4096,
         **kwargs: Any,
     ) -> None:
         super().__init__(batch_size=batch_size, offset=0, seed=0, **kwargs)

@@ -7,7 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from extract.errors import UserError
-from extract.utils import digest
+from extract.utils import PositiveInt, Seed, Share, check_fields, digest
 
 SPLITS = ("train", "val", "test")
 
@@ -32,9 +32,12 @@ class Split:
     """
 
     by: Literal["sample", "row"] = "sample"
-    fractions: tuple[float, float, float] = (0.7, 0.2, 0.1)
-    seed: int = 0
-    limit: int | None = None
+    fractions: tuple[Share, Share, Share] = (0.7, 0.2, 0.1)
+    seed: Seed = 0
+    limit: PositiveInt | None = None
+
+    def __post_init__(self) -> None:
+        check_fields(self)
 
     def units(self, samples: NDArray[np.int64]) -> dict[str, NDArray[np.int64]]:
         """Sample (or row) numbers of each part.

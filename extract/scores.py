@@ -8,6 +8,9 @@ from jaxtyping import Bool, Float, Int
 from numpy.typing import NDArray
 from torch import Tensor
 
+from extract.errors import UserError
+from extract.utils import NonNegativeInt, check_fields
+
 Target = Literal["copy_paste", "reasoning"]
 """A retrieval score: `copy_paste` (Eq. 1, 0 or 1) or `reasoning` (Eq. 2, from 0 to 1)."""
 REASONING_THRESHOLD = 0.5
@@ -28,8 +31,29 @@ class ExcludedKeys:
 
     """
 
-    sink: int = 4
-    local: int = 64
+    sink: NonNegativeInt = 4
+    local: NonNegativeInt = 64
+
+    def __post_init__(self) -> None:
+        check_fields(self)
+
+    def refuse_other(self, other: "ExcludedKeys | None", owner: str, here: str) -> None:
+        """Refuse reasoning scores that leave out other keys: they are other scores.
+
+        Args:
+            other: The keys that `owner` leaves out; None where it does not say.
+            owner: Whose scores they are, for the message.
+            here: Who leaves out these keys.
+
+        Raises:
+            UserError: naming both.
+
+        """
+        if other not in (self, None):
+            raise UserError(
+                f"Eq. 2 of {owner} leaves out sink {other.sink} and local {other.local}, but that of {here} "
+                f"sink {self.sink} and local {self.local}: their reasoning scores differ"
+            )
 
 
 def copy_paste_score(

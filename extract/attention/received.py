@@ -7,6 +7,8 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from extract.utils import frozen_inference
+
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
@@ -15,7 +17,7 @@ DRAFTS = 16
 """Drafts that run in one batch: eager attention keeps the maps of every layer."""
 
 
-@torch.inference_mode()
+@frozen_inference()
 def attention_received(
     model: "PreTrainedModel", drafts: Sequence[Sequence[int]], include_self: bool
 ) -> list[Float[Tensor, "token"]]:

@@ -14,6 +14,7 @@ from extract.generation.prefix_cache import PrefixCache
 from extract.generation.prompt_view import MaskMode, PromptView
 from extract.generation.view_decoding import GenerationOutput, GenerationRequest, ViewDecoding
 from extract.llm import LLM, is_windowed
+from extract.utils import frozen_inference
 
 if TYPE_CHECKING:
     from transformers import DynamicCache
@@ -55,7 +56,7 @@ class ContextMaskedLLM:
         """The mode that gives the logits of `mask`: sliding windows count keys, so `packed` would widen them."""
         return "in_place" if mask == "packed" and self.windowed else mask
 
-    @torch.inference_mode()
+    @frozen_inference()
     def generate(self, requests: Sequence[GenerationRequest]) -> list[GenerationOutput]:
         """Run all requests, each distinct one once, those of similar length in one batch.
 
@@ -107,7 +108,7 @@ class ContextMaskedLLM:
             logits_to_keep=1,
         )
 
-    @torch.inference_mode()
+    @frozen_inference()
     def read_full_context(self, question: int, view: PromptView) -> LastQueryState:
         """Hidden state and attention of a view's last token, every token being visible.
 

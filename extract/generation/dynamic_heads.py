@@ -9,6 +9,7 @@ from torch import Tensor
 from extract.attention import Recorder
 from extract.generation.batching import Batch, reasoning_columns
 from extract.scores import REASONING_THRESHOLD, ExcludedKeys, Target, copy_paste_score, is_dynamic, reasoning_score
+from extract.utils import NonNegativeInt, Share, check_fields
 
 
 @dataclass(frozen=True)
@@ -29,9 +30,17 @@ class DynamicHeads:
     """
 
     target: Target = "copy_paste"
-    threshold: float = REASONING_THRESHOLD
-    sink: int = ExcludedKeys.sink
-    local: int = ExcludedKeys.local
+    threshold: Share = REASONING_THRESHOLD
+    sink: NonNegativeInt = ExcludedKeys.sink
+    local: NonNegativeInt = ExcludedKeys.local
+
+    def __post_init__(self) -> None:
+        check_fields(self)
+
+    @property
+    def excluded(self) -> ExcludedKeys:
+        """Keys that Eq. 2 leaves out."""
+        return ExcludedKeys(self.sink, self.local)
 
     def describe(self) -> dict[str, Any]:
         """The settings that matter for the target."""
@@ -41,7 +50,7 @@ class DynamicHeads:
         """Columns over which a forward of `keys` keys must sum attention (see `RecordingPlan.columns`)."""
         if self.target == "copy_paste":
             return batch.evidence[:, :keys, None].float()
-        return reasoning_columns(batch, keys, ExcludedKeys(self.sink, self.local))
+        return reasoning_columns(batch, keys, self.excluded)
 
     def scored(
         self,

@@ -15,6 +15,7 @@ from extract.generation.prefill import decode_step, prefill
 from extract.llm import LLM
 from extract.scores import ExcludedKeys, copy_paste_score, reasoning_score
 from extract.tasks import Sample
+from extract.utils import frozen_inference
 
 if TYPE_CHECKING:
     from transformers import DynamicCache
@@ -41,7 +42,7 @@ class Decoded:
     argmax: Int[Tensor, "batch step head"]
 
 
-@torch.inference_mode()
+@frozen_inference()
 def decode(
     llm: LLM,
     samples: Sequence[Sample],

@@ -24,6 +24,7 @@ from extract.generation.longrope import join_groups, rotary_factors, rotary_grou
 from extract.generation.prefill import decode_step, prefill, prefill_each
 from extract.llm import LLM
 from extract.tasks import Sample
+from extract.utils import frozen_inference
 
 if TYPE_CHECKING:
     from transformers import DynamicCache
@@ -33,7 +34,7 @@ Means = dict[int, Float[Tensor, "prompt head vsize"]]
 """By layer, the mean output of every head over each prompt."""
 
 
-@torch.inference_mode()
+@frozen_inference()
 def generate_ablated(
     llm: LLM,
     samples: Sequence[Sample],

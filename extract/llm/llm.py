@@ -10,6 +10,7 @@ from extract.errors import UserError
 from extract.llm.identity import LLMIdentity, config_hash, hub_commit, tokenizer_hash, weights_hash
 from extract.llm.location import locate_model
 from extract.llm.pretrained import Pretrained
+from extract.utils import PositiveInt
 
 if TYPE_CHECKING:
     from transformers import PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
@@ -51,7 +52,7 @@ class LLM:
         device_map: str | dict[str, Any] | None = None,
         quantization: dict[str, Any] | None = None,
         attention: str = "sdpa",
-        prefill_chunk: int | None = PREFILL_CHUNK,
+        prefill_chunk: PositiveInt | None = PREFILL_CHUNK,
         revision: str | None = None,
         trust_remote_code: bool = False,
         allow_pickle: bool = False,

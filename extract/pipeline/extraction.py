@@ -8,6 +8,7 @@ from extract.llm import LLM
 from extract.pipeline.llm_module import LLMStage
 from extract.scores import ExcludedKeys
 from extract.tasks import PromptBatch
+from extract.utils import NonNegativeInt
 
 
 @dataclass(frozen=True)
@@ -29,7 +30,12 @@ class Extraction(LLMStage):
 
     """
 
-    def __init__(self, llm: LLM | None = None, sink: int = ExcludedKeys.sink, local: int = ExcludedKeys.local) -> None:
+    def __init__(
+        self,
+        llm: LLM | None = None,
+        sink: NonNegativeInt = ExcludedKeys.sink,
+        local: NonNegativeInt = ExcludedKeys.local,
+    ) -> None:
         super().__init__(llm)
         self.excluded = ExcludedKeys(sink, local)
 

@@ -25,13 +25,16 @@ from extract.store import (
 )
 from extract.tasks import PromptBatch
 from extract.utils import (
+    check_numbers,
     command,
     digest,
     first_difference,
     on_rank_zero,
     remove_temporary_files,
+    software,
     versions,
     write_bytes,
+    written_by,
 )
 
 FOLDERS = (*TABLES, "parts")
@@ -55,6 +58,7 @@ class ScoreWriter(Callback):
     ) -> None:
         self.store, self.argmax, self.hidden_dtype = Path(store), argmax, hidden_dtype
         self._finished: frozenset[int] = frozenset()
+        self._written_by = written_by({"software": software()})
 
     def finished_batches(self) -> frozenset[int]:
         """Numbers of the batches that an earlier run finished, known after `setup`; the data module skips them."""
@@ -76,7 +80,7 @@ class ScoreWriter(Callback):
         }
         self._finished = frozenset(on_rank_zero(trainer, lambda: self._open(config)))
         if len(self._finished) == prompts.batches:
-            rank_zero_info(f"{self.store}: complete already, nothing to extract")
+            rank_zero_info(f"{self.store}: complete already (by {self._written_by}), nothing to extract")
 
     def _open(self, config: dict[str, Any]) -> list[int]:
         """Create or resume the store; the numbers of its finished batches."""
@@ -91,7 +95,10 @@ class ScoreWriter(Callback):
         _refuse_other(self.store, manifest, config)
         if manifest["complete"]:
             ScoreStore(self.store)  # raises if a shard is damaged
+            self._written_by = written_by(manifest)
             return [shard["batch"] for shard in manifest["shards"]]
+        if line := check_numbers(manifest, f"score store {self.store}"):
+            rank_zero_info(line)
         self._make_folders()
         remove_temporary_files(self.store)
         rank_zero_info(f"{self.store}: resuming after {len(finished)} finished batches")
@@ -109,7 +116,13 @@ class ScoreWriter(Callback):
     def _begin(self, config: dict[str, Any]) -> None:
         self._make_folders()
         remove_temporary_files(self.store)
-        header = {"format": FORMAT, "complete": False, "command": command(), "versions": versions()}
+        header = {
+            "format": FORMAT,
+            "complete": False,
+            "command": command(),
+            "versions": versions(),
+            "software": software(),
+        }
         write_manifest(self.store, {**header, **config})
 
     def _make_folders(self) -> None:

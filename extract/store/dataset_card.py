@@ -2,6 +2,8 @@
 
 from typing import Any
 
+from extract.utils import written_by
+
 CONTENTS = {
     "samples": "one row a prompt: its tokens, evidence spans, question, gold answer, generated answer and metrics",
     "steps": "one row a generated token: final hidden state; Eq. 1, Eq. 2 and most attended position of each head",
@@ -54,6 +56,7 @@ steps = load_dataset("arrow", data_files="steps/*.arrow", split="train")
 | task | {task["class"]}, seed {task.get("seed", "none")} |
 | command | `{manifest["command"]}` |
 | fingerprint | `{manifest["fingerprint"]}` |
+| software | {written_by(manifest)} |
 | versions | {versions} |
 
 `manifest.json` holds every setting and the sha256 of each shard. The texts keep the licence of the task's source; the

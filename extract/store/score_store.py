@@ -1,5 +1,6 @@
 """The score store: a folder of Arrow shards and a manifest of the settings that made them."""
 
+from dataclasses import fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -9,6 +10,7 @@ from numpy.typing import NDArray
 
 from extract.errors import UserError
 from extract.llm import LLMIdentity
+from extract.scores import ExcludedKeys
 from extract.store.arrow_shards import check_shard, column_matrix, read_shard
 from extract.store.manifest import TABLES, read_manifest
 from extract.store.sample_ids import sample_names
@@ -60,6 +62,12 @@ class ScoreStore:
         self.hidden_size = self.identity.hidden_size
         self.fingerprint: str = self.manifest["fingerprint"]
         self._tables: dict[str, list[pa.Table]] = {}
+
+    @property
+    def excluded(self) -> ExcludedKeys | None:
+        """Keys that Eq. 2 leaves out of the store's reasoning scores; None where the manifest does not say."""
+        held = {field.name: self.manifest[field.name] for field in fields(ExcludedKeys) if field.name in self.manifest}
+        return ExcludedKeys(**held) if held else None
 
     def _verify(self) -> None:
         for shard in self.manifest["shards"]:

@@ -4,16 +4,21 @@ from collections import Counter
 from collections.abc import Sequence
 
 from extract.errors import UserError
+from extract.utils import FiniteFloat
 
-Axis = list[float] | dict[str, float]
+Axis = list[FiniteFloat] | dict[str, FiniteFloat]
 """Values of a grid, `{start, stop, step}` of one, or `{low, high}` for a uniformly random value for each sample."""
+
+
+MOST_VALUES = 10_000
+"""Most values of a grid axis."""
 
 
 def grid_values(axis: Axis, name: str) -> list[float | None]:
     """Grid values of an axis, both ends included; `[None]` for a random one, which has a single cell.
 
     Raises:
-        UserError: other keys, or a step that is not positive; `name` names the axis.
+        UserError: other keys, a step that is not positive, or too many values; `name` names the axis.
 
     >>> grid_values({"start": 0, "stop": 100, "step": 50}, "depths"), grid_values({"low": 0, "high": 9}, "depths")
     ([0, 50, 100], [None])
@@ -28,6 +33,8 @@ def grid_values(axis: Axis, name: str) -> list[float | None]:
     if axis["step"] <= 0:
         raise UserError(f"task {name}: a grid's step must be positive, not {axis['step']}")
     count = int((axis["stop"] - axis["start"]) / axis["step"] + 1e-9) + 1
+    if count > MOST_VALUES:
+        raise UserError(f"task {name}: a grid of {count:,} values; at most {MOST_VALUES:,}")
     return [axis["start"] + i * axis["step"] for i in range(count)]
 
 

@@ -16,7 +16,7 @@ from extract.tasks.passages import cut_to_length
 from extract.tasks.prompt_texts import ANSWER_STYLES, QuestionTexts
 from extract.tasks.question_prompts import ContextSpans, PromptBuilder, evidence_depth
 from extract.tasks.sources import LoadedRecords, Record, Source
-from extract.utils import digest
+from extract.utils import PositiveInt, digest
 
 if TYPE_CHECKING:
     from extract.llm import LLM
@@ -46,11 +46,11 @@ class MultiHopQA(Task):
         source: Source,
         style: Literal["chain", "short"] = "chain",
         context: Literal["full", "gold", "none"] = "full",
-        budget: int | None = None,
+        budget: PositiveInt | None = None,
         teacher_forcing: bool = False,
         overlong: Literal["drop", "cut"] = "drop",
-        max_tokens: int | None = None,
-        limit: int | None = None,
+        max_tokens: PositiveInt | None = None,
+        limit: PositiveInt | None = None,
         texts: QuestionTexts = QuestionTexts(),  # noqa: B008 (frozen)
     ) -> None:
         self.source, self.style, self.context = source, style, context

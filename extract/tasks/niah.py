@@ -15,6 +15,7 @@ from extract.tasks.base import Sample, Task
 from extract.tasks.grid_axis import Axis, axis_extent, axis_value, grid_values, other_cells
 from extract.tasks.haystack import Haystack, load_haystack
 from extract.tasks.insertion import Insertion, Placement
+from extract.utils import AnyInt, PositiveInt, Seed
 
 if TYPE_CHECKING:
     from extract.llm import LLM
@@ -101,13 +102,13 @@ class NIAH(Task):
         self,
         lengths: Axis,
         depths: Axis | None = None,
-        runs: int = 1,
-        seed: int = 0,
+        runs: PositiveInt = 1,
+        seed: Seed = 0,
         haystack: str = "pydoc",
         haystack_start: Literal["random", "zero"] = "random",
         texts: NeedleTexts = NeedleTexts(),
         evidence: Literal["needle", "uuid"] = "needle",
-        margin: int = 16,
+        margin: AnyInt = 16,
         reference: Literal["needle", "uuid"] = "needle",
         placement: Placement = "before",
     ) -> None:
@@ -143,6 +144,10 @@ class NIAH(Task):
     def prepare(self, llm: "LLM") -> None:
         """Check the settings, tokenize the haystack once."""
         self._check()
+        if (longest := max(axis_extent(self.lengths, "lengths"))) > llm.context_length:
+            raise UserError(
+                f"task lengths: {longest:g} tokens are beyond the {llm.context_length} of {llm.name}; lower `lengths`"
+            )
         self._llm, self._haystack = llm, Haystack(self._text, llm.tokenizer)
         for index in self.order()[-64:]:  # the longest; UUIDs differ by a few tokens
             self.sample(index)
@@ -208,7 +213,8 @@ class NIAH(Task):
         user = self.texts.template.replace("{context}", context.text).replace("{question}", self.texts.question)
         prompt = render_chat_prompt(self._llm.tokenizer, self.texts.system, user, self._llm.chat)
         needle = find_token_span(prompt, hidden.needle)
-        budget = needle[1] - needle[0] + self.margin
+        if (budget := needle[1] - needle[0] + self.margin) < 1:
+            raise UserError(f"task margin: {self.margin} leaves no token for the answer; raise it")
         if (tokens := len(prompt.ids) + budget) > self._llm.context_length:
             raise UserError(
                 f"task lengths: a haystack of {hidden.length} tokens makes {tokens} tokens with needle, template and "

@@ -1,23 +1,29 @@
 """LightningCLI with this project's links and checks."""
 
 import pkgutil
+import sys
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import lightning
 from jsonargparse import ActionConfigFile  # type: ignore[attr-defined]
-from lightning import LightningDataModule, LightningModule
+from lightning import LightningDataModule, LightningModule, Trainer
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI, SaveConfigCallback
+from lightning.pytorch.utilities import rank_zero_info
 
 import datamodules
 import extract
 from extract.errors import UserError
 from extract.llm import LLM
+from extract.utils import Range, check_value, digest
 from probe.cli.config_files import find_config
 from probe.cli.parser import Parser
 from probe.models import probe_class, read_checkpoint
 from probe.rag import RagEvaluation
 from probe.results import Artifacts
+
+SEED_EVERYTHING = Annotated[int, Range(0, 2**32 - 1)]
+"""Seeds that Lightning accepts."""
 
 
 class ConfigFile(ActionConfigFile):
@@ -73,6 +79,31 @@ class StageCLI(LightningCLI):
         parser.link_arguments("data.offsets", "model.init_args.num_offsets", apply_on="instantiate")
         parser.link_arguments("data.probed_target", "model.init_args.target", apply_on="instantiate")
 
+    def parse_arguments(self, parser: LightningArgumentParser, args: Any) -> None:
+        """Parse the command line, and refuse numbers out of range before anything is done with them.
+
+        Raises:
+            UserError: naming the key.
+
+        """
+        super().parse_arguments(parser, args)
+        if self.subcommand_config is not None:
+            hints = {"seed_everything": SEED_EVERYTHING}
+            for key, value in self.subcommand_config.as_dict().items():
+                check_value(value, hints.get(key, Any), key)
+
+    def instantiate_trainer(self, **arguments: Any) -> Trainer:
+        """Make the Trainer.
+
+        Raises:
+            UserError: its precision or strategy needs a package that is not installed.
+
+        """
+        try:
+            return super().instantiate_trainer(**arguments)
+        except ImportError as error:
+            raise UserError(f"trainer: {error}") from error
+
     def predict(self, **arguments: Any) -> None:
         """Run Lightning's predict without keeping every prediction in memory."""
         self.trainer.predict(**{**arguments, "return_predictions": False})
@@ -83,9 +114,14 @@ class StageCLI(LightningCLI):
         self.trainer.test(**{**arguments, "verbose": arguments["verbose"] and not reported})
 
     def _parse_ckpt_path(self) -> None:
-        """Take the model's settings from the checkpoint, once it is checked to hold the class of the config.
+        """Take the model's settings from the checkpoint, save those that the user gives.
 
-        Lightning's own version would silently let the checkpoint replace the class that the config names.
+        Lightning's own version would silently let the checkpoint replace the class that the config names, and any
+        setting.
+
+        Raises:
+            UserError: the checkpoint holds another class, or its weights do not fit a setting that the user gives.
+
         """
         if self.subcommand_config is None:
             return
@@ -95,11 +131,23 @@ class StageCLI(LightningCLI):
             return
         checkpoint = read_checkpoint(Path(path))
         held, asked = checkpoint["probe"]["class"], config["model"]["class_path"]
-        if probe_class(held) is not pkgutil.resolve_name(asked):
+        if (kind := probe_class(held)) is not pkgutil.resolve_name(asked):
             raise UserError(f"--ckpt_path {path} holds a {held}, but model.class_path is {asked}")
-        settings = {name: value for name, value in checkpoint["hyper_parameters"].items() if not name.startswith("_")}
-        trained = {"model": {"class_path": asked, "dict_kwargs": settings}}
+        saved = {name: value for name, value in checkpoint["hyper_parameters"].items() if not name.startswith("_")}
+        given = self._given_settings()
+        kind.check_structure(saved, given)
+        common = sorted(saved.keys() & given.keys())
+        changed = {name: given[name] for name in common if digest(given[name]) != digest(saved[name])}
+        for name, value in changed.items():
+            rank_zero_info(f"model.init_args.{name}: {value}; the checkpoint was trained with {saved[name]}")
+        trained = {"model": {"class_path": asked, "dict_kwargs": {**saved, **changed}}}
         self.config = self.parser.parse_object({self.config["subcommand"]: trained}, self.config)
+
+    def _given_settings(self) -> dict[str, Any]:
+        """Settings of the model that the command line and its config files name; defaults are left out."""
+        given = self.parser.parse_args(sys.argv[1:], defaults=False)[self.config["subcommand"]]
+        found: dict[str, Any] = given.as_dict().get("model", {}).get("init_args", {})
+        return found
 
     @property
     def subcommand_config(self) -> Any:

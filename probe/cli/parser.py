@@ -1,6 +1,7 @@
 """A parser whose errors are one line, and the commands that it parses."""
 
 import difflib
+import functools
 import inspect
 import re
 import sys
@@ -10,6 +11,7 @@ from typing import Any, NoReturn
 from jsonargparse import ArgumentParser, auto_cli
 
 from extract.errors import UserError
+from extract.utils import check_arguments
 
 _NOISE = re.compile(
     r"Does not validate against any of the Union subtypes|^- Expected a <class 'NoneType'>|"
@@ -81,12 +83,18 @@ def run_command(command: Callable[..., None], argv: Sequence[str]) -> None:
     """
     about, _, explained = (inspect.getdoc(command) or "").partition("\n\nArgs:\n")
     prog, name = f"lightning {command.__name__}", command.__name__
+
+    @functools.wraps(command)
+    def checked(**arguments: Any) -> None:
+        check_arguments(command, arguments, "--")
+        command(**arguments)
+
     if name not in ARGUMENTS:
-        auto_cli(command, args=list(argv), parser_class=Parser, prog=prog, description=about)
+        auto_cli(checked, args=list(argv), parser_class=Parser, prog=prog, description=about)
         return
     parser = Parser(prog=prog, description=about)
     meanings = dict(re.findall(r"^ +(\w+): (.*)$", explained, flags=re.MULTILINE))
     for argument, form in ARGUMENTS[name].items():
         parser.add_argument(argument, help=meanings[argument.lstrip("-")], **form)
     parser.add_function_arguments(command, as_group=False, skip={argument.lstrip("-") for argument in ARGUMENTS[name]})
-    command(**parser.parse_args(list(argv)).as_dict())
+    checked(**parser.parse_args(list(argv)).as_dict())

@@ -11,7 +11,7 @@ from torchmetrics import Metric
 from datamodules import Pass, ScoreRows, Sequences, Split
 from extract.errors import UserError
 from extract.llm import LLMIdentity
-from extract.scores import Target, is_dynamic
+from extract.scores import ExcludedKeys, Target, is_dynamic
 from probe.heads.head_counts import HeadCounts
 from probe.heads.ranking import Ranking
 
@@ -95,6 +95,7 @@ class StoreHeads:
     ids: frozenset[str]
     identity: LLMIdentity
     record: dict[str, Any]
+    excluded: ExcludedKeys | None = None
 
     def refuse_shared(self, ids: list[str]) -> None:
         """Refuse to evaluate prompts that the static ranking was computed from.
@@ -133,4 +134,4 @@ def read_store_heads(store: str, target: Target, threshold: float, split: Split)
     record = {"store": store, "fingerprint": data.store.fingerprint, "split": data.split_record()}
     ids = frozenset(data.split_ids("train"))
     counts = HeadCounts(tuple(steps.double().tolist()))
-    return StoreHeads(Ranking(grid.numpy(), True, store), counts, ids, identity, record)
+    return StoreHeads(Ranking(grid.numpy(), True, store), counts, ids, identity, record, data.store.excluded)

@@ -8,6 +8,8 @@ from jaxtyping import Float
 from numpy.typing import NDArray
 from scipy import stats
 
+from extract.utils import NonNegativeInt, Seed, check_fields
+
 Interval = tuple[float, float]
 """Lower and upper bound of a 95 % confidence interval."""
 Values = Float[NDArray[np.float64], "unit"]
@@ -32,8 +34,11 @@ class Bootstrap:
 
     """
 
-    resamples: int = 1000
-    seed: int = 0
+    resamples: NonNegativeInt = 1000
+    seed: Seed = 0
+
+    def __post_init__(self) -> None:
+        check_fields(self)
 
 
 def percentile_interval(values: Sequence[float]) -> Interval:

@@ -10,6 +10,7 @@ from rich.table import Table
 from torch import Tensor
 
 from datamodules import Rows
+from extract.utils import PositiveInt, ShareBelowOne, without_autocast
 from probe.metrics import GatheredRows
 from probe.models.mlp import MLP, Activation
 from probe.models.training_record import TrainedOnRows
@@ -34,13 +35,14 @@ class Probe(TrainedOnRows):
 
     experiment: str
     """Name of its test in results.json and the report."""
+    structure = (*TrainedOnRows.structure, "hidden")
 
     def __init__(
         self,
-        in_features: int,
-        num_heads: int,
-        hidden: Sequence[int] = (8192, 4096, 4096),
-        dropout: float = 0.1,
+        in_features: PositiveInt,
+        num_heads: PositiveInt,
+        hidden: Sequence[PositiveInt] = (8192, 4096, 4096),
+        dropout: ShareBelowOne = 0.1,
         activation: Activation = "relu",
         **kwargs: Any,
     ) -> None:
@@ -87,11 +89,14 @@ class Probe(TrainedOnRows):
 
     def validation_step(self, batch: Rows) -> None:
         """Gather the outputs of one batch; a process without any gathers an empty one."""
-        self.gathered.update(self.evaluated_outputs(batch.hidden), batch.scores, batch.sample)
+        with without_autocast():
+            outputs = self.evaluated_outputs(batch.hidden)
+        self.gathered.update(outputs, batch.scores, batch.sample)
 
     def test_step(self, batch: Rows) -> None:
         """As for validation, with what the baselines predict from."""
-        outputs = self.evaluated_outputs(batch.hidden)
+        with without_autocast():
+            outputs = self.evaluated_outputs(batch.hidden)
         self.tested.update(outputs, batch.scores, batch.sample, step=batch.step, known=batch.known)
 
     def baseline_scores(self, scores: Tensor, step: Tensor, known: Tensor) -> Iterator[tuple[str, Tensor]]:

@@ -6,6 +6,7 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
+from extract.utils import NonNegativeFloat, PositiveInt, ShareBelowOne
 from probe.metrics import Evaluated, RankedDecisions, best_threshold, differences
 from probe.models.base import Probe
 from probe.models.losses import Reduction, asymmetric_loss
@@ -32,11 +33,11 @@ class ProbeClassifier(Probe):
 
     def __init__(
         self,
-        in_features: int,
-        num_heads: int,
-        gamma_neg: float = 4.0,
-        gamma_pos: float = 1.0,
-        clip: float = 0.05,
+        in_features: PositiveInt,
+        num_heads: PositiveInt,
+        gamma_neg: NonNegativeFloat = 4.0,
+        gamma_pos: NonNegativeFloat = 1.0,
+        clip: ShareBelowOne = 0.05,
         reduction: Reduction = "mean",
         **kwargs: Any,
     ) -> None:

@@ -65,8 +65,7 @@ It is valid for this LLM only; `probe.load(…, llm=…)` and `lightning test` r
 
 def _usage(kind: str, llm: Mapping[str, Any], file: str) -> str:
     if kind == "OffsetProbes":
-        command = f"lightning test -c configs/offset_probes.yaml --ckpt_path {file}"
-        return f"One probe for each later step; evaluate with `{command}`."
+        return f"One probe for each later step; `lightning test` with the training configs and `--ckpt_path {file}`."
     return f"""```python
 import probe
 

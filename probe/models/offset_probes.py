@@ -12,6 +12,7 @@ from torch.nn.utils import clip_grad_norm_
 from datamodules import OffsetRows, Rows
 from extract.errors import UserError
 from extract.scores import REASONING_THRESHOLD, Target
+from extract.utils import NonNegativeInt, PositiveFloat, PositiveInt, Share, ShareBelowOne, without_autocast
 from probe.metrics import (
     Bootstrap,
     EvaluatedRows,
@@ -59,20 +60,21 @@ class OffsetProbes(TrainedOnRows):
 
     experiment = "offset_probes"
     run_settings = (*TrainedOnRows.run_settings, "top")
+    structure = (*TrainedOnRows.structure, "num_offsets", "target", "hidden")
 
     def __init__(
         self,
-        in_features: int,
-        num_heads: int,
-        num_offsets: int = 10,
+        in_features: PositiveInt,
+        num_heads: PositiveInt,
+        num_offsets: NonNegativeInt = 10,
         target: Target = "copy_paste",
-        hidden: Sequence[int] = (8192, 4096, 4096),
-        dropout: float = 0.1,
+        hidden: Sequence[PositiveInt] = (8192, 4096, 4096),
+        dropout: ShareBelowOne = 0.1,
         activation: Activation = "relu",
-        clip_norm: float = 1.0,
-        top: int = 5,
-        wake_offsets: Sequence[int] = (1, 2, 4, 8),
-        threshold: float = REASONING_THRESHOLD,
+        clip_norm: PositiveFloat = 1.0,
+        top: PositiveInt = 5,
+        wake_offsets: Sequence[PositiveInt] = (1, 2, 4, 8),
+        threshold: Share = REASONING_THRESHOLD,
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
@@ -120,7 +122,7 @@ class OffsetProbes(TrainedOnRows):
         for k, probe in enumerate(self._each()):
             known = has_score(scores[:, k])
             rows = outputs[known, k]
-            losses.append(probe.loss(rows, scores[known, k]) if len(rows) else rows.sum())
+            losses.append(probe.loss(rows, scores[known, k]) if len(rows) else rows.sum().float())
         return torch.stack(losses)
 
     def _outputs(self, hidden: Tensor) -> Tensor:
@@ -141,12 +143,17 @@ class OffsetProbes(TrainedOnRows):
 
     def validation_step(self, batch: Rows) -> None:
         """Gather the outputs of one batch."""
-        self.gathered.update(self._outputs(batch.hidden).flatten(1), batch.scores.flatten(1), batch.sample)
+        with without_autocast():
+            outputs = self._outputs(batch.hidden)
+        self.gathered.update(outputs.flatten(1), batch.scores.flatten(1), batch.sample)
 
     def test_step(self, batch: Rows) -> None:
         """As for validation, with what the baselines predict from."""
-        outputs, scores = self._outputs(batch.hidden).flatten(1), batch.scores.flatten(1)
-        self.tested.update(outputs, scores, batch.sample, step=batch.step, known=batch.known)
+        with without_autocast():
+            outputs = self._outputs(batch.hidden)
+        self.tested.update(
+            outputs.flatten(1), batch.scores.flatten(1), batch.sample, step=batch.step, known=batch.known
+        )
 
     def _drain(self, gathered: GatheredRows) -> tuple[Tensor, ...]:
         """Outputs and scores [row, offset, head], then the other columns."""

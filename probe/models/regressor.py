@@ -9,6 +9,7 @@ from torch import Tensor
 
 from extract.errors import UserError
 from extract.heads import HeadGrid
+from extract.utils import NonNegativeInt, PositiveInt, ShareBelowOne
 from probe.metrics import Evaluated, RegressionSums, differences
 from probe.models.base import Probe
 from probe.models.losses import masked_mse
@@ -36,11 +37,11 @@ class ProbeRegressor(Probe):
 
     def __init__(
         self,
-        in_features: int,
-        num_heads: int,
-        top: int = 5,
-        figure_every: int = 10,
-        blend: float = 0.0,
+        in_features: PositiveInt,
+        num_heads: PositiveInt,
+        top: PositiveInt = 5,
+        figure_every: NonNegativeInt = 10,
+        blend: ShareBelowOne = 0.0,
         **kwargs: Any,
     ) -> None:
         super().__init__(in_features, num_heads, **kwargs)

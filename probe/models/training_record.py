@@ -1,9 +1,10 @@
 """Modules trained on score rows: settings that all share, and the record of the training data in checkpoints."""
 
 import importlib
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Annotated, Any, ClassVar
 
 import torch
 from lightning import LightningModule
@@ -13,9 +14,9 @@ from torch import Tensor
 from datamodules import ScoreRows
 from extract.errors import UserError
 from extract.llm import LLMIdentity
-from extract.scores import Target
+from extract.scores import ExcludedKeys, Target
 from extract.store import sample_names, shared_names
-from extract.utils import command
+from extract.utils import NonNegativeInt, PositiveFloat, Range, Seed, command, digest, software
 from probe.heads import training_means
 from probe.models.baselines import Baselines, fit_baselines
 from probe.models.model_card import probe_card, write_card
@@ -39,9 +40,16 @@ class TrainedOnRows(LightningModule):
     """Buffer of the training rows' mean score of each head: the static baseline."""
     run_settings: ClassVar[tuple[str, ...]] = ("llm", "store", "resamples", "seed")
     """Settings of a run, which no checkpoint keeps. The CLI links the first two to every model."""
+    structure: ClassVar[tuple[str, ...]] = ("in_features", "num_heads")
+    """Settings that weights depend on: a checkpoint of others is refused. Any other setting may be changed."""
 
     def __init__(
-        self, lr: float = 3e-4, patience: int = 3, factor: float = 0.1, resamples: int = 200, seed: int = 0
+        self,
+        lr: PositiveFloat = 3e-4,
+        patience: NonNegativeInt = 3,
+        factor: Annotated[float, Range(0, 1, open_low=True, open_high=True)] = 0.1,
+        resamples: NonNegativeInt = 200,
+        seed: Seed = 0,
     ) -> None:
         super().__init__()
         self.save_hyperparameters(ignore=list(self.run_settings))  # of the subclass: Lightning walks up its frames
@@ -56,8 +64,9 @@ class TrainedOnRows(LightningModule):
 
     def configure_optimizers(self) -> Any:
         """Adam, with a learning rate that drops on a plateau of `val/loss` (A.5)."""
-        # Fused: the same update in one pass over memory. Lightning cannot clip it under a gradient scaler.
-        fused = self.device.type in ("cpu", "cuda") and self.trainer.precision != "16-mixed"
+        # Fused: the same update in one pass over memory. It unscales gradients itself, so under automatic mixed
+        # precision Lightning refuses to clip them.
+        fused = self.device.type in ("cpu", "cuda") and self.trainer.precision == "32-true"
         optimizer = torch.optim.Adam(self.parameters(), lr=self.lr, fused=fused)
         scheduler = torch.optim.lr_scheduler.ReduceLROnPlateau(optimizer, patience=self.patience, factor=self.factor)
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "monitor": "val/loss"}}
@@ -84,6 +93,26 @@ class TrainedOnRows(LightningModule):
                 f"this probe was trained on {self.llm} and is not valid for {identity}, which differs in "
                 f"{self.llm.differences(identity)}: train one for that model"
             )
+
+    def check_scores(self, excluded: ExcludedKeys | None, offset: int, where: str) -> None:
+        """Refuse scores that this probe does not predict: those of another step, or by an Eq. 2 of other keys.
+
+        Args:
+            excluded: Keys that the scores leave out; None where that is unknown.
+            offset: Whose scores they are: this many steps later.
+            where: Where they are, for the message.
+
+        Raises:
+            UserError: naming both sides.
+
+        """
+        record = self.training_record
+        if (own := record.get("split", {}).get("offset", 0)) != offset:
+            raise UserError(
+                f"this probe predicts the scores of {own} steps later (data.offset), but {where} those of {offset}"
+            )
+        if self.target == "reasoning" and excluded is not None and (held := record.get("excluded")) is not None:
+            ExcludedKeys(**held).refuse_other(excluded, where, "the data that this probe was trained on")
 
     def setup(self, stage: str) -> None:
         """Check that the data holds what this probe predicts.
@@ -114,6 +143,7 @@ class TrainedOnRows(LightningModule):
         """
         rows, record = self._rows(), self.training_record
         self.check_llm(rows.identity)
+        self.check_scores(rows.test_store.excluded, rows.offset, str(rows.test_path or rows.store_path))
         if rows.test_path is None and record["store"] == rows.store.fingerprint:
             if record["split"] != (split := rows.split_record()):
                 raise UserError(
@@ -135,6 +165,7 @@ class TrainedOnRows(LightningModule):
             "store": rows.store.fingerprint,
             "test_store": rows.test_store.fingerprint,
             "split": rows.split_record(),
+            "settings": {name: value for name, value in self.hparams.items() if not name.startswith("_")},
         }
 
     def on_fit_start(self) -> None:
@@ -188,12 +219,48 @@ class TrainedOnRows(LightningModule):
             checkpoint["hyper_parameters"]["_class_path"] = name
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Restore the training record, and refuse another LLM's data before weights of another size fail to load."""
-        saved = checkpoint.get("probe", {})
-        self.training_record = saved.get("origin", {})
-        self.baselines = [Baselines.from_dict(values) for values in saved.get("baselines", [])]
+        """Restore the training record; refuse what does not fit before weights of another size fail to load.
+
+        Raises:
+            UserError: the data are another LLM's, or a setting of the structure differs.
+
+        """
+        probe = checkpoint.get("probe", {})
+        self.training_record = probe.get("origin", {})
+        self.baselines = [Baselines.from_dict(values) for values in probe.get("baselines", [])]
         if self._trainer is not None:
             self.check_llm(self._rows().identity)
+        saved = checkpoint.get("hyper_parameters", {})
+        self.check_structure(saved, self.hparams)
+        self._change_schedule(checkpoint, saved)
+
+    @classmethod
+    def check_structure(cls, saved: Mapping[str, Any], wanted: Mapping[str, Any]) -> None:
+        """Refuse settings that weights depend on and that are not those of a checkpoint.
+
+        Args:
+            saved: Settings of the checkpoint.
+            wanted: Settings of the run, or some of them.
+
+        Raises:
+            UserError: naming the first that differs.
+
+        """
+        for name in cls.structure:
+            if name in saved and name in wanted and digest(saved[name]) != digest(wanted[name]):
+                raise UserError(
+                    f"model.init_args.{name}: {wanted[name]} here, but the checkpoint was trained with {saved[name]}; "
+                    "its weights fit no other value"
+                )
+
+    def _change_schedule(self, checkpoint: dict[str, Any], saved: Mapping[str, Any]) -> None:
+        """Let a changed learning rate and schedule take effect: the checkpoint's optimizer state has the former."""
+        if saved.get("lr", self.lr) != self.lr:
+            for state in checkpoint.get("optimizer_states", ()):
+                for group in state["param_groups"]:
+                    group["lr"] = self.lr
+        for schedule in checkpoint.get("lr_schedulers", ()):
+            schedule.update(patience=self.patience, factor=self.factor)
 
 
 def data_record(rows: ScoreRows, seen: Iterable[str] = ()) -> dict[str, Any]:
@@ -208,7 +275,9 @@ def data_record(rows: ScoreRows, seen: Iterable[str] = ()) -> dict[str, Any]:
         "llm": rows.identity.as_dict(),
         "store": rows.store.fingerprint,
         "target": rows.target,
+        "excluded": None if rows.store.excluded is None else asdict(rows.store.excluded),
         "split": rows.split_record(),
+        "software": software(),
         "seen": sorted({*rows.split_ids("train"), *rows.split_ids("val"), *seen}),
     }
 

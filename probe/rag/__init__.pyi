@@ -4,6 +4,7 @@ from .loop import RunSettings as RunSettings
 from .question import Question as Question
 from .requests import run_together as run_together
 from .results.outcomes import RagOutcomes as RagOutcomes
+from .results.reporting import seen_note as seen_note
 from .results.trace_viewer import print_trace as print_trace
 from .results.trace_viewer import read_traces as read_traces
 from .runner import RagRunner as RagRunner

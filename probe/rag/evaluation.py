@@ -125,13 +125,19 @@ class RagEvaluation(RagCallback):
     def on_test_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Run the batches that are not finished, and report."""
         assert isinstance(pl_module, ProbeRegressor)
-        probe = {"probe": pl_module.training_record, "probe_weights": weights_digest(pl_module)}
+        probe = {
+            "probe": pl_module.training_record,
+            "probe_weights": weights_digest(pl_module),
+            "probe_blend": pl_module.blend,
+            "probe_dtype": str(pl_module.head_means.dtype).removeprefix("torch."),
+        }
         settings = {**probe, **self.runner.describe()}
         done = set(on_rank_zero(trainer, lambda: self.trials.open(settings)))
         self._run(trainer, done)
         trainer.strategy.barrier("rag")
         outcomes, folder = self._outcomes(), self.artifacts.path(trainer)
-        self.artifacts.write(RagResults(outcomes, self.strategies, settings), trainer)
+        seen = {"allow_seen": self.allow_seen, "seen_questions": self.runner.seen_questions}
+        self.artifacts.write(RagResults(outcomes, self.strategies, {**settings, **seen}), trainer)
         if trainer.is_global_zero:
             write_traces(folder / "traces.jsonl", outcomes.traces)
 

@@ -50,7 +50,6 @@ class RagRunner:
             UserError: settings out of range, or a task without full contexts.
 
         """
-        self.decoding.check()
         for strategy in self.strategies:
             strategy.prepare(windows, trigger)
         self._check_strategies()
@@ -84,9 +83,12 @@ class RagRunner:
         probe.check_llm(identity)
         if (heads := probe.head_means.numel()) != len(self.grid):
             raise UserError(f"the probe predicts {heads} heads, but {identity} has {len(self.grid)}")
+        for strategy in self.strategies:
+            probe.check_scores(strategy.excluded, 0, f"rag strategy '{strategy.name}'")
         samples = (self.task.sample(number) for number in self.task.order())
         # A probe of an early version knows questions by their names in the source.
         shared = shared_names(({one.id, one.name} for one in samples), probe.training_ids)
+        self.seen_questions = len(shared)
         if shared and not allow_seen:
             raise UserError(
                 f"{len(shared)} of the questions were training or validation samples of this probe ({shared[0]}, …); "

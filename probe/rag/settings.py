@@ -2,8 +2,8 @@
 
 from dataclasses import dataclass
 
-from extract.errors import UserError
 from extract.generation import MaskMode
+from extract.utils import PositiveInt, check_fields
 
 
 @dataclass(frozen=True)
@@ -19,11 +19,9 @@ class Decoding:
     """
 
     mask: MaskMode = "packed"
-    draft_length: int = 64
-    retries: int = 2
-    batch_size: int = 4
+    draft_length: PositiveInt = 64
+    retries: PositiveInt = 2
+    batch_size: PositiveInt = 4
 
-    def check(self) -> None:
-        """Bad settings raise a UserError."""
-        if min(self.draft_length, self.retries, self.batch_size) < 1:
-            raise UserError(f"rag decoding: draft_length, retries and batch_size of at least 1, not {self}")
+    def __post_init__(self) -> None:
+        check_fields(self)

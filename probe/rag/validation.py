@@ -6,9 +6,9 @@ import numpy as np
 from lightning import LightningModule, Trainer
 from lightning.pytorch.trainer.states import TrainerFn
 
-from extract.errors import UserError
 from extract.llm import LLM
 from extract.tasks import MultiHopQA
+from extract.utils import PositiveInt, check_value
 from probe.rag.evaluation import RagCallback
 from probe.rag.results import Trace
 from probe.rag.settings import Decoding
@@ -39,11 +39,10 @@ class RagValidation(RagCallback):
         windows: Windows = Windows(),  # noqa: B008 (frozen)
         decoding: Decoding = Decoding(),  # noqa: B008 (frozen)
         allow_seen: bool = False,
-        every_n_epochs: int = 1,
+        every_n_epochs: PositiveInt = 1,
     ) -> None:
         super().__init__(task, strategies, llm, trigger, windows, decoding, allow_seen)
-        if every_n_epochs < 1:
-            raise UserError(f"RagValidation: every_n_epochs of at least 1, not {every_n_epochs}")
+        check_value(every_n_epochs, PositiveInt, "RagValidation.every_n_epochs")
         self.every_n_epochs = every_n_epochs
         self._constant: list[Trace] | None = None
 

@@ -1,5 +1,6 @@
 """Samples of score stores for the explorer: scores, argmax positions and predictions of all heads at all steps."""
 
+import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -83,7 +84,7 @@ def explore(store: ScoreStore, probes: Sequence[Probe], explorer: Explorer) -> t
     """
     target: Target = "reasoning" if store.manifest["task"].get("class") != "NIAH" else "copy_paste"
     identity = store.identity
-    known = {probe.target: probe for probe in probes if probe.llm.same_model(identity)}
+    known = {probe.target: probe for probe in fitting_probes(store, probes)}
     tokenizer = _tokenizer(store)
     numbers, held_out = _choose(store, list(known.values()), explorer.samples)
     description = {
@@ -99,6 +100,21 @@ def explore(store: ScoreStore, probes: Sequence[Probe], explorer: Explorer) -> t
         "held_out": held_out,
     }
     return description, [_pack(store.steps(number), tokenizer, known, explorer) for number in numbers]
+
+
+def fitting_probes(store: ScoreStore, probes: Sequence[Probe]) -> list[Probe]:
+    """Probes that predict the scores of a store; one of its LLM that does not is reported and left out."""
+    fitting = []
+    for probe in probes:
+        if not probe.llm.same_model(store.identity):
+            continue
+        try:
+            probe.check_scores(store.excluded, 0, f"the explorer of {store.path}")
+        except UserError as error:
+            print(f"a {type(probe).__name__} is left out: {error}", file=sys.stderr)
+        else:
+            fitting.append(probe)
+    return fitting
 
 
 def load_probes(paths: Sequence[Path]) -> list[Probe]:

@@ -14,7 +14,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
 from extract.store import ScoreStore
-from extract.utils import versions, write_bytes
+from extract.utils import software, software_text, versions, write_bytes
 from probe.report.blobs import blob
 from probe.report.discovery import Sources, find_sources
 from probe.report.exhibits import EXHIBITS, Exhibit, Shown, questions_of, shown
@@ -97,6 +97,7 @@ def _render(found: Sources, explorer: Explorer, questions: int, command: str) ->
             generated=datetime.datetime.now().astimezone().strftime("%Y-%m-%d %H:%M %Z"),
             command=command,
             versions=versions(),
+            software=software_text(software()),
         )
     )
 

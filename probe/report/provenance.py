@@ -3,6 +3,7 @@
 import datetime
 from typing import Any
 
+from extract.utils import software_text
 from probe.report.exhibits import Shown
 
 UNITS = ("rows", "steps", "samples", "prompts", "questions")
@@ -31,6 +32,7 @@ def provenance_lines(one: Shown) -> list[tuple[str, str]]:
         ("seed", str(record.get("seed", split["seed"] if split else ""))),
         ("split", f"by {split['by']}, {_sizes(split['sizes'])}, seed {split['seed']}" if split else ""),
         ("checkpoint", str(record.get("checkpoint") or "")),
+        ("software", software_text(record["software"]) if "software" in record else ""),
         ("file", str(one.result.path)),
         ("written", datetime.datetime.fromtimestamp(one.result.time).strftime("%Y-%m-%d %H:%M")),
         ("older runs", f"{one.older} of the same command, not shown" if one.older else ""),

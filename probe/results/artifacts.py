@@ -11,7 +11,7 @@ from lightning import Callback, LightningModule, Trainer
 from rich.console import Console, RenderableType
 
 from extract.errors import UserError
-from extract.utils import command, versions, write_bytes
+from extract.utils import command, software, versions, write_bytes
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -76,6 +76,7 @@ class Artifacts(Callback):
             return
         folder.mkdir(parents=True, exist_ok=True)
         head = {"experiment": experiment.experiment, "schema": SCHEMA, "command": command(), "versions": versions()}
+        head["software"] = software()
         record = {**head, **experiment.results}
         write_bytes(folder / "results.json", (json.dumps(strict(record), indent=2, allow_nan=False) + "\n").encode())
         write_bytes(folder / "results.csv", _csv(experiment.records()).encode())

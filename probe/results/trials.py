@@ -4,8 +4,10 @@ import json
 from pathlib import Path
 from typing import Any
 
+from lightning.pytorch.utilities import rank_zero_info
+
 from extract.errors import UserError
-from extract.utils import first_difference, remove_temporary_files, write_bytes
+from extract.utils import check_numbers, first_difference, remove_temporary_files, software, write_bytes
 
 Trial = dict[str, Any]
 """One generation: sample, condition, metrics. Plain values, with the same keys in all trials of a run."""
@@ -29,12 +31,16 @@ class Trials:
             config: Everything that determines the trials, in plain values.
 
         Raises:
-            UserError: the folder holds trials of other settings, or cannot be written.
+            UserError: the folder holds trials of other settings or of another revision of the numbers, or cannot be
+                written.
 
         """
         file, config = self.folder / "settings.json", json.loads(json.dumps(config))
         if file.exists() and self._files():
-            self._refuse_other(_read(file), config)
+            former = _read(file)
+            self._refuse_other({name: value for name, value in former.items() if name != "software"}, config)
+            if line := check_numbers(former, f"run {self.folder}"):
+                rank_zero_info(line)
         elif file.exists():
             self._begin(file, config)  # no trial was run with the settings that it names
         elif any(self.folder.glob("*.json")):
@@ -49,7 +55,7 @@ class Trials:
             self.folder.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise UserError(f"cannot write trials to {self.folder}: {error.strerror}") from error
-        write_bytes(file, (json.dumps(config, indent=1) + "\n").encode())
+        write_bytes(file, (json.dumps({**config, "software": software()}, indent=1) + "\n").encode())
 
     def _refuse_other(self, former: Any, config: dict[str, Any]) -> None:
         if "config" in config.get("llm", ()) and "config" not in former.get("llm", ()):

@@ -72,7 +72,7 @@ def test_shares_are_seventy_twenty_ten() -> None:
 
 def opened(store: Path, **settings: object) -> ScoreRows:
     rows = ScoreRows(str(store), **settings)  # type: ignore[arg-type]
-    rows.trainer = SimpleNamespace(global_rank=0, world_size=1)  # type: ignore[assignment]
+    rows.trainer = SimpleNamespace(global_rank=0, world_size=1, precision_plugin=Precision())  # type: ignore[assignment]
     rows.setup("fit")
     return rows
 

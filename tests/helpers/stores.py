@@ -23,6 +23,7 @@ def make_store(
     name: str = "toy",
     relation: float = 1.0,
     ids: str | None = None,
+    sink: int = 4,
 ) -> Path:
     """A complete store whose scores are a fixed function of the hidden state, with a little noise.
 
@@ -46,6 +47,8 @@ def make_store(
         "command": "lightning predict -c configs/extract/niah.yaml",
         "llm": identity.as_dict(),
         "task": {"class": "NIAH", "seed": 0},
+        "sink": sink,
+        "local": 64,
         "shards": entries,
         "fingerprint": digest(entries),
     }

@@ -6,6 +6,7 @@ from typing import Any
 from extract.errors import UserError
 from extract.tasks.sources.base import Source
 from extract.tasks.sources.records import LoadedRecords, Passage, Record, join_sentences
+from extract.utils import NonNegativeInt, PositiveInt, Seed
 
 HEADS = """
 Ash Birch Black Bright Cold Crow Deep Elm Fair Fern Fox Gold Grey Hart Hazel High Iron Lake Long Moss Oak Old Pine
@@ -21,6 +22,8 @@ Martha Martin Mary Max Nora Oscar Paul Peter Rosa Ruth Samuel Sarah Simon Thomas
 """.split()
 TRADES = "painter baker carpenter sailor teacher tailor doctor singer weaver gardener miner clockmaker".split()
 GOODS = "cheese carpets salt lamps honey boats bells apples wool pottery clocks flowers".split()
+MOST_DECOYS = len(HEADS) * len(TAILS) // 3 - 1
+"""Each person of a record takes three names."""
 EVENTS = ("was born", "lives", "works", "went to school", "got married")
 
 
@@ -38,13 +41,15 @@ class SyntheticQA(Source):
 
     """
 
-    def __init__(self, count: int = 1000, seed: int = 0, decoys: int = 1) -> None:
+    def __init__(self, count: PositiveInt = 1000, seed: Seed = 0, decoys: NonNegativeInt = 1) -> None:
         self.count, self.seed, self.decoys = count, seed, decoys
 
     def load(self) -> LoadedRecords:
         """The records."""
         if self.count < 1 or self.decoys < 0:
             raise UserError(f"task source: count {self.count} and decoys {self.decoys} must be at least 1 and 0")
+        if self.decoys > MOST_DECOYS:
+            raise UserError(f"task source: decoys {self.decoys}, but there are names for {MOST_DECOYS} alone")
         return LoadedRecords([self._record(number) for number in range(self.count)])
 
     def describe(self) -> dict[str, Any]:

@@ -7,16 +7,17 @@ from rich.table import Table
 
 from datamodules import Split
 from extract.scores import Target
+from extract.utils import PositiveInt
 from probe.heads import Ranking, ranking_overlap, read_ranking, store_ranking
 
 
 def overlap(
     first: str,
     second: str,
-    n: int = 20,
+    n: PositiveInt = 20,
     target: Target = "copy_paste",
-    layers: int | None = None,
-    heads: int | None = None,
+    layers: PositiveInt | None = None,
+    heads: PositiveInt | None = None,
 ) -> None:
     """Compare two static rankings of heads: shared top heads and Spearman's correlation, each beside chance.
 

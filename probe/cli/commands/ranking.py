@@ -4,6 +4,7 @@ from typing import Literal
 
 from datamodules import Split
 from extract.scores import Target
+from extract.utils import PositiveInt
 from probe.heads import store_ranking, write_ranking
 
 
@@ -12,7 +13,7 @@ def ranking(
     file: str,
     target: Target = "copy_paste",
     split: Split = Split(),  # noqa: B008 (frozen)
-    kv_heads: int | None = None,
+    kv_heads: PositiveInt | None = None,
     reduce: Literal["max", "mean"] = "max",
 ) -> None:
     """Write the static ranking of a score store: heads by their mean score over the training rows.

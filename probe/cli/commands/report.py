@@ -1,14 +1,16 @@
 """`lightning report`: one page of all results."""
 
+from extract.utils import PositiveInt, Share
+
 
 def report(
     runs: list[str],
     output: str = "report.html",
-    samples: int = 8,
-    questions: int = 12,
-    static_top: int = 20,
-    predicted_top: int = 5,
-    threshold: float = 0.5,
+    samples: PositiveInt = 8,
+    questions: PositiveInt = 12,
+    static_top: PositiveInt = 20,
+    predicted_top: PositiveInt = 5,
+    threshold: Share = 0.5,
 ) -> None:
     """Write one HTML page of all results beside the paper's, with an explorer of heads over time.
 

@@ -3,10 +3,11 @@
 from rich.console import Console
 
 from extract.errors import UserError
+from extract.utils import PositiveInt
 from probe.rag import print_trace, read_traces
 
 
-def trace(file: str, sample: str | None = None, strategy: str | None = None, count: int = 1) -> None:
+def trace(file: str, sample: str | None = None, strategy: str | None = None, count: PositiveInt = 1) -> None:
     """Print runs of masked RAG step by step: drafts, RIND scores, chosen heads, visible windows, rewrites.
 
     Args:

@@ -11,7 +11,7 @@ from extract.generation import DynamicHeads, generate_ablated
 from extract.llm import LLM
 from extract.pipeline import LLMStage
 from extract.tasks import PromptBatch
-from extract.utils import on_rank_zero
+from extract.utils import NonNegativeInt, on_rank_zero
 from probe.experiments.ablation.conditions import AblateDynamic, Condition
 from probe.experiments.ablation.heatmap_grid import HeatmapGrid
 from probe.experiments.ablation.outcomes import Outcomes
@@ -53,7 +53,7 @@ class Ablation(LLMStage):
         llm: LLM | None = None,
         store: str = "stores/niah",
         conditions: list[Condition] | None = None,
-        k: list[int] | None = None,
+        k: list[NonNegativeInt] | None = None,
         dynamic_heads: DynamicHeads = DynamicHeads(),  # noqa: B008 (frozen)
         static: StaticSet = StaticSet(),  # noqa: B008 (frozen)
         intervention: Intervention = Intervention(),  # noqa: B008 (frozen)
@@ -107,6 +107,10 @@ class Ablation(LLMStage):
             raise UserError(
                 f"store {self.store} holds heads of {store_heads.identity}, but the llm is {identity}, "
                 f"which differs in {differ}"
+            )
+        if self.dynamic_heads.target == "reasoning":
+            self.dynamic_heads.excluded.refuse_other(
+                store_heads.excluded, f"store {self.store}", "model.init_args.dynamic_heads"
             )
 
     def _passes(self, store_heads: StoreHeads) -> Passes:

@@ -13,6 +13,7 @@ from torch import Tensor
 from extract.errors import UserError
 from extract.generation import StepHeads
 from extract.heads import top_k_mask
+from extract.utils import NonNegativeInt, PositiveInt, Seed
 from probe.heads import HeadCounts, Ranking, read_ranking
 
 
@@ -75,7 +76,7 @@ class AblateDynamic(Condition):
 
     """
 
-    def __init__(self, top: int | None = None) -> None:
+    def __init__(self, top: NonNegativeInt | None = None) -> None:
         self.top = top
         self.name = "dynamic" if top is None else f"dynamic top {top}"
 
@@ -103,7 +104,7 @@ class _FirstHeads(Condition):
     label: str
     """The name, with {n} in place of the number."""
 
-    def __init__(self, n: int | None = None, per_step: bool = False) -> None:
+    def __init__(self, n: PositiveInt | None = None, per_step: bool = False) -> None:
         if per_step and n is not None:
             raise UserError(f"model.conditions: {type(self).__name__} with per_step takes no n; leave it null")
         self.n, self.per_step, self.matched = n, per_step, n is None
@@ -153,7 +154,7 @@ class AblateStatic(_FirstHeads):
 
     label = "static {n}"
 
-    def __init__(self, n: int | None = None, ranking: str | None = None, per_step: bool = False) -> None:
+    def __init__(self, n: PositiveInt | None = None, ranking: str | None = None, per_step: bool = False) -> None:
         super().__init__(n, per_step)
         self.ranking = ranking
 
@@ -212,11 +213,11 @@ class AblateRandom(_FirstHeads):
 
     def __init__(
         self,
-        n: int | None = None,
-        seed: int = 0,
+        n: PositiveInt | None = None,
+        seed: Seed = 0,
         exclude_dynamic: bool = False,
         per_step: bool = False,
-        sets: int = 1,
+        sets: PositiveInt = 1,
     ) -> None:
         super().__init__(n, per_step)
         if sets < 1:

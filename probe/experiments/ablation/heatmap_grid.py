@@ -9,9 +9,12 @@ from numpy.typing import NDArray
 from scipy import stats
 
 from extract.errors import UserError
+from extract.utils import FiniteFloat
 
-Centres = list[float] | dict[str, float]
+Centres = list[FiniteFloat] | dict[str, FiniteFloat]
 Values = Float[NDArray[np.float64], "prompt"]
+MOST_CENTRES = 10_000
+"""Most cells along an axis."""
 UNBOUNDED = 1e12
 """Half the width of the only cell of an axis, in tokens or percent: it holds every prompt."""
 
@@ -54,6 +57,8 @@ class HeatmapGrid:
             return np.asarray(values, dtype=np.float64)
         if set(values) != {"start", "stop", "step"} or values["step"] <= 0:
             raise UserError(f"model.heatmap.{name}: a list, or {{start, stop, step}} with a step above 0, not {values}")
+        if (values["stop"] - values["start"]) / values["step"] > MOST_CENTRES:
+            raise UserError(f"model.heatmap.{name}: more than {MOST_CENTRES:,} centres: {values}")
         return np.arange(values["start"], values["stop"] + values["step"] / 2, values["step"])
 
     def edges(self, name: str) -> NDArray[np.float64]:

@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from datamodules import Split
+from extract.utils import PositiveInt
 
 NumberRule = Literal["ablated", "training", "training_non_empty"]
 
@@ -21,7 +22,7 @@ class StaticSet:
 
     """
 
-    top: int = 20
+    top: PositiveInt = 20
     n: NumberRule = "ablated"
     split: Split = Split()  # noqa: RUF009 (frozen)
 

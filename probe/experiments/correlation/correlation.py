@@ -9,6 +9,7 @@ from rich.table import Table
 
 from datamodules import Pass, ResampledSequences, Rows
 from extract.errors import UserError
+from extract.utils import NonNegativeInt, PositiveInt, PositiveShare, without_autocast
 from probe.experiments.correlation.cca import CCASettings
 from probe.experiments.correlation.held_out_cca import HeldOutCCA
 from probe.experiments.correlation.moments import PairedMoments
@@ -42,12 +43,12 @@ class Correlation(LightningModule):
 
     def __init__(
         self,
-        in_features: int,
-        num_heads: int,
-        offsets: int = 10,
-        components: int = 50,
-        hidden_variance: float = 0.95,
-        score_variance: float = 0.99,
+        in_features: PositiveInt,
+        num_heads: PositiveInt,
+        offsets: NonNegativeInt = 10,
+        components: PositiveInt = 50,
+        hidden_variance: PositiveShare = 0.95,
+        score_variance: PositiveShare = 0.99,
         scaling: Literal["scores", "both"] = "scores",
     ) -> None:
         super().__init__()
@@ -84,8 +85,9 @@ class Correlation(LightningModule):
         """Add a batch to the moments of its pass; every process has at least one, so a pass ends on all alike."""
         if batch_idx == 0 and dataloader_idx > 0:
             self._end_pass(self._passes[dataloader_idx - 1])
-        x, y = (with_step(side, batch.step, self._steps) for side in (batch.hidden, batch.scores))
-        self._moments.to(self.device).update(x, y, batch.sample)
+        with without_autocast():
+            x, y = (with_step(side, batch.step, self._steps) for side in (batch.hidden, batch.scores))
+            self._moments.to(self.device).update(x, y, batch.sample)
 
     def _end_pass(self, which: Pass) -> None:
         self._cca.add(which, self._moments.compute())

@@ -14,6 +14,7 @@ from datamodules import Rows, Sequences
 from extract.errors import UserError
 from extract.heads import HeadGrid, top_k_mask
 from extract.scores import REASONING_THRESHOLD, is_dynamic
+from extract.utils import NonNegativeInt, PositiveInt, Seed, Share
 from probe.experiments.dynamism.example import example_sample
 from probe.experiments.dynamism.metrics import DynamismMetric, DynamismSums, shuffle_steps
 from probe.experiments.dynamism.plots import plot_frequencies, plot_steps
@@ -47,15 +48,15 @@ class Dynamism(LightningModule):
 
     def __init__(
         self,
-        num_heads: int,
-        static_top: int = 20,
-        static_sizes: Sequence[int] = (20, 50, 100),
+        num_heads: PositiveInt,
+        static_top: PositiveInt = 20,
+        static_sizes: Sequence[PositiveInt] = (20, 50, 100),
         static: str | None = None,
-        threshold: float = REASONING_THRESHOLD,
-        top: int | None = None,
-        sample: int | None = None,
-        resamples: int = 1000,
-        seed: int = 0,
+        threshold: Share = REASONING_THRESHOLD,
+        top: PositiveInt | None = None,
+        sample: NonNegativeInt | None = None,
+        resamples: NonNegativeInt = 1000,
+        seed: Seed = 0,
     ) -> None:
         super().__init__()
         self.num_heads, self.static_top, self.static_file = num_heads, static_top, static

@@ -1,7 +1,7 @@
 """Masked RAG as an experiment with results: tables, plots and records for `probe.Artifacts`, and traces."""
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -50,7 +50,8 @@ class RagResults:
     def table(self) -> Group:
         """Answers, retrieval, paired differences from the first strategy, and Table 4 as published."""
         name, mask = self.settings["llm"]["name"], self.settings["mask"]
-        title = f"Masked dynamic RAG of {name}: {self.outcomes.questions} questions, mask {mask}"
+        seen = seen_note(self.settings, self.outcomes.questions)
+        title = f"Masked dynamic RAG of {name}: {self.outcomes.questions} questions, mask {mask}{seen and f'; {seen}'}"
         answers = answer_table(self.outcomes, title, self.strategies)
         names = self.outcomes.strategies
         pairs = comparison_table(self.outcomes.pairs(), names[0], names, PAIRED_METRICS, "questions")
@@ -59,6 +60,21 @@ class RagResults:
     def plots(self) -> "dict[str, Figure]":
         """F1 and first recall of the strategies."""
         return strategy_plots(self.outcomes)
+
+
+def seen_note(results: Mapping[str, Any], questions: int) -> str:
+    """Warning of results on questions that the probe was fitted on; empty where there are none.
+
+    >>> seen_note({"allow_seen": True, "seen_questions": 3}, questions=16)
+    '3 of 16 questions are training or validation samples of the probe (allow_seen): not a held-out evaluation'
+
+    """
+    if not (seen := results.get("seen_questions", 0)):
+        return ""
+    return (
+        f"{seen} of {questions} questions are training or validation samples of the probe (allow_seen): not a held-out "
+        "evaluation"
+    )
 
 
 def write_traces(file: Path, traces: Sequence[Trace]) -> None:

@@ -6,6 +6,7 @@ from typing import Any
 
 from extract.generation import LastQueryState
 from extract.prompts import Span
+from extract.scores import ExcludedKeys
 from probe.models import ProbeRegressor
 from probe.rag import Question, Trigger
 from probe.rag.strategies.windows import Windows
@@ -63,19 +64,15 @@ class Strategy(ABC):
     """Whether answers depend on the probe's predictions."""
     paper_column: str | None = None
     """The column of Table 4 that it reproduces."""
+    excluded: ExcludedKeys | None = None
+    """Keys that Eq. 2 leaves out, where it uses true reasoning scores."""
 
     def __init__(self, name: str | None = None, windows: Windows | None = None, trigger: Trigger | None = None) -> None:
         self.name, self.windows, self.trigger = name or self.default_name, windows, trigger
 
     def prepare(self, windows: Windows, trigger: Trigger) -> None:
-        """Take the evaluation's settings where its own are null.
-
-        Raises:
-            UserError: settings out of range.
-
-        """
+        """Take the evaluation's settings where its own are null."""
         self.windows, self.trigger = self.windows or windows, self.trigger or trigger
-        self.windows.check()
 
     def set_probe(self, probe: ProbeRegressor) -> None:
         """Take what it needs of the trained probe."""

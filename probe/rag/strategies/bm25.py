@@ -5,8 +5,8 @@ from typing import Any
 
 import bm25s
 
-from extract.errors import UserError
 from extract.prompts import Span
+from extract.utils import PositiveInt, check_value
 from probe.rag import Trigger
 from probe.rag.strategies.base import RetrievalState, Retrieved, Strategy
 from probe.rag.strategies.windows import Windows, merge_spans
@@ -28,16 +28,11 @@ class BM25(Strategy):
         name: str | None = None,
         windows: Windows | None = None,
         trigger: Trigger | None = None,
-        tokens: int = 192,
+        tokens: PositiveInt = 192,
     ) -> None:
         super().__init__(name, windows, trigger)
+        check_value(tokens, PositiveInt, "BM25.tokens")
         self.tokens = tokens
-
-    def prepare(self, windows: Windows, trigger: Trigger) -> None:
-        """Take the evaluation's settings; a budget below 1 raises a UserError."""
-        super().prepare(windows, trigger)
-        if self.tokens < 1:
-            raise UserError(f"rag strategy '{self.name}': tokens of at least 1, not {self.tokens}")
 
     def describe(self) -> dict[str, Any]:
         """Settings of every strategy, and the budget."""

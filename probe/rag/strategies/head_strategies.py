@@ -9,10 +9,10 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from extract.errors import UserError
 from extract.generation import LastQueryState
 from extract.heads import top_k
 from extract.scores import ExcludedKeys, kept_keys, reasoning_score
+from extract.utils import NonNegativeInt, Seed, frozen_inference
 from probe.models import ProbeRegressor
 from probe.rag import Trigger
 from probe.rag.strategies.base import RetrievalState, Retrieved, Strategy
@@ -47,7 +47,7 @@ class DynamicHeadsStrategy(HeadStrategy):
         """Keep the probe."""
         self._probe = probe
 
-    @torch.inference_mode()
+    @frozen_inference()
     def heads(self, state: RetrievalState, count: int) -> list[int]:
         """Top heads by predicted score."""
         hidden = _last_query(state).hidden[None].to(self._probe.head_means)
@@ -85,7 +85,7 @@ class DynamicRandomHeadsStrategy(HeadStrategy):
         name: str | None = None,
         windows: Windows | None = None,
         trigger: Trigger | None = None,
-        seed: int = 0,
+        seed: Seed = 0,
     ) -> None:
         super().__init__(name, windows, trigger)
         self.seed = seed
@@ -122,24 +122,18 @@ class OracleHeadsStrategy(HeadStrategy):
     """
 
     default_name = "oracle"
+    excluded: ExcludedKeys
 
     def __init__(
         self,
         name: str | None = None,
         windows: Windows | None = None,
         trigger: Trigger | None = None,
-        sink: int = ExcludedKeys.sink,
-        local: int = ExcludedKeys.local,
+        sink: NonNegativeInt = ExcludedKeys.sink,
+        local: NonNegativeInt = ExcludedKeys.local,
     ) -> None:
         super().__init__(name, windows, trigger)
         self.excluded = ExcludedKeys(sink, local)
-
-    def prepare(self, windows: Windows, trigger: Trigger) -> None:
-        """Take the evaluation's settings; a negative sink or local window raises a UserError."""
-        super().prepare(windows, trigger)
-        sink, local = self.excluded.sink, self.excluded.local
-        if min(sink, local) < 0:
-            raise UserError(f"rag strategy '{self.name}': sink and local of 0 or more, not {sink}, {local}")
 
     def describe(self) -> dict[str, Any]:
         """Settings of every strategy, and the tokens left out."""

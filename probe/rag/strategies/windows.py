@@ -7,9 +7,9 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from extract.errors import UserError
 from extract.heads import top_k
 from extract.prompts import Span
+from extract.utils import NonNegativeInt, PositiveInt, check_fields
 
 
 @dataclass(frozen=True)
@@ -28,15 +28,13 @@ class Windows:
 
     """
 
-    heads: int = 5
-    k: int = 16
-    gap: int = 8
-    width: int = 48
+    heads: PositiveInt = 5
+    k: PositiveInt = 16
+    gap: NonNegativeInt = 8
+    width: PositiveInt = 48
 
-    def check(self) -> None:
-        """Bad settings raise a UserError."""
-        if min(self.heads, self.k, self.width) < 1 or self.gap < 0:
-            raise UserError(f"rag windows: heads, k and width of at least 1, gap of at least 0, not {self}")
+    def __post_init__(self) -> None:
+        check_fields(self)
 
     def select(self, scores: Float[Tensor, "position"]) -> list[Span]:
         """Visible windows of a context, from the mean attention on each of its positions (Algorithm 2).

@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from extract.errors import UserError
+from extract.utils import PositiveInt, check_value
 from probe.rag.triggers.base import Draft, DraftedSentence, Trigger, Word
 
 
@@ -18,10 +18,9 @@ class EveryN(Trigger):
 
     """
 
-    def __init__(self, n: int = 2) -> None:
+    def __init__(self, n: PositiveInt = 2) -> None:
+        check_value(n, PositiveInt, "EveryN.n")
         self.n = n
-        if n < 1:
-            raise UserError(f"rag trigger: EveryN needs n of at least 1, not {n}")
 
     def describe(self) -> dict[str, Any]:
         """Class and n."""

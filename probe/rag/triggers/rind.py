@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from typing import Any, Literal
 
+from extract.utils import FiniteFloat
 from probe.rag.triggers.base import Draft, DraftedSentence, Trigger, Word
 from probe.rag.triggers.content_words import ContentWords, StopWords
 
@@ -55,7 +56,7 @@ class RIND(Trigger):
 
     def __init__(
         self,
-        threshold: float = 1.0,
+        threshold: FiniteFloat = 1.0,
         attention: Literal["sentence", "plain"] = "sentence",
         content: ContentWords | None = None,
     ) -> None:

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from probe.rag import read_traces
+from probe.rag import read_traces, seen_note
 from probe.report import EMPTY, Cell, Plot, TableView, View, axis, layout, measured
 from probe.report.exhibits.differences import differences
 from probe.report.exhibits.horizontal import horizontal
@@ -44,8 +44,10 @@ def _table(record: dict[str, Any]) -> TableView:
     paper_column = f"paper, {PAPER_MODEL}"
     columns = ["exact match", paper_column, "F1", paper_column]
     columns += [title for name, (title, _) in COLUMNS.items() if name not in ("em", "f1")]
+    seen = seen_note(record, record["questions"])
     note = (
-        f"{record['questions']} questions; 95 % intervals: Wilson for exact match, else bootstrap over questions. "
+        f"{seen and f'{seen}. '}{record['questions']} questions; 95 % intervals: Wilson for exact match, else "
+        "bootstrap over questions. "
         "Recall: share of the supporting-fact tokens within the windows; precision: share of the windows' tokens that "
         "are supporting-fact tokens; both averaged over a question's retrievals, then over questions with any. By "
         "chance: expected recall of as many tokens sampled at random. The paper's questions are HotpotQA's."

@@ -115,6 +115,9 @@ def test_a_folder_joins_its_files_in_order(tmp_path: Path) -> None:
         ({"lengths": {"low": 3, "stop": 5}}, "not the keys"),
         ({"lengths": [100], "texts": NeedleTexts(needle="no hole")}, "must hold {uuid} once"),
         ({"lengths": [100], "haystack": "/nowhere.txt"}, "no such file"),
+        ({"lengths": [1e12]}, "beyond the 8192 of embedded:smollm2; lower `lengths`"),
+        ({"lengths": [50], "depths": {"start": 0, "stop": 100, "step": 1e-6}}, "a grid of 100,000,001 values"),
+        ({"lengths": [50], "margin": -1000}, "task margin: -1000 leaves no token for the answer"),
     ],
 )
 def test_bad_settings_are_named(llm: LLM, settings_: dict[str, object], message: str) -> None:

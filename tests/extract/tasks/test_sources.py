@@ -199,6 +199,8 @@ def test_passages_join_to_the_context_and_keep_the_evidence(context: str, data: 
 
 
 def test_synthetic_questions_are_fixed_by_seed_and_number_and_need_both_facts() -> None:
+    with pytest.raises(UserError, match="decoys 1000000"):
+        SyntheticQA(5, decoys=10**6).load()
     few, many = SyntheticQA(5).load().records, SyntheticQA(50, decoys=1).load().records
     assert many[:5] == few
     assert SyntheticQA(5, seed=1).load().records != few

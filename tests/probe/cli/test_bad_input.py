@@ -72,7 +72,7 @@ def test_store_problems(one_line: Callable[..., str], tmp_path: Path) -> None:
         (("--trainer.max_epohcs", "3"), "did you mean 'trainer.max_epochs'?"),
         ((f"{TASK}.lenghts", "[3]"), "did you mean 'lengths'?"),
         (("--data.init_args.batch_size", "many"), "Expected a <class 'int'>. Got value: many"),
-        (("--data.init_args.batch_size", "0"), "must be at least 1"),
+        (("--data.init_args.batch_size", "0"), "data.init_args.batch_size: at least 1, not 0"),
         (("--data.init_args.task.class_path", "extract.NIHA"), "No extract attribute NIHA (did you mean 'NIAH'?)"),
     ],
 )

@@ -159,6 +159,14 @@ def test_a_killed_run_goes_on_and_other_settings_are_refused(measure: Measure, m
     assert measure(*bare, "--data.init_args.batch_size", 4, trials="large")["metrics"] == whole["metrics"]
 
 
+def test_mixed_precision_changes_no_trial(measure: Measure, tmp_path: Path) -> None:
+    bare = ("--model.init_args.heatmap", "null")
+    for precision in ("32-true", "bf16-mixed"):
+        measure(*bare, "--trainer.precision", precision, trials=precision)
+    for file in sorted((tmp_path / "32-true").iterdir()):
+        assert (tmp_path / "bf16-mixed" / file.name).read_bytes() == file.read_bytes()
+
+
 @pytest.mark.slow
 def test_two_processes_find_what_one_does(measure: Measure) -> None:
     bare = ("--model.init_args.heatmap", "null", "--model.init_args.conditions", MATCHED)
@@ -172,7 +180,9 @@ def test_two_processes_find_what_one_does(measure: Measure) -> None:
     ("args", "message"),
     [
         (("--data.init_args.task.init_args.seed", 0), "give the task another seed"),
-        (("--model.init_args.k", "[-1]"), "numbers of heads, 0 or more"),
+        (("--model.init_args.k", "[-1]"), "model.init_args.k: at least 0, not -1"),
+        (("--model.init_args.dynamic_heads.sink", 2), "leaves out sink 4 and local 64, but that of model.init_args"),
+        (("--model.init_args.dynamic_heads.local", 9), "sink 4 and local 9: their reasoning scores differ"),
         (
             (
                 "--model.init_args.conditions",

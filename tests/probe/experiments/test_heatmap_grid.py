@@ -52,7 +52,14 @@ def test_an_axis_of_start_stop_and_step_has_both_ends() -> None:
 
 
 @pytest.mark.parametrize(
-    "lengths", [[], [1.0, 2.0, 4.0], {"start": 1.0, "stop": 2.0}, {"start": 1.0, "stop": 2.0, "step": 0.0}]
+    "lengths",
+    [
+        [],
+        [1.0, 2.0, 4.0],
+        {"start": 1.0, "stop": 2.0},
+        {"start": 1.0, "stop": 2.0, "step": 0.0},
+        {"start": 0.0, "stop": 1e15, "step": 1e-3},
+    ],
 )
 def test_bad_grids_are_refused(lengths: Any) -> None:
     with pytest.raises(UserError, match=r"model\.heatmap\.lengths"):

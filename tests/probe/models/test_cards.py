@@ -41,7 +41,7 @@ def test_probes_of_later_steps_have_a_line_for_each() -> None:
     origin = {"llm": LLM, "store": "s", "target": "copy_paste", "split": SPLIT}
     card = ModelCard(probe_card("OffsetProbes", origin, "lightning test", RECORDS["offset_probes"]))
     assert card.text.count("0.7000 [0.6900, 0.7100] | 0.7000 [0.6900, 0.7100] | 50 |") == 3
-    assert "configs/offset_probes.yaml --ckpt_path best.ckpt" in card.text
+    assert "`--ckpt_path best.ckpt`" in card.text
 
 
 def test_a_readme_of_somebody_else_stays(tmp_path: Path) -> None:

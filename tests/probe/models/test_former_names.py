@@ -34,10 +34,12 @@ def evaluate(run: Run, store: Path, tmp_path: Path) -> Callable[[str, Path], Any
 
     def call(kind: str, checkpoint: Path) -> Any:
         config, more = OVERLAYS[kind]
+        hidden = torch.load(checkpoint, weights_only=True)["hyper_parameters"]["hidden"]  # not those of tiny_probe.yaml
         report = {"class_path": "probe.Artifacts", "init_args": {"folder": str(tmp_path)}}
         code, said = run(
             *("test", "-c", f"configs/{config}.yaml", "-c", "tests/configs/tiny_probe.yaml", *more),
-            *("--store", store, "--ckpt_path", checkpoint, "--trainer.callbacks", json.dumps([report])),
+            *("--model.init_args.hidden", hidden, "--store", store, "--ckpt_path", checkpoint),
+            *("--trainer.callbacks", json.dumps([report])),
             *("--trainer.logger", "false", "--trainer.default_root_dir", tmp_path),
         )
         assert code == 0, said

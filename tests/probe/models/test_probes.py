@@ -226,6 +226,34 @@ def test_samples_of_every_store_that_was_fitted_on_are_remembered(stage: Stage, 
     assert stage("test", "--ckpt_path", last, "--store", third)[0] == 0
 
 
+@pytest.mark.parametrize(
+    ("options", "changes", "words"),
+    [
+        (("--data.init_args.offset", 1), {}, "this probe predicts the scores of 0 steps later"),
+        (REGRESSOR, {"sink": 2}, "leaves out sink 2 and local 64, but that of the data that this probe was trained on"),
+    ],
+)
+def test_scores_that_a_probe_does_not_predict_are_refused(
+    options: tuple[object, ...], changes: dict[str, Any], words: str, stage: Stage, tmp_path: Path
+) -> None:
+    """Neither another step's nor those of an Eq. 2 that leaves out other keys, for a test or for further training."""
+    kind = REGRESSOR if options == REGRESSOR else ()
+    assert stage("fit", *kind)[0] == 0
+    fresh = make_store(tmp_path / "fresh", samples=60, seed=5, name="fresh", **changes)
+    checkpoint = ("--ckpt_path", tmp_path / "a" / "best.ckpt", "--store", fresh, *options)
+    for name in ("test", "validate", "fit"):
+        code, error = stage(name, *checkpoint)
+        assert (code, words in error) == (2, True), error
+
+
+def test_a_test_store_of_another_equation_is_refused(stage: Stage, tmp_path: Path) -> None:
+    other = make_store(tmp_path / "other", samples=30, seed=5, name="other", sink=2)
+    code, error = stage("fit", *REGRESSOR, "--data.init_args.test_store", other)
+    assert code == 2
+    assert "leaves out sink 2 and local 64" in error
+    assert stage("fit", "--data.init_args.test_store", other)[0] == 0  # Eq. 1 leaves out no key
+
+
 def test_offset_and_row_split_train_too(stage: Stage, tmp_path: Path) -> None:
     options = ("--data.init_args.offset", 1, "--data.init_args.split.by", "row")
     assert stage("fit", *options)[0] == 0
@@ -279,7 +307,7 @@ def test_the_ranking_regressor_blends_and_restores(stage: Stage, tmp_path: Path)
     torch.testing.assert_close(again.predict_scores(hidden), half)
     code, error = stage("fit", *REGRESSOR, "--model.init_args.blend", 1.0)
     assert code == 2
-    assert "model.blend" in error
+    assert "model.init_args.blend: at least 0 and below 1, not 1.0" in error
 
 
 def test_another_store_as_test_split(stage: Stage, tmp_path: Path, store: Path) -> None:
@@ -317,7 +345,7 @@ def test_a_smaller_training_set_lies_within_a_larger_one(store: Path) -> None:
     assert some["train"] < more["train"] < every["train"]
     assert some["val"] == every["val"]
     assert some["test"] == every["test"]
-    with pytest.raises(UserError, match=r"split\.limit: at least 1"):
+    with pytest.raises(UserError, match=r"Split\.limit: at least 1"):
         ids(0)
 
 

@@ -10,14 +10,18 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from rich.console import Console
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
+import probe
 import probe.rag.runner
+import probe.results.artifacts
 from extract.llm import LLM, LLMIdentity
 from probe.cli.main import main
 from probe.rag import print_trace
 from probe.rag.runner import RagRunner
+from probe.report.exhibits.rag import view
 from tests.conftest import Run
 from tests.helpers.stores import IDENTITY, make_store
 
@@ -271,8 +275,8 @@ def _checkpoint(folder: Path) -> dict[str, Any]:
         ({"strategies": []}, "strategies need distinct names"),
         ({"strategies": ["GoldEvidence", "GoldEvidence"]}, "strategies need distinct names"),
         ({"windows": {"heads": 13}}, "13 heads of an LLM that has 12"),
-        ({"windows": {"k": 0}}, "rag windows"),
-        ({"decoding": {"draft_length": 0}}, "draft_length"),
+        ({"windows": {"k": 0}}, "trainer.callbacks.0.init_args.windows.k: at least 1, not 0"),
+        ({"decoding": {"draft_length": 0}}, "trainer.callbacks.0.init_args.decoding.draft_length: at least 1"),
         ({"task": {"context": "gold"}}, "context: full"),
         ({"task": {"teacher_forcing": True}}, "teacher_forcing"),
     ],
@@ -282,13 +286,50 @@ def test_bad_settings_are_refused(evaluate: Evaluate, changes: dict[str, Any], w
 
 
 def test_questions_of_the_probes_own_training_are_refused(
-    evaluate: Evaluate, identity: LLMIdentity, tmp_path: Path
+    evaluate: Evaluate, identity: LLMIdentity, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Ids of the toy store that are those of the questions: SyntheticQA calls its third one fiction-1-2."""
     seen = make_store(tmp_path / "seen", samples=60, identity=identity, name="x", ids="fiction-1-{}")
     ckpt = fit(seen, tmp_path / "knows")
     assert "were training or validation samples" in evaluate("--store", seen, ckpt=ckpt)
-    assert evaluate("--store", seen, ckpt=ckpt, allow_seen=True, strategies=["DynamicHeadsStrategy"])["questions"] == 3
+    few, screen = {"strategies": ["DynamicHeadsStrategy"]}, io.StringIO()
+    monkeypatch.setattr(probe.results.artifacts, "Console", lambda: Console(file=screen, width=200))
+    found = evaluate("--store", seen, ckpt=ckpt, allow_seen=True, **few)
+    assert (found["questions"], found["allow_seen"], found["seen_questions"]) == (3, True, 3)
+    assert "3 of 3 questions are training or validation samples" in " ".join(screen.getvalue().split())
+    assert "3 of 3 questions are training or validation samples" in view(found).tables[0].note
+
+
+def test_held_out_questions_are_reported_as_such(evaluate: Evaluate) -> None:
+    found = evaluate(strategies=["DynamicHeadsStrategy"])
+    assert (found["allow_seen"], found["seen_questions"]) == (False, 0)
+    assert "validation samples" not in view(found).tables[0].note
+
+
+@pytest.mark.parametrize(
+    ("trained", "evaluated", "words"),
+    [
+        ({"sink": 2}, {}, "Eq. 2 of rag strategy 'oracle' leaves out sink 4 and local 64, but"),
+        ({"offset": 1}, {}, "this probe predicts the scores of 1 steps later"),
+        ({"offset": 1}, {"offset": 1}, "this probe predicts the scores of 1 steps later"),
+    ],
+)
+def test_probes_of_other_scores_are_refused(
+    trained: dict[str, int],
+    evaluated: dict[str, int],
+    words: str,
+    evaluate: Evaluate,
+    identity: LLMIdentity,
+    tmp_path: Path,
+) -> None:
+    """Retrieval takes the heads of the step itself, and Oracle the scores that the probe was trained on."""
+    sink = {name: value for name, value in trained.items() if name == "sink"}
+    other = make_store(tmp_path / "other", samples=60, identity=identity, name="other", **sink)
+    offset = ("--data.init_args.offset", trained.get("offset", 0))
+    ckpt = fit(other, tmp_path / "ckpt", *offset)
+    options = ("--store", other, "--data.init_args.offset", evaluated.get("offset", 0))
+    assert words in evaluate(*options, ckpt=ckpt)
+    assert not (tmp_path / "trials").exists()
 
 
 def test_within_fit_metrics_are_logged_and_strategies_without_the_probe_run_once(
@@ -309,6 +350,36 @@ def test_within_fit_metrics_are_logged_and_strategies_without_the_probe_run_once
     assert ran == [["oracle"] * 3, ["dynamic"] * 3, ["dynamic"] * 3]  # and nothing before training
     for tag in ("rag/f1/dynamic", "rag/em/oracle", "rag/first_recall/dynamic"):
         assert len(logged(tmp_path / "fit", tag)) == 2
+
+
+def test_mixed_precision_changes_no_answer(evaluate: Evaluate, tmp_path: Path) -> None:
+    found = evaluate(trials="full")
+    assert evaluate("--trainer.precision", "bf16-mixed", trials="mixed")["strategies"] == found["strategies"]
+    for file in sorted((tmp_path / "full").iterdir()):
+        assert (tmp_path / "mixed" / file.name).read_bytes() == file.read_bytes()
+    assert (found["llm"]["dtype"], found["probe_dtype"]) == ("float32", "float32")
+    assert "trainer.precision bf16-true" in evaluate("--trainer.precision", "bf16-true", trials="true")
+
+
+def test_a_probe_that_trains_under_mixed_precision_is_evaluated_outside_of_it(
+    store: Path, tiny_llm_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rag = settings(strategies=["OracleHeadsStrategy", "DynamicHeadsStrategy"], every_n_epochs=2)
+    dtypes = set[torch.dtype]()
+    predict = probe.ProbeRegressor.predict_scores
+
+    def watched(self: probe.ProbeRegressor, hidden: torch.Tensor) -> torch.Tensor:
+        scores = predict(self, hidden)
+        dtypes.add(scores.dtype)
+        return scores
+
+    monkeypatch.setattr(probe.ProbeRegressor, "predict_scores", watched)
+    for precision in ("32-true", "bf16-mixed"):
+        options = ("--trainer.precision", precision, "--trainer.enable_model_summary", "false")
+        fit(store, tmp_path / precision, *options, rag=rag, llm=tiny_llm_folder)
+    for tag in ("rag/f1/oracle", "rag/first_recall/oracle"):
+        assert logged(tmp_path / "bf16-mixed", tag) == logged(tmp_path / "32-true", tag)
+    assert dtypes == {torch.float32}
 
 
 def logged(folder: Path, tag: str) -> list[float]:

@@ -72,5 +72,5 @@ def test_a_worked_example() -> None:
 
 @pytest.mark.parametrize("bad", [{"heads": 0}, {"k": 0}, {"width": 0}, {"gap": -1}])
 def test_bad_settings_are_refused(bad: dict[str, int]) -> None:
-    with pytest.raises(UserError, match="rag windows"):
-        Windows(**bad).check()
+    with pytest.raises(UserError, match=rf"Windows\.{next(iter(bad))}: at least"):
+        Windows(**bad)

@@ -130,7 +130,7 @@ def test_retrieval_at_fixed_intervals() -> None:
     assert first(Always()) == 0
     assert first(Always(), frozenset({0})) == starts[1]
     assert first(EveryN(2), frozenset({0})) == starts[2]
-    with pytest.raises(UserError, match="n of at least 1"):
+    with pytest.raises(UserError, match=r"EveryN\.n: at least 1"):
         EveryN(0)
 
 
