@@ -6,6 +6,7 @@ from .files import write_bytes as write_bytes
 from .precision import check_precision as check_precision
 from .precision import frozen_inference as frozen_inference
 from .precision import without_autocast as without_autocast
+from .public_names import public_name as public_name
 from .ranges import AnyInt as AnyInt
 from .ranges import FiniteFloat as FiniteFloat
 from .ranges import NonNegativeFloat as NonNegativeFloat

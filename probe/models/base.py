@@ -35,7 +35,7 @@ class Probe(TrainedOnRows):
 
     experiment: str
     """Name of its test in results.json and the report."""
-    structure = (*TrainedOnRows.structure, "hidden")
+    structure = (*TrainedOnRows.structure, "hidden", "activation")
 
     def __init__(
         self,

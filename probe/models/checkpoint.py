@@ -13,10 +13,10 @@ from safetensors.torch import load_file, save_file
 
 from extract.errors import UserError
 from extract.llm import LLMIdentity
-from extract.utils import write_bytes
+from extract.utils import public_name, write_bytes
 from probe.models.base import Probe
 from probe.models.model_card import probe_card, write_card
-from probe.models.training_record import TrainedOnRows, public_name
+from probe.models.training_record import TrainedOnRows
 
 CONFIG = "probe.json"
 WEIGHTS = "probe.safetensors"

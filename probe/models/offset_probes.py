@@ -60,7 +60,7 @@ class OffsetProbes(TrainedOnRows):
 
     experiment = "offset_probes"
     run_settings = (*TrainedOnRows.run_settings, "top")
-    structure = (*TrainedOnRows.structure, "num_offsets", "target", "hidden")
+    structure = (*TrainedOnRows.structure, "num_offsets", "target", "hidden", "activation")
 
     def __init__(
         self,

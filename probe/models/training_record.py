@@ -1,6 +1,5 @@
 """Modules trained on score rows: settings that all share, and the record of the training data in checkpoints."""
 
-import importlib
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict
 from pathlib import Path
@@ -16,7 +15,7 @@ from extract.errors import UserError
 from extract.llm import LLMIdentity
 from extract.scores import ExcludedKeys, Target
 from extract.store import sample_names, shared_names
-from extract.utils import NonNegativeInt, PositiveFloat, Range, Seed, command, digest, software
+from extract.utils import NonNegativeInt, PositiveFloat, Range, Seed, command, digest, public_name, software
 from probe.heads import training_means
 from probe.models.baselines import Baselines, fit_baselines
 from probe.models.model_card import probe_card, write_card
@@ -280,22 +279,6 @@ def data_record(rows: ScoreRows, seen: Iterable[str] = ()) -> dict[str, Any]:
         "software": software(),
         "seen": sorted({*rows.split_ids("train"), *rows.split_ids("val"), *seen}),
     }
-
-
-def public_name(kind: type) -> str:
-    """Dotted name of a class in configs and checkpoints, which stays the same when the class moves between modules.
-
-    A class that its top-level package exports has that name; any other class has its module's.
-
-    >>> from probe import ProbeClassifier
-    >>> public_name(ProbeClassifier)
-    'probe.ProbeClassifier'
-
-    """
-    package = kind.__module__.partition(".")[0]
-    if getattr(importlib.import_module(package), kind.__name__, None) is kind:
-        return f"{package}.{kind.__name__}"
-    return f"{kind.__module__}.{kind.__qualname__}"
 
 
 def _split_text(record: dict[str, Any]) -> str:

@@ -115,10 +115,10 @@ def test_two_processes_measure_what_one_does(measure: Measure) -> None:
     ("args", "message"),
     [
         (("--data.init_args.split.by", "row"), "it must be `sample`"),
-        (("--model.init_args.static_top", 0), "static_top 0"),
+        (("--model.init_args.static_top", 0), "static_top: at least 1, not 0"),
         (("--model.init_args.static_top", 7), "at most 6"),
         (("--model.init_args.static_sizes", "[2, 7]"), "static_sizes [2, 7]: each from 1 to 6"),
-        (("--model.init_args.static_sizes", "[0]"), "static_sizes [0]"),
+        (("--model.init_args.static_sizes", "[0]"), "static_sizes: at least 1, not 0"),
         (("--model.init_args.sample", 99), "model.sample 99 is not among the evaluation samples"),
         (("--model.init_args.static", "none.yaml"), "there is no ranking file none.yaml"),
         (("--data", "datamodules.ScoreRows"), "datamodules.Sequences"),

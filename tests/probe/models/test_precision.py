@@ -118,7 +118,10 @@ def test_other_precisions_are_refused(config: str, precision: str, run: Run, sto
 def test_experiments_on_stores_do_not_depend_on_mixed_precision(
     config: str, measured: Callable[..., Any], store: Path
 ) -> None:
-    options = {"dynamism": ("--model.init_args.static_top", 3), "correlation": ("--data.init_args.groups", 2)}[config]
+    options = {
+        "dynamism": ("--model.init_args.static_top", 3, "--model.init_args.static_sizes", "[3]"),
+        "correlation": ("--data.init_args.groups", 2),
+    }[config]
     full, mixed = (
         measured(config, store, "--trainer.precision", precision, *options) for precision in ("32-true", "bf16-mixed")
     )
