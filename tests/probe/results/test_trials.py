@@ -32,3 +32,46 @@ def test_foreign_folders_are_left_alone(tmp_path: Path) -> None:
         Trials(tmp_path).open(CONFIG)
     with pytest.raises(UserError, match="cannot write"):
         Trials(tmp_path / "mine.json" / "below").open(CONFIG)
+
+
+MODEL = {"name": "x", "weights": "sha256:1", "config": "sha256:2"}
+RUN = {
+    "llm": MODEL,
+    "task": {"haystack": "a.txt", "haystack_sha256": "sha256:3"},
+    "store": {"store": "stores/a", "fingerprint": "f"},
+    "probe": {"llm": MODEL, "store": "f"},
+}
+
+
+def test_names_and_paths_may_be_spelled_otherwise(tmp_path: Path) -> None:
+    Trials(tmp_path).open(RUN)
+    Trials(tmp_path).write(0, [{"sample": 0}])
+    renamed = {**MODEL, "name": "./x"}
+    spelled = {
+        "llm": renamed,
+        "task": {"haystack": "./a.txt", "haystack_sha256": "sha256:3"},
+        "store": {"store": "./stores/a", "fingerprint": "f"},
+        "probe": {"llm": renamed, "store": "f"},
+    }
+    assert Trials(tmp_path).open(spelled) == [0]
+    with pytest.raises(UserError, match=r"other settings \(llm\.config: sha256:2 there, sha256:4 here\)"):
+        Trials(tmp_path).open({**RUN, "llm": {**MODEL, "config": "sha256:4"}})
+    with pytest.raises(UserError, match=r"store\.fingerprint: f there, g here"):
+        Trials(tmp_path).open({**RUN, "store": {"store": "stores/a", "fingerprint": "g"}})
+
+
+def test_trials_that_record_only_weights_are_not_continued(tmp_path: Path) -> None:
+    Trials(tmp_path).open({**RUN, "llm": {"name": "x", "weights": "sha256:1"}})
+    Trials(tmp_path).write(0, [{"sample": 0}])
+    with pytest.raises(UserError, match="an earlier version, which recorded the model's weights but not its config"):
+        Trials(tmp_path).open(RUN)
+    assert len(Trials(tmp_path).read()) == 1
+
+
+def test_a_folder_without_trials_is_begun_again(tmp_path: Path) -> None:
+    Trials(tmp_path).open(RUN)
+    other = {**RUN, "task": {"haystack_sha256": "sha256:9"}}
+    assert Trials(tmp_path).open(other) == []
+    Trials(tmp_path).write(0, [{"sample": 0}])
+    with pytest.raises(UserError, match=r"task\.haystack_sha256"):
+        Trials(tmp_path).open(RUN)
