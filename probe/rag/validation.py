@@ -5,12 +5,14 @@ from collections.abc import Sequence
 import numpy as np
 from lightning import LightningModule, Trainer
 from lightning.pytorch.trainer.states import TrainerFn
+from lightning.pytorch.utilities import rank_zero_info
 
 from extract.llm import LLM
 from extract.tasks import MultiHopQA
 from extract.utils import PositiveInt, check_value
 from probe.rag.evaluation import RagCallback
 from probe.rag.results import Trace
+from probe.rag.results.reporting import seen_note
 from probe.rag.settings import Decoding
 from probe.rag.strategies import Strategy, Windows
 from probe.rag.triggers import Trigger
@@ -50,6 +52,8 @@ class RagValidation(RagCallback):
         """Refuse a wrong probe before it trains."""
         del trainer
         self.set_probe(pl_module)
+        if note := seen_note({"seen_questions": self.runner.seen_questions}, len(self.task)):
+            rank_zero_info(f"RagValidation: {note}")
 
     def on_validation_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Evaluate and log."""

@@ -300,6 +300,15 @@ def test_questions_of_the_probes_own_training_are_refused(
     assert "3 of 3 questions are training or validation samples" in view(found).tables[0].note
 
 
+def test_a_given_blend_is_used_and_recorded_and_a_given_structure_refused(evaluate: Evaluate, tmp_path: Path) -> None:
+    few = {"strategies": ["DynamicHeadsStrategy"]}
+    assert evaluate(trials="own", **few)["probe_blend"] == 0
+    assert evaluate("--model.init_args.blend", 0.9, trials="blended", **few)["probe_blend"] == 0.9
+    assert "probe_blend: 0.0 there, 0.9 here" in evaluate("--model.init_args.blend", 0.9, trials="own", **few)
+    assert "model.init_args.hidden: [8] here" in evaluate("--model.init_args.hidden", "[8]", trials="other", **few)
+    assert not (tmp_path / "other").exists()
+
+
 def test_held_out_questions_are_reported_as_such(evaluate: Evaluate) -> None:
     found = evaluate(strategies=["DynamicHeadsStrategy"])
     assert (found["allow_seen"], found["seen_questions"]) == (False, 0)

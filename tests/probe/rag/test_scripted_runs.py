@@ -207,10 +207,14 @@ def test_no_evidence_gives_no_recall() -> None:
     assert run_metrics(run)["visible"] == 2
 
 
-@pytest.mark.parametrize("strategy", [BM25(tokens=0), OracleHeadsStrategy(sink=-1), OracleHeadsStrategy(local=-1)])
-def test_settings_out_of_range_are_refused(strategy: Strategy) -> None:
-    with pytest.raises(UserError, match=f"rag strategy '{strategy.name}'"):
-        strategy.prepare(Windows(), RIND())
+@pytest.mark.parametrize(
+    ("strategy", "setting"),
+    [(BM25, {"tokens": 0}), (OracleHeadsStrategy, {"sink": -1}), (OracleHeadsStrategy, {"local": -1})],
+)
+def test_settings_out_of_range_are_refused(strategy: type[Strategy], setting: dict[str, int]) -> None:
+    (name,) = setting
+    with pytest.raises(UserError, match=f"{name}: at least"):
+        strategy(**setting)
 
 
 TEXT = st.lists(
