@@ -200,8 +200,8 @@ def test_two_processes_measure_what_one_does(measure: Measure) -> None:
     ("args", "message"),
     [
         (("--data", "datamodules.Sequences"), "datamodules.ResampledSequences"),
-        (("--model.init_args.components", 0), "components 0"),
-        (("--model.init_args.hidden_variance", 1.5), "within 0 and 1"),
+        (("--model.init_args.components", 0), "model.init_args.components: at least 1, not 0"),
+        (("--model.init_args.hidden_variance", 1.5), "model.init_args.hidden_variance: above 0 and at most 1"),
         (("--data.init_args.groups", 1), "groups not 1"),
         (("--data.init_args.groups", 90), "90 groups of 36 samples"),
     ],
