@@ -149,7 +149,7 @@ def test_settings_of_the_explorer(llm: LLM, tmp_path: Path, run: Run) -> None:
     assert "--static_top 3 --predicted_top 2 --threshold 0.9" in html.unescape(page)
     code, said = run("report", tmp_path / "explorer", "--static_top", 0)
     assert (code, said.count("\n")) == (2, 1)
-    assert "static_top 0" in said
+    assert "--static_top: at least 1, not 0" in said
 
 
 class Tags(HTMLParser):
