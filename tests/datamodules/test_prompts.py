@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from datamodules import KeepsBatches, Prompts
+from datamodules import KeepsBatches, Prompts, RunsPasses
 from extract.tasks import Sample, Task
 
 
@@ -79,4 +79,4 @@ def test_stages_that_keep_results_say_so() -> None:
     from probe.experiments.ablation import Ablation
 
     assert isinstance(ScoreWriter(), KeepsBatches)
-    assert isinstance(Ablation(), KeepsBatches)
+    assert isinstance(Ablation(), RunsPasses)

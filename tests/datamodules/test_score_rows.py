@@ -9,6 +9,7 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from lightning.pytorch.plugins.precision import Precision
 
 from datamodules import OffsetRows, ResampledSequences, ScoreRows, Sequences, Split
 from datamodules.columns import ShardedColumn
