@@ -1,4 +1,4 @@
-"""Paired differences from one reference as a table for the terminal."""
+"""Paired differences from one reference as tables for the terminal."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -13,10 +13,12 @@ CAPTION = (
 )
 
 
-def comparison_table(
+def comparison_tables(
     pairs: Sequence[dict[str, Any]], reference: str, conditions: Sequence[str], metrics: Sequence[str], units: str
-) -> Table:
-    """One row for each condition but the reference: its difference by each metric, with interval, p and Holm's p.
+) -> list[Table]:
+    """One table, none if there is nothing to compare: the difference of each condition from the reference.
+
+    A cell is the difference by a metric, with interval, p and Holm's p.
 
     Args:
         pairs: Records of `probe.metrics.compare_conditions`.
@@ -29,10 +31,10 @@ def comparison_table(
     out = Table(title=f"Difference from {reference}", caption=CAPTION.format(units=units))
     for header in ("", *metrics):
         out.add_column(header, justify="right" if header else "left")
-    for name in conditions:
-        if name != reference:
-            out.add_row(name, *(_text(pairs, name, reference, metric) for metric in metrics))
-    return out
+    others = [name for name in conditions if name != reference]
+    for name in others:
+        out.add_row(name, *(_text(pairs, name, reference, metric) for metric in metrics))
+    return [out] if others else []
 
 
 def _text(pairs: Sequence[dict[str, Any]], name: str, reference: str, metric: str) -> str:

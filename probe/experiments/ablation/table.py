@@ -8,7 +8,7 @@ from rich.table import Table
 from probe.experiments.ablation.comparison import TOP_K, reference_condition
 from probe.experiments.ablation.outcomes import GROUPS
 from probe.metrics import Estimate, difference_text, paired_difference
-from probe.results import comparison_table
+from probe.results import comparison_tables
 
 Results = dict[str, Any]
 
@@ -41,7 +41,7 @@ def ablation_table(results: Results, metrics: list[str]) -> Group:
             everything["compensated_static"].value_text(2),
         )
     names = list(results["conditions"])
-    return Group(out, comparison_table(results["pairs"]["all"], reference, names, metrics[:2], "prompts"))
+    return Group(out, *comparison_tables(results["pairs"]["all"], reference, names, metrics[:2], "prompts"))
 
 
 def _title(results: Results) -> str:

@@ -13,7 +13,7 @@ from probe.rag.results.outcomes import PAIRED_METRICS, RagOutcomes
 from probe.rag.results.tables import answer_table, retrieval_table, strategy_plots
 from probe.rag.results.trace import Trace
 from probe.rag.strategies import Strategy
-from probe.results import comparison_table, published_rag
+from probe.results import comparison_tables, published_rag
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -54,8 +54,8 @@ class RagResults:
         title = f"Masked dynamic RAG of {name}: {self.outcomes.questions} questions, mask {mask}{seen and f'; {seen}'}"
         answers = answer_table(self.outcomes, title, self.strategies)
         names = self.outcomes.strategies
-        pairs = comparison_table(self.outcomes.pairs(), names[0], names, PAIRED_METRICS, "questions")
-        return Group(answers, retrieval_table(self.outcomes), pairs, published_rag())
+        pairs = comparison_tables(self.outcomes.pairs(), names[0], names, PAIRED_METRICS, "questions")
+        return Group(answers, retrieval_table(self.outcomes), *pairs, published_rag())
 
     def plots(self) -> "dict[str, Figure]":
         """F1 and first recall of the strategies."""
