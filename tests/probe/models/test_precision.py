@@ -48,7 +48,7 @@ def stage(run: Run, store: Path, tmp_path: Path) -> Stage:
         return run(
             *(name, "-c", f"configs/{config}.yaml", "-c", "tests/configs/tiny_probe.yaml", "--store", store),
             *("--trainer.callbacks", json.dumps(callbacks), "--trainer.default_root_dir", out),
-            *("--trainer.logger", "false", *args),
+            *("--trainer.logger", "false", "--model.init_args.resamples", 5, *args),
         )
 
     return call
