@@ -107,7 +107,7 @@ class _TwoPassDecoding:
     ) -> None:
         self.llm, self.conditions, self.heads, self.keep, self.means = llm, conditions, heads, keep, means
         self.batch = prompts.branches(len(conditions))
-        self.numbers = torch.tensor(numbers, device=self.batch.tokens.device)
+        self.numbers = torch.tensor(numbers)
         rows, capacity = self.batch.tokens.shape
         self.cache, self.layers = branched_cache(prompt_cache, rows, capacity - prompts.width)
         self.prompt_keys = [layer.prompt_keys() for layer in self.layers]

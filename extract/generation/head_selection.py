@@ -14,7 +14,7 @@ class StepHeads:
     Attributes:
         dynamic: Dynamic heads of the step, layer-major.
         order: What orders them, higher first.
-        sample: Number of each row's sample (`Sample.index`).
+        sample: Number of each row's sample (`Sample.index`), on the host.
         step: Number of the step, from 0.
 
     """

@@ -114,8 +114,6 @@ class Ablation(LLMStage):
             )
 
     def _passes(self, store_heads: StoreHeads) -> Passes:
-        if any(k < 0 for k in self.k):
-            raise UserError(f"model.k: numbers of heads, 0 or more, not {self.k}")
         sweep = [AblateDynamic(k) for k in self.k if k]
         return Passes([*sweep, *self.listed], self.static.n, store_heads)
 
@@ -137,7 +135,7 @@ class Ablation(LLMStage):
     def _match(self) -> frozenset[int]:
         """Measure the first pass, prepare the second, and open its trials."""
         self.passes.match(self._whole(self.trials, self.passes.first))
-        return self._open(self.matched_trials, self.passes.second)
+        return self._open(self.matched_trials, self.passes.second or [])
 
     def _whole(self, trials: Trials, conditions: list[Condition]) -> list[Trial]:
         """All trials of a pass, which must be complete."""
@@ -153,11 +151,12 @@ class Ablation(LLMStage):
     def test_step(self, batch: PromptBatch, batch_idx: int, dataloader_idx: int = 0) -> None:
         """Generate one batch under every condition of the pass and write its trials."""
         del batch_idx
-        if dataloader_idx and not self.passes.second:
+        if dataloader_idx and self.passes.second is None:
             self._begin_second()
-        if batch.samples:
-            passes = ((self.passes.first, self.trials), (self.passes.second, self.matched_trials))
-            self._run(batch, *passes[dataloader_idx])
+        passes = ((self.passes.first, self.trials), (self.passes.second or [], self.matched_trials))
+        conditions, trials = passes[dataloader_idx]
+        if batch.samples and conditions:
+            self._run(batch, conditions, trials)
 
     def _begin_second(self) -> None:
         """Match the second pass, once every process has finished the first."""

@@ -133,7 +133,7 @@ class _FirstHeads(Condition):
 
     def _numbers(self, heads: StepHeads) -> Int[Tensor, "row"]:
         # The samples of a step share one stream, so that a number does not depend on who else is in the batch.
-        samples = heads.sample.cpu().numpy()
+        samples = heads.sample.numpy()
         uniform = np.random.default_rng(heads.step).random(int(samples.max()) + 1)[samples]
         return self._counts.quantile(torch.from_numpy(uniform)).to(heads.dynamic.device)
 

@@ -25,7 +25,8 @@ class Passes:
         store: Static ranking and numbers of dynamic heads of the training samples.
 
     Attributes:
-        first, second: Conditions that are run; several for one of several random sets.
+        first, second: Conditions that are run; several for one of several random sets. The second are None until they
+            are matched, and none where each is the same as one of the first.
 
     """
 
@@ -37,11 +38,12 @@ class Passes:
             conditions.insert(1, AblateDynamic())
             waits.insert(1, False)
         self._conditions = conditions
+        self._members: dict[str, list[str]] = {}
         counts = store.counts
         self.counts, self.average = counts, counts.average(count_empty=rule != "training_non_empty")
         self.first = self._prepare([one for one, wait in zip(conditions, waits, strict=True) if not wait])
         self._waiting = [one for one, wait in zip(conditions, waits, strict=True) if wait]
-        self.second: list[Condition] = []
+        self.second: list[Condition] | None = None
         names = [one.name for one in conditions]
         if twice := {name for name in names if names.count(name) > 1}:
             raise UserError(f"model.conditions: '{min(twice)}' is listed twice")
@@ -64,20 +66,18 @@ class Passes:
         preparation = Preparation(self.store.ranking, self.counts, self.average)
         for one in conditions:
             one.prepare(preparation)
-        members = [member for one in conditions for member in one.members()]
-        for one in members:
-            one.prepare(preparation)
-        return list({one.name: one for one in members}.values())
+        found = {}
+        for one in conditions:
+            members = one.members()
+            for member in members:
+                member.prepare(preparation)
+            self._members[one.name] = [member.name for member in members]
+            found.update({member.name: member for member in members})
+        return list(found.values())
 
     def members(self) -> dict[str, list[str]]:
         """Names of the conditions that were run for each condition of the config, once both passes are prepared."""
-        return {one.name: self._names(one) for one in self._conditions}
-
-    def _names(self, condition: Condition) -> list[str]:
-        members = condition.members()
-        for one in members:
-            one.prepare(Preparation(self.store.ranking, self.counts, self.average))
-        return [one.name for one in members]
+        return {one.name: self._members[one.name] for one in self._conditions}
 
     def describe(self) -> dict[str, Any]:
         """Every condition, and the number of heads, for results.json."""

@@ -110,6 +110,15 @@ def test_static_and_random_heads_are_as_many_as_dynamic_ones(measure: Measure, t
     assert all(0 <= float(trial["ablated"]) <= 12 for trial in numbers.values())
 
 
+def test_a_matched_condition_that_is_listed_with_its_number_runs_once(measure: Measure) -> None:
+    """All twelve heads are dynamic at every step, so the average is twelve, which another condition names."""
+    every = ("--model.init_args.dynamic_heads.threshold", 0)
+    listed = [{"class_path": "probe.AblateStatic", "init_args": {"n": n}} for n in (None, 12)]
+    found = measure("--model.init_args.conditions", json.dumps(listed), *every)
+    assert list(found["conditions"]) == ["none", "dynamic", "static 12"]
+    assert found["metrics"]["all"]["static 12"]["ablated"]["value"] == 12
+
+
 def test_the_former_rules_count_heads_of_the_store(measure: Measure) -> None:
     listed = '[{"class_path": "probe.AblateStatic", "init_args": {"n": null}}]'
     args = ("--model.init_args.conditions", listed, "--model.init_args.static.n")

@@ -1,11 +1,14 @@
 """`probe.answer`: plain, it is the model's own greedy answer; with heads ablated, the ablation's."""
 
+from typing import Any
+
 import pytest
 import torch
 
 import probe
 from extract import UserError
 from extract.generation import DynamicHeads, generate_ablated
+from extract.generation.ablated_output import AblatedGenerations
 from extract.llm import LLM
 from extract.prompts import render_chat_prompt
 from extract.tasks import MultiHopQA, QuestionTexts, Sample
@@ -38,13 +41,12 @@ def test_a_message_gets_the_prompt_of_a_task(llm: LLM, monkeypatch: pytest.Monke
     sample = task.sample(0)
     prompts = []
 
-    def generate(llm: LLM, samples: list[Sample], *rest: object) -> object:
+    def recorded(llm: LLM, samples: list[Sample], *rest: Any) -> AblatedGenerations:
         prompts.extend(sample.ids for sample in samples)
-        raise NotImplementedError
+        return generate_ablated(llm, samples, *rest)
 
-    monkeypatch.setattr("probe.experiments.ablation.answering.generate_ablated", generate)
-    with pytest.raises(NotImplementedError):
-        probe.answer(llm, sample.question)
+    monkeypatch.setattr("probe.experiments.ablation.answering.generate_ablated", recorded)
+    assert len(probe.answer(llm, sample.question, budget=1).tokens) == 1
     assert prompts == [sample.ids]
     assert llm.tokenizer.decode(sample.ids).startswith("Monday|")
 
