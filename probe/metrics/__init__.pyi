@@ -29,6 +29,7 @@ from .intervals import jackknife as jackknife
 from .intervals import mean_interval as mean_interval
 from .intervals import percentile_interval as percentile_interval
 from .intervals import resampled_means as resampled_means
+from .intervals import resampled_statistics as resampled_statistics
 from .intervals import wilson as wilson
 from .offset_metrics import EvaluatedRows as EvaluatedRows
 from .offset_metrics import OffsetEvaluation as OffsetEvaluation

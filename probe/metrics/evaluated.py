@@ -9,7 +9,7 @@ from jaxtyping import Float
 from numpy.typing import NDArray
 
 from probe.metrics.formatting import Estimate
-from probe.metrics.intervals import MIN_UNITS, Interval, Weights, bootstrap_weights, percentile_interval
+from probe.metrics.intervals import Interval, Weights, percentile_interval, resampled_statistics
 
 
 @dataclass(frozen=True)
@@ -47,9 +47,7 @@ class Evaluated:
 
         """
         metrics = {name: float(value) for name, value in statistic(np.ones(samples)).items()}
-        weighted = bootstrap_weights(samples, resamples if samples >= MIN_UNITS else 0, seed)
-        found = [statistic(weights) for weights in weighted]
-        return cls(metrics, {name: np.array([values[name] for values in found]) for name in metrics})
+        return cls(metrics, resampled_statistics(statistic, samples, resamples, seed))
 
     @property
     def intervals(self) -> dict[str, Interval]:

@@ -97,10 +97,29 @@ def bootstrap(
     {'mean': (1.25, 4.5)}
 
     """
-    resampled = [statistic(weights) for weights in bootstrap_weights(units, resamples, seed)]
-    names = resampled[0] if resampled else statistic(np.ones(units))
-    enough = units >= MIN_UNITS
-    return {name: percentile_interval([values[name] for values in resampled] if enough else []) for name in names}
+    found = resampled_statistics(statistic, units, resamples, seed)
+    return {name: percentile_interval(values.tolist()) for name, values in found.items()}
+
+
+def resampled_statistics(
+    statistic: Callable[[Weights], Mapping[str, float]], units: int, resamples: int, seed: int
+) -> dict[str, Float[NDArray[np.float64], "resample"]]:
+    """Values of named statistics under each bootstrap resample; none for fewer than `MIN_UNITS` units.
+
+    Args:
+        statistic: The statistics by name, each unit counted as often as its weight says.
+        units: Number of units (samples, whose rows belong together).
+        resamples: Number of resamples; the same seed gives every statistic the same ones.
+        seed: Of the resampling.
+
+    >>> values = np.array([1.0, 2.0, 3.0, 6.0])
+    >>> resampled_statistics(lambda weights: {"sum": float(weights @ values)}, len(values), resamples=2, seed=0)
+    {'sum': array([19., 10.])}
+
+    """
+    found = [statistic(weights) for weights in bootstrap_weights(units, resamples if units >= MIN_UNITS else 0, seed)]
+    names = found[0] if found else statistic(np.ones(units))
+    return {name: np.array([float(values[name]) for values in found]) for name in names}
 
 
 def wilson(successes: int, n: int) -> Interval:
