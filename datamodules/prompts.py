@@ -24,7 +24,7 @@ class KeepsBatches(Protocol):
 
 @runtime_checkable
 class RunsPasses(Protocol):
-    """A LightningModule that needs the prompts several times over, each time a dataloader of its own."""
+    """A LightningModule that needs the prompts several times over, with one dataloader for each pass."""
 
     def finished_by_pass(self) -> list[frozenset[int]]:
         """Numbers of the finished batches of each pass, known once its `setup` has run."""

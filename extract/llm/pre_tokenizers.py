@@ -52,7 +52,7 @@ def correct_pre_tokenizer(tokenizer: "Tokenizer", name: str | None) -> bool:
 
 
 def _built_by_transformers() -> frozenset[str]:
-    """Names that this transformers builds from a regular expression of its own."""
+    """Names that this transformers builds with their own regular expressions."""
     try:
         from transformers.integrations.gguf.gguf_tokenizer_mapping import GGUF_PRE_TOKENIZER_SPLITS
     except ImportError:  # an earlier version

@@ -37,7 +37,7 @@ def samples_table(batch: PromptBatch, extracted: Extracted, decoded: Decoded) ->
 def steps_table(batch: PromptBatch, rows: Decoded, argmax: bool, hidden_dtype: str) -> pa.Table:
     """Rows of `steps`, one a generated token: token, hidden state, scores and, if kept, argmax of all heads.
 
-    The sample's id stands in each row, so that rows of several stores can be told apart.
+    Each row has the sample's id, which distinguishes rows of several stores.
 
     Args:
         batch: The samples.

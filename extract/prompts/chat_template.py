@@ -37,7 +37,7 @@ def render_chat_prompt(
         examples: Earlier turns, (user, assistant) each: few-shot examples.
 
     Raises:
-        UserError: a message has the name of a control token, and cannot be told from the template's own text.
+        UserError: a message has the name of a control token, and cannot be distinguished from the template's text.
 
     """
     if not tokenizer.chat_template:

@@ -56,7 +56,7 @@ class ControlTokens:
 
     @functools.cached_property
     def substitutes(self) -> dict[int, str]:
-        """What stands for a control token, by id: as many characters of private use as its name has."""
+        """Substitute of a control token, by id: as many characters of private use as its name has."""
         return {n: chr(_PRIVATE_USE + i) * len(token.content) for i, (n, token) in enumerate(self.tokens.items())}
 
     def encode(self, text: str, special: bool) -> tuple[list[int], list[Span]]:

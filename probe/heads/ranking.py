@@ -21,7 +21,7 @@ class Ranking:
         scores: By layer and head, or by layer and KV head; NaN for a head that the source does not rank.
         whole: Whether the source ranks every head of the model. A list of heads shows only a lower bound of the grid.
         source: Where the ranking comes from, for messages.
-        grouped: Whether `scores` may be by KV head: then each stands for the query heads of its group.
+        grouped: Whether `scores` may be by KV head: then each score is that of all query heads of its group.
 
     >>> ranking = Ranking(np.array([[0.1, 0.7], [0.7, np.nan]]), whole=False, source="example")
     >>> ranking.top(2)

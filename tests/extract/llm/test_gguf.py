@@ -81,7 +81,7 @@ def test_weights_that_are_not_the_configs_are_refused(cache: Path, tmp_path: Pat
 
 
 def pieces(text: str) -> list[str]:
-    """The digit rule in words: every number character stands alone, and so does the text between two."""
+    """The digit rule in words: every number character is a piece, and so is the text between two."""
     runs = groupby(text, key=lambda character: unicodedata.category(character).startswith("N"))
     return [part for number, run in runs for part in (run if number else ["".join(run)])]
 

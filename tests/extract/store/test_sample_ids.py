@@ -1,4 +1,4 @@
-"""Ids of samples: equal content has equal ids in every store, and rows of several stores can be told apart."""
+"""Ids of samples: equal content has equal ids in every store, and rows of several stores are distinct."""
 
 import shutil
 from collections.abc import Callable
@@ -91,7 +91,7 @@ def test_needles_of_another_haystack_are_no_test_set(extract_tiny: Extract, hays
     ScoreRows(str(tmp_path / "a"), test_store=str(tmp_path / "c")).setup("fit")
 
 
-def test_rows_of_several_stores_are_told_apart(tmp_path: Path) -> None:
+def test_rows_of_several_stores_are_distinct(tmp_path: Path) -> None:
     made = [make_store(tmp_path / name, samples=4, shards=2, name=name, seed=n) for n, name in enumerate("ab")]
     stores = [ScoreStore(folder) for folder in made]
     for table in ("steps", "samples"):

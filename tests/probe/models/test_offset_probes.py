@@ -126,7 +126,7 @@ def test_metrics_and_baselines_equal_scikit_learn(stage: Stage, store: Path, tmp
 
 
 def test_at_offset_0_the_step_before_is_repeated(stage: Stage, store: Path, tmp_path: Path) -> None:
-    """Where a first step has none before it, each head's training mean stands in."""
+    """A first step has none before it: there each head has its training mean."""
     args = ("--data.init_args.offsets", 0, "--model.init_args.resamples", 0, "--data.init_args.target", "reasoning")
     assert stage("fit", "offset_probes", *args)[0] == 0
     assert stage("test", "offset_probes", *args, "--ckpt_path", tmp_path / "offset_probes" / "best.ckpt")[0] == 0
