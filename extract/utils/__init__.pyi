@@ -1,8 +1,11 @@
 from .distributed import on_rank_zero as on_rank_zero
 from .files import TEMPORARY_SUFFIX as TEMPORARY_SUFFIX
 from .files import remove_temporary_files as remove_temporary_files
+from .files import replacing as replacing
+from .files import replacing_folder as replacing_folder
 from .files import sha256 as sha256
 from .files import write_bytes as write_bytes
+from .files import write_together as write_together
 from .precision import check_precision as check_precision
 from .precision import frozen_inference as frozen_inference
 from .precision import without_autocast as without_autocast

@@ -18,7 +18,7 @@ from extract.llm import LLM
 from extract.utils import Range, check_value, digest
 from probe.cli.config_files import find_config
 from probe.cli.parser import Parser
-from probe.models import probe_class, read_checkpoint
+from probe.models import probe_class, read_checkpoint, use_atomic_checkpoints
 from probe.rag import RagEvaluation
 from probe.results import Artifacts
 
@@ -100,9 +100,11 @@ class StageCLI(LightningCLI):
 
         """
         try:
-            return super().instantiate_trainer(**arguments)
+            trainer = super().instantiate_trainer(**arguments)
         except ImportError as error:
             raise UserError(f"trainer: {error}") from error
+        use_atomic_checkpoints(trainer)
+        return trainer
 
     def predict(self, **arguments: Any) -> None:
         """Run Lightning's predict without keeping every prediction in memory."""
