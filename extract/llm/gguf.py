@@ -4,7 +4,6 @@ import importlib.metadata
 import json
 import os
 import shutil
-import tempfile
 import warnings
 from importlib.metadata import version
 from pathlib import Path
@@ -15,7 +14,7 @@ from filelock import FileLock
 from extract.errors import UserError
 from extract.llm.loaded_weights import check_weights, without_load_report
 from extract.llm.pre_tokenizers import correct_pre_tokenizer
-from extract.utils import digest, sha256
+from extract.utils import digest, remove_temporary_files, replacing_folder, sha256
 
 CONVERSION = 2
 """Revision of the conversion below: to be raised by a change that gives other files."""
@@ -65,6 +64,7 @@ def converted(gguf: Path) -> Path:
     source = {"gguf_sha256": sha256(gguf), "conversion": CONVERSION, "versions": {n: version(n) for n in CONVERTERS}}
     folder = cache_folder() / f"{gguf.stem}-{digest(source)[:12]}"
     folder.parent.mkdir(parents=True, exist_ok=True)
+    remove_temporary_files(folder.parent, former=True)
     with FileLock(f"{folder}.lock"):
         record = _intact(folder, source)
         if record is None:
@@ -100,16 +100,13 @@ def _convert(gguf: Path, source: dict[str, Any], folder: Path) -> dict[str, Any]
 
     model, tokenizer = _load(gguf)
     record = {"source": source, **_correct_tokenizer(gguf, tokenizer)}
-    temporary = Path(tempfile.mkdtemp(dir=folder.parent, prefix=".converting-"))
     try:
-        _save(model, tokenizer, temporary)
-        record["files"] = _hashes(temporary)
-        (temporary / RECORD).write_text(json.dumps(record, indent=2) + "\n")
-        temporary.replace(folder)
+        with replacing_folder(folder) as temporary:
+            _save(model, tokenizer, temporary)
+            record["files"] = _hashes(temporary)
+            (temporary / RECORD).write_text(json.dumps(record, indent=2) + "\n")
     except (OSError, SafetensorError) as error:
         raise UserError(f"cannot write the converted model to {folder}: {error}; set RETRIEVAL_HEADS_CACHE") from error
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
     return record
 
 

@@ -1,7 +1,6 @@
 """The callback that turns predictions into a score store, on any number of processes."""
 
 import json
-import shutil
 from pathlib import Path
 from typing import Any, Literal
 
@@ -19,12 +18,14 @@ from extract.store import (
     part_file,
     read_manifest,
     read_shard,
+    remove_parts,
     store_card,
     write_manifest,
     write_shard,
 )
 from extract.tasks import PromptBatch
 from extract.utils import (
+    FolderLock,
     check_numbers,
     command,
     digest,
@@ -34,6 +35,7 @@ from extract.utils import (
     software,
     versions,
     write_bytes,
+    write_card,
     written_by,
 )
 
@@ -57,6 +59,8 @@ class ScoreWriter(Callback):
         self, store: str = "stores/niah", argmax: bool = True, hidden_dtype: Literal["float32", "float16"] = "float32"
     ) -> None:
         self.store, self.argmax, self.hidden_dtype = Path(store), argmax, hidden_dtype
+        self._folders = [self.store / folder for folder in FOLDERS]
+        self._lock = FolderLock(self.store, "--store")
         self._finished: frozenset[int] = frozenset()
         self._written_by = written_by({"software": software()})
 
@@ -84,10 +88,14 @@ class ScoreWriter(Callback):
 
     def _open(self, config: dict[str, Any]) -> list[int]:
         """Create or resume the store; the numbers of its finished batches."""
-        if not (self.store / "manifest.json").exists():
+        manifest = self._manifest()
+        if manifest is None or not manifest["complete"]:
+            self._make_folders(self.store)
+            self._lock.acquire()
+            manifest = self._manifest()  # as the run left it that had the lock until now
+        if manifest is None:
             self._create(config)
             return []
-        manifest = read_manifest(self.store)
         finished = [] if manifest["complete"] else sorted(finished_batches(self.store))
         if not manifest["complete"] and not finished:
             self._begin(config)  # nothing was written with the settings that the manifest names
@@ -99,14 +107,17 @@ class ScoreWriter(Callback):
             return [shard["batch"] for shard in manifest["shards"]]
         if line := check_numbers(manifest, f"score store {self.store}"):
             rank_zero_info(line)
-        self._make_folders()
-        remove_temporary_files(self.store)
+        self._make_folders(*self._folders)
+        remove_temporary_files(self.store, *self._folders, former=True)
         rank_zero_info(f"{self.store}: resuming after {len(finished)} finished batches")
         return finished
 
+    def _manifest(self) -> dict[str, Any] | None:
+        return read_manifest(self.store) if (self.store / "manifest.json").exists() else None
+
     def _create(self, config: dict[str, Any]) -> None:
         # Empty folders are what a run leaves that was killed before its manifest: they may be taken over.
-        if any(True for folder in FOLDERS for _ in (self.store / folder).glob("*")):
+        if any(True for folder in self._folders for _ in folder.glob("*")):
             raise UserError(
                 f"{self.store} holds shards but no manifest that describes them; delete that folder, "
                 "or choose another --store"
@@ -114,8 +125,8 @@ class ScoreWriter(Callback):
         self._begin(config)
 
     def _begin(self, config: dict[str, Any]) -> None:
-        self._make_folders()
-        remove_temporary_files(self.store)
+        self._make_folders(*self._folders)
+        remove_temporary_files(self.store, *self._folders, former=True)
         header = {
             "format": FORMAT,
             "complete": False,
@@ -125,10 +136,10 @@ class ScoreWriter(Callback):
         }
         write_manifest(self.store, {**header, **config})
 
-    def _make_folders(self) -> None:
+    def _make_folders(self, *folders: Path) -> None:
         try:
-            for folder in FOLDERS:
-                (self.store / folder).mkdir(parents=True, exist_ok=True)
+            for folder in folders:
+                folder.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise UserError(f"cannot write the store {self.store}: {error.strerror}; choose another --store") from error
 
@@ -166,6 +177,16 @@ class ScoreWriter(Callback):
         prompts: Any = trainer.datamodule  # type: ignore[attr-defined]
         on_rank_zero(trainer, lambda: self._complete(prompts.batches))
 
+    def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        """Let other runs write to the store."""
+        del trainer, pl_module, stage
+        self._lock.release()
+
+    def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
+        """The same where the run failed or was stopped."""
+        del trainer, pl_module, exception
+        self._lock.release()
+
     def _complete(self, batches: int) -> None:
         manifest = read_manifest(self.store)
         if manifest["complete"]:
@@ -182,9 +203,10 @@ class ScoreWriter(Callback):
         unscored = self._unscored(shards)
         content = {"fingerprint": digest(hashes), **counts, "unscored_samples": unscored, "shards": shards}
         finished = {**manifest, "complete": True, **content}
-        write_bytes(self.store / "README.md", store_card(finished).encode())
+        if line := write_card(self.store, store_card(finished)):
+            rank_zero_info(line)
         write_manifest(self.store, finished)
-        shutil.rmtree(self.store / "parts", ignore_errors=True)
+        remove_parts(self.store)
         rank_zero_info(f"{self.store}: {counts['steps']} rows of {counts['samples']} samples")
         if unscored:
             rank_zero_info(

@@ -9,6 +9,7 @@ from .manifest import TABLES as TABLES
 from .manifest import finished_batches as finished_batches
 from .manifest import part_file as part_file
 from .manifest import read_manifest as read_manifest
+from .manifest import remove_parts as remove_parts
 from .manifest import write_manifest as write_manifest
 from .sample_ids import content_id as content_id
 from .sample_ids import sample_names as sample_names

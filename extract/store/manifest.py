@@ -1,6 +1,7 @@
 """Manifest of a score store: the settings that made it, its shards, and their hashes."""
 
 import json
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -44,6 +45,14 @@ def write_manifest(path: Path, manifest: dict[str, Any]) -> None:
 def part_file(path: Path, batch: int) -> Path:
     """File that marks a batch as finished, written after both of its shards."""
     return path / "parts" / f"{batch:06d}.json"
+
+
+def remove_parts(path: Path) -> None:
+    """Remove the marks of finished batches, which the finished manifest replaces; other files in their folder stay."""
+    for file in (path / "parts").glob("[0-9]" * 6 + ".json"):
+        file.unlink(missing_ok=True)
+    with suppress(OSError):  # something else is in it
+        (path / "parts").rmdir()
 
 
 def finished_batches(path: Path) -> dict[int, dict[str, Any]]:

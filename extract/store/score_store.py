@@ -150,7 +150,7 @@ class ScoreStore:
 
         api = HfApi()
         name = str(api.create_repo(repo, repo_type="dataset", private=private, exist_ok=True).repo_id)
-        return str(api.upload_folder(folder_path=self.path, repo_id=name, repo_type="dataset"))
+        return str(api.upload_folder(folder_path=self.path, repo_id=name, repo_type="dataset", ignore_patterns=[".*"]))
 
     def dataset(self, name: str) -> "datasets.Dataset":
         """`samples` or `steps` as a Hugging Face dataset on the same files, with the column `store`.

@@ -1,3 +1,5 @@
+from .cards import CARD as CARD
+from .cards import write_card as write_card
 from .distributed import on_rank_zero as on_rank_zero
 from .files import TEMPORARY_SUFFIX as TEMPORARY_SUFFIX
 from .files import remove_temporary_files as remove_temporary_files
@@ -6,6 +8,9 @@ from .files import replacing_folder as replacing_folder
 from .files import sha256 as sha256
 from .files import write_bytes as write_bytes
 from .files import write_together as write_together
+from .locks import LOCK as LOCK
+from .locks import FolderLock as FolderLock
+from .locks import release_locks as release_locks
 from .precision import check_precision as check_precision
 from .precision import frozen_inference as frozen_inference
 from .precision import without_autocast as without_autocast

@@ -21,8 +21,10 @@ TEMPORARY_SUFFIX = ".drh-tmp"
 """Suffix of a file or folder that is being written: `.NAME.SYSTEM-PID-START-RANDOM.drh-tmp`, beside its target."""
 FORMER_TEMPORARY = re.compile(r"(\d{6}\.(arrow|json)|manifest\.json|settings\.json)\.tmp")
 """Names of the temporary files that earlier versions left in score stores and folders of trials."""
+FORMER_FOLDER = re.compile(r"\.(converting|configs)-[a-z0-9_]{8}")
+"""Names of their unfinished conversions of models, and of the folders through which they copied configs."""
 FOREIGN_AGE = 24 * 3600.0
-"""Seconds after which another machine's temporary file is left over: no file takes so long to write."""
+"""Seconds after which the temporary file of a process that cannot be known is left over: none takes so long."""
 _OWN = re.compile(r"\..+\.([0-9a-f]{12})-(\d+)-(\d+)-[0-9a-f]{16}" + re.escape(TEMPORARY_SUFFIX))
 
 
@@ -140,13 +142,13 @@ def remove_temporary_files(*folders: Path, former: bool = False) -> None:
 
     Args:
         folders: Of files that this software writes; absent ones are ignored.
-        former: Remove those of earlier versions, too: only in score stores and trials, where their names are known.
+        former: Remove those of earlier versions, too: only where these left such names.
 
     """
     for folder in folders:
         with suppress(OSError):  # absent, or not to be read
             for path in list(folder.iterdir()):
-                if _left_over(path) or (former and FORMER_TEMPORARY.fullmatch(path.name)):
+                if _left_over(path) or (former and _left_by_former_version(path)):
                     _remove(path)
 
 
@@ -155,7 +157,18 @@ def _left_over(path: Path) -> bool:
     if not (found := _OWN.fullmatch(path.name)):
         return False
     running = Process("", found[1], int(found[2]), int(found[3])).running()
-    return time.time() - path.lstat().st_mtime > FOREIGN_AGE if running is None else not running
+    return _is_old(path) if running is None else not running
+
+
+def _left_by_former_version(path: Path) -> bool:
+    """The same for an earlier version, whose names tell no process."""
+    if path.is_dir():
+        return bool(FORMER_FOLDER.fullmatch(path.name)) and _is_old(path)
+    return bool(FORMER_TEMPORARY.fullmatch(path.name))
+
+
+def _is_old(path: Path) -> bool:
+    return time.time() - path.lstat().st_mtime > FOREIGN_AGE
 
 
 def _remove(path: Path) -> None:

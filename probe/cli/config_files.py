@@ -1,11 +1,10 @@
 """Config files by name: those of the working folder, and those that are shipped with the package."""
 
 import re
-import shutil
 from pathlib import Path, PurePath
-from tempfile import TemporaryDirectory
 
 from extract.errors import UserError
+from extract.utils import remove_temporary_files, write_together
 from probe.cli.parser import did_you_mean
 
 SHIPPED = Path(__file__).parents[1] / "configs"
@@ -71,8 +70,5 @@ def _write(folder: Path, files: dict[str, Path]) -> None:
     """Copy all files beside their places before the first takes its own: a full disk leaves none of them."""
     for name in files:
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
-    with TemporaryDirectory(prefix=".configs-", dir=folder) as stage:
-        for number, path in enumerate(files.values()):
-            shutil.copyfile(path, Path(stage, str(number)))
-        for number, name in enumerate(files):
-            Path(stage, str(number)).replace(folder / name)
+    remove_temporary_files(*{(folder / name).parent for name in files}, former=True)
+    write_together({folder / name: path.read_bytes() for name, path in files.items()})

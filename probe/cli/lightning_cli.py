@@ -8,7 +8,7 @@ from typing import Annotated, Any
 import lightning
 from jsonargparse import ActionConfigFile  # type: ignore[attr-defined]
 from lightning import LightningDataModule, LightningModule, Trainer
-from lightning.pytorch.cli import LightningArgumentParser, LightningCLI, SaveConfigCallback
+from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 from lightning.pytorch.utilities import rank_zero_info
 
 import datamodules
@@ -18,7 +18,8 @@ from extract.llm import LLM
 from extract.utils import Range, check_value, digest
 from probe.cli.config_files import find_config
 from probe.cli.parser import Parser
-from probe.models import probe_class, read_checkpoint, use_atomic_checkpoints
+from probe.cli.saved_config import SavedConfig
+from probe.models import CheckpointFolders, probe_class, read_checkpoint, use_atomic_checkpoints
 from probe.rag import RagEvaluation
 from probe.results import Artifacts
 
@@ -53,8 +54,8 @@ class StageCLI(LightningCLI):
             subclass_mode_model=True,
             subclass_mode_data=True,
             seed_everything_default=0,
-            save_config_callback=SaveConfigCallback,
-            save_config_kwargs={"overwrite": True},
+            save_config_callback=SavedConfig,
+            save_config_kwargs={"save_to_log_dir": False},
             parser_class=StageParser,
             auto_configure_optimizers=False,
         )
@@ -104,6 +105,7 @@ class StageCLI(LightningCLI):
         except ImportError as error:
             raise UserError(f"trainer: {error}") from error
         use_atomic_checkpoints(trainer)
+        trainer.callbacks.append(CheckpointFolders())  # type: ignore[attr-defined]
         return trainer
 
     def predict(self, **arguments: Any) -> None:

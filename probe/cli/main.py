@@ -92,7 +92,12 @@ def _dispatch(argv: list[str]) -> None:
 
 
 def _leave_processes() -> None:
-    """Close the connection to other processes: left to the interpreter's end, gloo's threads may abort it."""
+    """Close the connection to other processes: left to the interpreter's end, gloo's threads may abort it.
+
+    Locks of folders that a failed run has not released go, too.
+    """
+    if locks := sys.modules.get("extract.utils.locks"):
+        locks.release_locks()
     distributed = sys.modules.get("torch.distributed")
     if distributed and distributed.is_available() and distributed.is_initialized():
         distributed.destroy_process_group()

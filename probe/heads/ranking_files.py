@@ -9,7 +9,7 @@ import numpy as np
 import yaml
 
 from extract.errors import UserError
-from extract.utils import write_bytes
+from extract.utils import remove_temporary_files, write_bytes
 from probe.heads.ranking import Ranking
 from probe.heads.ranking_json import Head, finite_numbers, parse_head, parse_scores, rank_scores
 
@@ -99,15 +99,26 @@ def write_ranking(ranking: Ranking, file: str | Path) -> None:
     """Write a ranking; the suffix tells the format, as for `read_ranking`. A TSV holds the grid as it is.
 
     Raises:
-        UserError: another suffix, or a TSV of a ranking that leaves heads out.
+        UserError: another suffix, a TSV of a ranking that leaves heads out, or a file there that is no ranking.
 
     """
     path = Path(file)
     if path.suffix not in _WRITERS:
         raise UserError(f"{path}: a ranking is written as .json, .yaml or .tsv")
     text = _WRITERS[path.suffix](ranking, str(path))
+    _refuse_other_file(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    write_bytes(path, text.encode())
+    remove_temporary_files(path.parent)
+    write_bytes(path, text.encode(), follow=True)
+
+
+def _refuse_other_file(path: Path) -> None:
+    """Refuse to replace what is no ranking of its format."""
+    if path.is_file() and path.stat().st_size:
+        try:
+            read_ranking(path)
+        except UserError as error:
+            raise UserError(f"{path} exists and is no ranking; choose another file") from error
 
 
 def _ranked(ranking: Ranking) -> dict[str, float]:

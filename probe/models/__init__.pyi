@@ -5,8 +5,6 @@ from .checkpoint import probe_class as probe_class
 from .checkpoint import push_to_hub as push_to_hub
 from .checkpoint import read_checkpoint as read_checkpoint
 from .checkpoint import save_pretrained as save_pretrained
-from .checkpoint_io import AtomicCheckpointIO as AtomicCheckpointIO
-from .checkpoint_io import use_atomic_checkpoints as use_atomic_checkpoints
 from .classifier import ProbeClassifier as ProbeClassifier
 from .losses import asymmetric_loss as asymmetric_loss
 from .losses import masked_mse as masked_mse
@@ -20,4 +18,7 @@ from .plots import plot_scatter as plot_scatter
 from .regressor import ProbeRegressor as ProbeRegressor
 from .ridge import LinearMap as LinearMap
 from .ridge import fit_ridge as fit_ridge
+from .saving.checkpoint_folders import CheckpointFolders as CheckpointFolders
+from .saving.checkpoint_io import AtomicCheckpointIO as AtomicCheckpointIO
+from .saving.checkpoint_io import use_atomic_checkpoints as use_atomic_checkpoints
 from .training_record import TrainedOnRows as TrainedOnRows

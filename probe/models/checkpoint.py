@@ -8,14 +8,15 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from lightning.pytorch.utilities import rank_zero_info
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file, save
 
 from extract.errors import UserError
 from extract.llm import LLMIdentity
-from extract.utils import public_name, write_bytes
+from extract.utils import public_name, remove_temporary_files, write_card, write_together
 from probe.models.base import Probe
-from probe.models.model_card import probe_card, write_card
+from probe.models.model_card import probe_card
 from probe.models.training_record import TrainedOnRows
 
 CONFIG = "probe.json"
@@ -118,9 +119,11 @@ def save_pretrained(probe: Probe, folder: str | Path) -> None:
     target.mkdir(parents=True, exist_ok=True)
     kind, record = type(probe), probe.training_record
     config = {"class": public_name(kind), "settings": _plain(probe.hparams), "origin": record}
-    save_file({k: v.contiguous() for k, v in probe.state_dict().items()}, target / WEIGHTS)
-    write_bytes(target / CONFIG, (json.dumps(config, indent=2) + "\n").encode())
-    write_card(target, probe_card(kind.__name__, record, "probe.save_pretrained", file="."))
+    weights = save({k: v.contiguous() for k, v in probe.state_dict().items()})
+    remove_temporary_files(target)
+    write_together({target / WEIGHTS: weights, target / CONFIG: (json.dumps(config, indent=2) + "\n").encode()})
+    if line := write_card(target, probe_card(kind.__name__, record, "probe.save_pretrained", file=".")):
+        rank_zero_info(line)
 
 
 def push_to_hub(probe: Probe, repo: str, private: bool = False) -> str:

@@ -4,12 +4,10 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from extract.utils import write_bytes
 from probe.metrics import Estimate
 from probe.results import BASELINES
 
 LIBRARY = "dynamic-retrieval-heads"
-NAME = "README.md"
 PREDICTS = {
     "copy_paste": "which attention heads copy the generated token from the context (copy-paste score, Eq. 1)",
     "reasoning": "the share of each attention head's attention that falls on the evidence (reasoning score, Eq. 2)",
@@ -136,10 +134,3 @@ def _evaluation_by_offset(offsets: list[dict[str, Any]]) -> str:
         cells = [Estimate.of(cell).text(digits=4) for cell in offset["probe"].values()]
         lines.append(f"| {offset['k']} | " + " | ".join(cells) + f" | {offset['rows']:,} |")
     return "\n".join([*lines, "", "In brackets 95 % bootstrap intervals over samples."])
-
-
-def write_card(folder: Path, text: str) -> None:
-    """Write the card, unless the folder has a README that is no card of this library."""
-    file = folder / NAME
-    if not file.exists() or f"library_name: {LIBRARY}" in file.read_text():
-        write_bytes(file, text.encode())

@@ -8,6 +8,7 @@ from typing import Annotated, Any, ClassVar
 import torch
 from lightning import LightningModule
 from lightning.pytorch.trainer.states import TrainerFn
+from lightning.pytorch.utilities import rank_zero_info
 from torch import Tensor
 
 from datamodules import ScoreRows
@@ -15,10 +16,10 @@ from extract.errors import UserError
 from extract.llm import LLMIdentity
 from extract.scores import ExcludedKeys, Target
 from extract.store import sample_names, shared_names
-from extract.utils import NonNegativeInt, PositiveFloat, Range, Seed, command, digest, public_name, software
+from extract.utils import NonNegativeInt, PositiveFloat, Range, Seed, command, digest, public_name, software, write_card
 from probe.heads import training_means
 from probe.models.baselines import Baselines, fit_baselines
-from probe.models.model_card import probe_card, write_card
+from probe.models.model_card import probe_card
 
 
 class TrainedOnRows(LightningModule):
@@ -207,7 +208,8 @@ class TrainedOnRows(LightningModule):
         if self.trainer.is_global_zero and checkpoint.is_file():
             kind = type(self).__name__
             text = probe_card(kind, self.training_record, command(), self.results or None, checkpoint.name)
-            write_card(checkpoint.parent, text)
+            if line := write_card(checkpoint.parent, text):
+                rank_zero_info(line)
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Add class and training record in plain values, so that loading executes no code."""

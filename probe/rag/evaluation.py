@@ -119,7 +119,7 @@ class RagEvaluation(RagCallback):
 
     def on_test_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Refuse a wrong probe before its own test runs."""
-        del trainer
+        self.artifacts.refuse_other_files(trainer)
         self.set_probe(pl_module)
 
     def on_test_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -140,6 +140,16 @@ class RagEvaluation(RagCallback):
         self.artifacts.write(RagResults(outcomes, self.strategies, {**settings, **seen}), trainer)
         if trainer.is_global_zero:
             write_traces(folder / "traces.jsonl", outcomes.traces)
+
+    def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        """Let other runs write to the trials."""
+        del trainer, pl_module, stage
+        self.trials.close()
+
+    def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
+        """The same where the run failed or was stopped."""
+        del trainer, pl_module, exception
+        self.trials.close()
 
     def _run(self, trainer: Trainer, done: set[int]) -> None:
         """Every process runs its share of the batches that are left."""

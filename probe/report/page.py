@@ -13,8 +13,9 @@ from typing import Any
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
+from extract.errors import UserError
 from extract.store import ScoreStore
-from extract.utils import software, software_text, versions, write_bytes
+from extract.utils import remove_temporary_files, software, software_text, versions, write_bytes
 from probe.report.blobs import blob
 from probe.report.discovery import Sources, find_sources
 from probe.report.exhibits import EXHIBITS, Exhibit, Shown, questions_of, shown
@@ -23,6 +24,8 @@ from probe.report.provenance import model_name, provenance_lines
 
 SCRIPTS = ("inflate", "plots", "permalink", "sample", "grid", "prompt", "changes", "tracks", "explorer", "rag", "page")
 """The page's scripts, in the order of their dependencies."""
+TITLE, TITLE_WITHIN = "Dynamic retrieval heads: report", 2000
+"""Title of the page in its template, and the first bytes of a file among which it is."""
 STORE_COMMAND = "lightning predict -c configs/extract/niah.yaml --store STORE"
 
 
@@ -50,20 +53,30 @@ def write_report(
         The file.
 
     Raises:
-        UserError: a folder that does not exist, a damaged file in one, or a setting out of range.
+        UserError: an output that exists and is no report, a folder that does not exist, a damaged file in one, or a setting out of range.
 
     """
     settings = Explorer(samples, static_top, predicted_top, threshold).checked()
+    file = Path(output)
+    _refuse_other_file(file)
     found = find_sources(runs)
     for line in found.skipped:
         print(line, file=sys.stderr)
-    file = Path(output)
     file.parent.mkdir(parents=True, exist_ok=True)
     options = {"output": output, "questions": questions, **asdict(settings)}
     flags = [text for name, value in options.items() for text in (f"--{name}", str(value))]
     command = shlex.join(["lightning", "report", *map(str, runs), *flags])
-    write_bytes(file, _render(found, settings, questions, command).encode())
+    remove_temporary_files(file.parent)
+    write_bytes(file, _render(found, settings, questions, command).encode(), follow=True)
     return file
+
+
+def _refuse_other_file(output: Path) -> None:
+    """Refuse to replace what is no page of this command."""
+    if output.is_file() and output.stat().st_size:
+        with output.open("rb") as file:
+            if f"<title>{TITLE}</title>".encode() not in file.read(TITLE_WITHIN):
+                raise UserError(f"{output} exists and is no report of this software; choose another --output")
 
 
 def _render(found: Sources, explorer: Explorer, questions: int, command: str) -> str:

@@ -8,10 +8,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 from lightning import Callback, LightningModule, Trainer
+from lightning.pytorch.utilities import rank_zero_info
 from rich.console import Console, RenderableType
 
 from extract.errors import UserError
-from extract.utils import command, software, versions, write_bytes
+from extract.utils import command, remove_temporary_files, software, versions, write_bytes
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -56,14 +57,27 @@ class Artifacts(Callback):
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Refuse a module without results before the run begins."""
-        del trainer, stage
         if not isinstance(pl_module, Experiment):
             raise UserError(f"the Artifacts callback writes results of experiments; {type(pl_module).__name__} is none")
+        if stage == "test":
+            self.refuse_other_files(trainer)
 
     def on_test_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Write the module's results."""
         experiment: Any = pl_module
         self.write(experiment, trainer)
+
+    def refuse_other_files(self, trainer: Trainer) -> None:
+        """Refuse a folder whose files of the names of results are none of this software; called on every process.
+
+        Raises:
+            UserError: naming the file.
+
+        """
+        folder = self.path(trainer)
+        names = [name for name in ("results.json", "results.csv", "traces.jsonl") if (folder / name).exists()]
+        if trainer.is_global_zero and names and not holds_results(folder):
+            raise UserError(f"{folder / names[0]} was not written by this software; choose another folder for results")
 
     def path(self, trainer: Trainer) -> Path:
         """The folder of this run. All processes must ask: Lightning broadcasts the log folder."""
@@ -75,12 +89,14 @@ class Artifacts(Callback):
         if not trainer.is_global_zero:
             return
         folder.mkdir(parents=True, exist_ok=True)
+        remove_temporary_files(folder)
         head = {"experiment": experiment.experiment, "schema": SCHEMA, "command": command(), "versions": versions()}
         head["software"] = software()
         record = {**head, **experiment.results}
+        owned = holds_results(folder)
         write_bytes(folder / "results.json", (json.dumps(strict(record), indent=2, allow_nan=False) + "\n").encode())
         write_bytes(folder / "results.csv", _csv(experiment.records()).encode())
-        _save_plots(experiment.plots(), folder, getattr(trainer.logger, "experiment", None))
+        _save_plots(experiment.plots(), folder, owned, getattr(trainer.logger, "experiment", None))
         console = Console()
         console.print(experiment.table())
         console.print(f"results written to {folder}", highlight=False)
@@ -100,13 +116,29 @@ def strict(value: Any) -> Any:
     return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
-def _save_plots(plots: "dict[str, Figure]", folder: Path, writer: Any) -> None:
-    """Each plot as PNG and PDF, and in TensorBoard where that is the logger."""
+def holds_results(folder: Path) -> bool:
+    """Whether an experiment left its results in a folder."""
+    try:
+        record = json.loads((folder / "results.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError):
+        return False
+    return isinstance(record, dict) and {"command", "versions"} <= record.keys()
+
+
+def _save_plots(plots: "dict[str, Figure]", folder: Path, owned: bool, writer: Any) -> None:
+    """Each plot as PNG and PDF, and in TensorBoard where that is the logger.
+
+    Files of these names in a folder that held no results (`owned`) are the user's: they are left.
+    """
     for name, plot in plots.items():
         for suffix in ("png", "pdf"):
+            file = folder / f"{name}.{suffix}"
+            if file.exists() and not owned:
+                rank_zero_info(f"{file} was not written by this software: it is left, and this plot is not saved")
+                continue
             image = io.BytesIO()
             plot.savefig(image, format=suffix, dpi=150)
-            write_bytes(folder / f"{name}.{suffix}", image.getvalue())
+            write_bytes(file, image.getvalue())
         if hasattr(writer, "add_figure"):
             writer.add_figure(name, plot)
 

@@ -7,7 +7,7 @@ from typing import Any
 from lightning.pytorch.utilities import rank_zero_info
 
 from extract.errors import UserError
-from extract.utils import check_numbers, first_difference, remove_temporary_files, software, write_bytes
+from extract.utils import FolderLock, check_numbers, first_difference, remove_temporary_files, software, write_bytes
 
 Trial = dict[str, Any]
 """One generation: sample, condition, metrics. Plain values, with the same keys in all trials of a run."""
@@ -23,6 +23,7 @@ class Trials:
 
     def __init__(self, folder: str | Path) -> None:
         self.folder = Path(folder)
+        self._lock = FolderLock(self.folder, "folder for `trials`")
 
     def open(self, config: dict[str, Any]) -> list[int]:
         """Start or resume a run; the numbers of the batches that are finished.
@@ -31,11 +32,24 @@ class Trials:
             config: Everything that determines the trials, in plain values.
 
         Raises:
-            UserError: the folder holds trials of other settings or of another revision of the numbers, or cannot be
-                written.
+            UserError: another run writes to the folder, it holds trials of other settings or of another revision of the
+                numbers, or cannot be written.
 
         """
         file, config = self.folder / "settings.json", json.loads(json.dumps(config))
+        self._make_folder()
+        self._lock.acquire()
+        try:
+            return self._open(file, config)
+        except BaseException:
+            self._lock.release()
+            raise
+
+    def close(self) -> None:
+        """Let other runs write to the folder."""
+        self._lock.release()
+
+    def _open(self, file: Path, config: dict[str, Any]) -> list[int]:
         if file.exists() and self._files():
             former = _read(file)
             self._refuse_other({name: value for name, value in former.items() if name != "software"}, config)
@@ -47,14 +61,16 @@ class Trials:
             raise UserError(f"{self.folder} holds JSON files of something else; choose another folder for `trials`")
         else:
             self._begin(file, config)
-        remove_temporary_files(self.folder)
+        remove_temporary_files(self.folder, former=True)
         return sorted(int(path.stem) for path in self._files())
 
-    def _begin(self, file: Path, config: dict[str, Any]) -> None:
+    def _make_folder(self) -> None:
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise UserError(f"cannot write trials to {self.folder}: {error.strerror}") from error
+
+    def _begin(self, file: Path, config: dict[str, Any]) -> None:
         write_bytes(file, (json.dumps({**config, "software": software()}, indent=1) + "\n").encode())
 
     def _refuse_other(self, former: Any, config: dict[str, Any]) -> None:

@@ -186,6 +186,12 @@ class Ablation(LLMStage):
             for metric in self.outcomes.metrics:
                 self.log(f"{metric}/{condition}", estimates[metric]["value"], sync_dist=True)
 
+    def teardown(self, stage: str) -> None:
+        """Let other runs write to the trials."""
+        del stage
+        self.trials.close()
+        self.matched_trials.close()
+
     def _measured(self, outcomes: Outcomes) -> dict[str, Any]:
         groups, counts = outcomes.groups(), self.store_heads.counts
         counted = {"all": True, "non_empty": False}

@@ -1,5 +1,6 @@
 """Shipped configs: found by name, listed, copied, and never written over what differs."""
 
+import os
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -146,20 +147,19 @@ def test_a_file_in_place_of_a_folder_is_one_line(taken: str, tmp_path: Path, run
 
 def test_a_full_disk_leaves_no_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "mine.yaml").write_text("mine")
-    monkeypatch.setattr("probe.cli.config_files.shutil.copyfile", full_after(3, shutil.copyfile))
-    with pytest.raises(UserError, match=r"cannot write to .*: No space left on device"):
+    monkeypatch.setattr(os, "fsync", full_after(3, os.fsync))
+    with pytest.raises(UserError, match=r"cannot write .*\.yaml: No space left on device"):
         copy_configs(tmp_path)
     assert contents(tmp_path) == {"mine.yaml": b"mine"}
 
 
-def full_after(count: int, copyfile: Callable[..., object]) -> Callable[..., object]:
-    """A `copyfile` that works `count` times."""
+def full_after(count: int, fsync: Callable[[int], None]) -> Callable[[int], None]:
+    """A `fsync` that works `count` times."""
     calls = iter(range(count))
 
-    def copy(*paths: Path) -> object:
+    def sync(handle: int) -> None:
         if next(calls, None) is None:
-            Path(paths[1]).write_bytes(b"half")
             raise OSError(28, "No space left on device")
-        return copyfile(*paths)
+        fsync(handle)
 
-    return copy
+    return sync

@@ -1,0 +1,185 @@
+"""Locks of folders: one run at a time writes a score store, trials or checkpoints, on all machines that share them."""
+
+import atexit
+import fcntl
+import json
+import os
+import threading
+import time
+from contextlib import suppress
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from extract.errors import UserError
+from extract.utils.files import temporary_name
+from extract.utils.processes import Process, this_process
+from extract.utils.run_record import command
+
+LOCK = ".drh-lock"
+"""Name of the lock in its folder: a JSON file that names process, host and command of the run."""
+BEAT, STALE = 20.0, 300.0
+"""Seconds between two signs of life of the holder; without one for so long, a run on another machine is over."""
+
+
+class FolderLock:
+    """Exclusive right of a run to write to a folder.
+
+    The lock is a file, created exclusively, which works on local and on network file systems. Its holder renews the
+    file's time. The lock of a process that is gone is taken over: on the same machine as soon as it has ended, on
+    another one when its file has not been renewed for `STALE` seconds. A process that asks again has it already.
+
+    Args:
+        folder: The folder; it exists when the lock is taken.
+        setting: Name of the setting that would choose another one, for messages.
+
+    """
+
+    def __init__(self, folder: Path, setting: str) -> None:
+        self.file, self.setting = Path(os.path.realpath(folder)) / LOCK, setting
+
+    def acquire(self) -> None:
+        """Take the lock.
+
+        Raises:
+            UserError: another run holds it, or the folder cannot be written to.
+
+        """
+        if (held := _HELD.get(self.file)) is not None and held.valid():
+            return
+        try:
+            while (inode := _create(self.file)) is None:
+                self._clear_stale()
+        except OSError as error:
+            raise UserError(f"cannot lock {self.file.parent}: {error.strerror or error}") from error
+        _HELD[self.file] = _Holding(self.file, inode)
+
+    def release(self) -> None:
+        """Give the lock back; without effect where this process does not have it."""
+        held = _HELD.pop(self.file, None)
+        if held is not None:
+            held.end()
+
+    def _clear_stale(self) -> None:
+        """Remove the lock of a run that is over.
+
+        Raises:
+            UserError: the run goes on.
+
+        """
+        try:
+            handle = os.open(self.file, os.O_RDWR | os.O_NOFOLLOW | os.O_CLOEXEC)
+        except FileNotFoundError:
+            return  # released in between
+        with os.fdopen(handle, "r+", encoding="utf-8", errors="replace") as file:
+            with suppress(OSError):  # of two that take over, one removes; a file system may have no such locks
+                fcntl.flock(handle, fcntl.LOCK_EX)
+            state = os.fstat(handle)
+            if not _is(self.file, state.st_ino):
+                return
+            self._refuse_running(_record(file.read()), state.st_mtime)
+            self.file.unlink(missing_ok=True)
+
+    def _refuse_running(self, record: dict[str, Any], renewed: float) -> None:
+        running = _process(record).running()
+        if running is None:  # on another machine: known by its signs of life only, in the file system's time
+            running = self._now() - renewed < STALE
+            hint = f", or delete {self.file} if it is over (it counts as over after {STALE / 60:.0f} minutes)"
+        else:
+            hint = ""
+        if running:
+            raise UserError(
+                f"{self.file.parent} is being written by another run: host {record.get('host', 'unknown')}, "
+                f"pid {record.get('pid', 'unknown')}, since {record.get('since', 'unknown')}, "
+                f"{str(record.get('command', 'unknown'))[:120]}; wait for its end{hint}, or choose another "
+                f"{self.setting}"
+            )
+
+    def _now(self) -> float:
+        """Time of the folder's file system, which may be another machine's clock."""
+        probe = temporary_name(self.file)
+        os.close(os.open(probe, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o600))
+        try:
+            return probe.stat().st_mtime
+        finally:
+            probe.unlink(missing_ok=True)
+
+
+class _Holding:
+    """A lock that this process has: its file, and the thread that renews it."""
+
+    def __init__(self, file: Path, inode: int) -> None:
+        self.file, self.inode, self.owner = file, inode, this_process()
+        self.ended = threading.Event()
+        threading.Thread(target=self._renew, daemon=True).start()
+
+    def valid(self) -> bool:
+        """Whether it is still there; a forked process does not have its parent's."""
+        return self.owner == this_process() and _is(self.file, self.inode)
+
+    def end(self) -> None:
+        """Stop renewing, and remove the file."""
+        if self.valid():
+            self.file.unlink(missing_ok=True)
+        self.ended.set()
+
+    def _renew(self) -> None:
+        while not self.ended.wait(BEAT) and _is(self.file, self.inode):
+            with suppress(OSError):
+                os.utime(self.file)
+
+
+_HELD: dict[Path, _Holding] = {}
+"""Locks of this process, by file."""
+
+
+def release_locks() -> None:
+    """Release every lock of this process: at its end, and where a run fails."""
+    while _HELD:
+        _HELD.popitem()[1].end()
+
+
+atexit.register(release_locks)
+
+
+def _create(file: Path) -> int | None:
+    """Make the file of a lock; its inode, None where there is one already."""
+    try:
+        handle = os.open(file, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o666)
+    except FileExistsError:
+        return None
+    record = {**asdict(this_process()), "since": time.strftime("%Y-%m-%d %H:%M:%S"), "command": command()}
+    try:
+        with os.fdopen(handle, "w", encoding="utf-8", errors="backslashreplace") as opened:
+            json.dump(record, opened)
+            opened.flush()
+            os.fsync(handle)
+            return os.fstat(handle).st_ino
+    except OSError:
+        file.unlink(missing_ok=True)
+        raise
+
+
+def _is(file: Path, inode: int) -> bool:
+    """Whether a file is there and is this one."""
+    try:
+        return file.lstat().st_ino == inode
+    except OSError:
+        return False
+
+
+def _record(text: str) -> dict[str, Any]:
+    """Content of a lock; empty of one that is not written yet, or is damaged."""
+    with suppress(ValueError):
+        record = json.loads(text)
+        if isinstance(record, dict):
+            return record
+    return {}
+
+
+def _process(record: dict[str, Any]) -> Process:
+    """The holder; of a damaged record, one that cannot be known."""
+    try:
+        return Process(str(record["host"]), str(record["system"]), int(record["pid"]), int(record["started"]))
+    except (KeyError, TypeError, ValueError, OverflowError):
+        return Process("", "", 0, 0)

@@ -1,0 +1,1 @@
+"""Writing of checkpoints: atomic files, and folders that one run at a time writes to."""
