@@ -53,7 +53,8 @@ def write_report(
         The file.
 
     Raises:
-        UserError: an output that exists and is no report, a folder that does not exist, a damaged file in one, or a setting out of range.
+        UserError: an output that exists and is no report, a folder that does not exist, a damaged file in one, or a
+            setting out of range.
 
     """
     settings = Explorer(samples, static_top, predicted_top, threshold).checked()
