@@ -1,6 +1,7 @@
 """GGUF files: the conversion is the file's model, its cache is checked, the tokenizer is the one that is named."""
 
 import json
+import os
 import unicodedata
 import warnings
 from itertools import groupby
@@ -17,6 +18,7 @@ from extract.llm import LLM
 from extract.llm import gguf as conversion
 from extract.llm.gguf import converted
 from extract.llm.pre_tokenizers import DIGITS, GPT2, WHOLE_WORDS
+from extract.utils.processes import this_process
 from tests.helpers.gguf_files import write_gguf
 
 
@@ -36,7 +38,20 @@ def test_a_converted_file_is_reused_while_nothing_changed(cache: Path, file: Pat
     before = {path.name: path.stat().st_mtime_ns for path in folder.iterdir()}
     assert converted(file) == folder
     assert {path.name: path.stat().st_mtime_ns for path in folder.iterdir()} == before
-    assert not list(cache.glob(".converting-*"))
+    assert sorted(path.name for path in cache.iterdir()) == [folder.name, f"{folder.name}.lock"]
+
+
+def test_unfinished_conversions_of_ended_processes_are_removed(cache: Path, file: Path) -> None:
+    own = this_process()
+    ended = f".tiny.{own.system}-{own.pid}-{own.started + 1}-{'0' * 16}.drh-tmp"
+    running = f".tiny.{own.system}-{own.pid}-{own.started}-{'0' * 16}.drh-tmp"
+    for name in (ended, running, ".converting-ab3_x9kq", ".converting-mine"):
+        (cache / name).mkdir(parents=True)
+        (cache / name / "model.safetensors").write_bytes(b"half")
+        os.utime(cache / name, times=(0, 0))
+    folder = converted(file)
+    left = {path.name for path in cache.iterdir()} - {folder.name, f"{folder.name}.lock"}
+    assert left == {running, ".converting-mine"}
 
 
 @pytest.mark.parametrize("changed", ["config.json", "tokenizer.json", "generation_config.json", "model.safetensors"])

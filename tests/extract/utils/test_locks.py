@@ -27,7 +27,7 @@ def _released() -> Iterator[None]:
 
 
 @pytest.fixture
-def other() -> Iterator[Process]:
+def other_run() -> Iterator[Process]:
     """Another process on this machine, until the test ends it."""
     process = subprocess.Popen(["sleep", "600"])
     own = this_process()
@@ -56,12 +56,12 @@ def test_a_lock_names_its_holder_and_is_removed(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_second_run_is_refused_with_host_and_pid(tmp_path: Path, other: Process) -> None:
-    hold(tmp_path, other, age=10 * module.STALE)  # however long ago: the process is seen to run
+def test_a_second_run_is_refused_with_host_and_pid(tmp_path: Path, other_run: Process) -> None:
+    hold(tmp_path, other_run, age=10 * module.STALE)  # however long ago: the process is seen to run
     with pytest.raises(UserError) as refused:
         FolderLock(tmp_path, "--store").acquire()
     line = str(refused.value)
-    assert f"is being written by another run: host {other.host}, pid {other.pid}, since 2026" in line
+    assert f"is being written by another run: host {other_run.host}, pid {other_run.pid}, since 2026" in line
     assert "lightning predict; wait for its end, or choose another --store" in line
     assert "\n" not in line
 

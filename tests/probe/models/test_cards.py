@@ -11,7 +11,7 @@ from huggingface_hub import DatasetCard, ModelCard
 
 import probe
 from extract import ScoreStore
-from probe.models.model_card import probe_card, write_card
+from probe.models.model_card import probe_card
 from tests.conftest import Run
 from tests.helpers.result_records import LLM, RECORDS, SPLIT
 from tests.helpers.stores import make_store
@@ -44,12 +44,6 @@ def test_probes_of_later_steps_have_a_line_for_each() -> None:
     assert "`--ckpt_path best.ckpt`" in card.text
 
 
-def test_a_readme_of_somebody_else_stays(tmp_path: Path) -> None:
-    (tmp_path / "README.md").write_text("# Mine")
-    write_card(tmp_path, "---\nlibrary_name: dynamic-retrieval-heads\n---")
-    assert (tmp_path / "README.md").read_text() == "# Mine"
-
-
 @pytest.mark.slow
 def test_a_store_has_a_card_that_opens_its_shards(extract_tiny: Callable[..., Any], tmp_path: Path) -> None:
     import datasets
@@ -73,8 +67,10 @@ class Hub:
         Hub.sent = {"repo": repo, **options}
         return type("Url", (), {"repo_id": repo})
 
-    def upload_folder(self, folder_path: Any, repo_id: str, repo_type: str | None = None) -> str:
-        Hub.sent["uploaded_as"] = repo_type
+    def upload_folder(
+        self, folder_path: Any, repo_id: str, repo_type: str | None = None, ignore_patterns: list[str] | None = None
+    ) -> str:
+        Hub.sent |= {"uploaded_as": repo_type, "ignored": ignore_patterns}
         Hub.sent["files"] = sorted(file.name for file in Path(folder_path).iterdir())
         return f"hub:{repo_id}"
 
@@ -84,6 +80,7 @@ def test_pushing_sends_the_whole_folder(monkeypatch: pytest.MonkeyPatch, run: Ru
     opened = ScoreStore(make_store(tmp_path / "store"))
     assert opened.push_to_hub("me/scores", private=True) == "hub:me/scores"
     assert (Hub.sent["repo_type"], Hub.sent["private"]) == ("dataset", True)
+    assert Hub.sent["ignored"] == [".*"]  # locks and temporary files
     assert {"manifest.json", "samples", "steps"} <= set(Hub.sent["files"])
     trained = probe.ProbeClassifier(8, 6, hidden=[4])
     split = {"by": "sample", "sizes": {"train": 1}, "seed": 0}  # what a card shows of it

@@ -24,7 +24,7 @@ from extract.utils import LOCK, remove_temporary_files
 from extract.utils.files import temporary_name
 from extract.utils.processes import Process, this_process
 from probe.models import AtomicCheckpointIO, use_atomic_checkpoints
-from tests.extract.utils.test_locks import hold, other  # noqa: F401 (fixture)
+from tests.extract.utils.test_locks import hold, other_run  # noqa: F401 (fixture)
 from tests.probe.models.test_probes import stage, store  # noqa: F401 (fixtures)
 
 Stage = Callable[..., tuple[int, str]]
@@ -125,12 +125,12 @@ def test_fit_writes_atomic_checkpoints_and_leaves_its_folder_clean(
     assert "README.md was not written by this software" in caplog.text
 
 
-def test_a_second_fit_in_a_folder_is_refused(stage: Stage, tmp_path: Path, other: Process) -> None:  # noqa: F811
+def test_a_second_fit_in_a_folder_is_refused(stage: Stage, tmp_path: Path, other_run: Process) -> None:  # noqa: F811
     (tmp_path / "a").mkdir()
-    hold(tmp_path / "a", other)
+    hold(tmp_path / "a", other_run)
     code, said = stage("fit")
     assert code == 2
-    assert f"host {other.host}, pid {other.pid}" in said
+    assert f"host {other_run.host}, pid {other_run.pid}" in said
     assert "or choose another ModelCheckpoint's dirpath" in said
     assert not list((tmp_path / "a").glob("*.ckpt"))
     assert (tmp_path / "a" / LOCK).exists()

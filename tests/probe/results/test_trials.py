@@ -5,7 +5,9 @@ from pathlib import Path
 import pytest
 
 from extract.errors import UserError
+from extract.utils.processes import Process
 from probe.results import Trials
+from tests.extract.utils.test_locks import hold, other_run  # noqa: F401 (fixture)
 
 CONFIG = {"llm": {"name": "x"}, "task": {"seed": 1, "lengths": {"low": 5, "high": 9}}}
 
@@ -75,3 +77,34 @@ def test_a_folder_without_trials_is_begun_again(tmp_path: Path) -> None:
     Trials(tmp_path).write(0, [{"sample": 0}])
     with pytest.raises(UserError, match=r"task\.haystack_sha256"):
         Trials(tmp_path).open(RUN)
+
+
+def test_one_run_at_a_time_writes_trials(tmp_path: Path, other_run: Process) -> None:  # noqa: F811
+    lock = hold(tmp_path, other_run)
+    with pytest.raises(UserError, match=f"pid {other_run.pid}.* or choose another folder for `trials`"):
+        Trials(tmp_path).open(RUN)
+    assert list(tmp_path.iterdir()) == [lock]
+    lock.unlink()
+    trials = Trials(tmp_path)
+    trials.open(RUN)
+    assert lock.exists()
+    trials.close()
+    assert not lock.exists()
+
+
+def test_a_refused_folder_is_left_as_it_was(tmp_path: Path) -> None:
+    for name in ("mine.json", "notes.tmp", "000001.json.tmp"):
+        (tmp_path / name).write_text("{}")
+    with pytest.raises(UserError, match="something else"):
+        Trials(tmp_path).open(CONFIG)
+    assert sorted(file.name for file in tmp_path.iterdir()) == ["000001.json.tmp", "mine.json", "notes.tmp"]
+
+
+def test_a_resume_keeps_temporary_files_of_others(tmp_path: Path) -> None:
+    Trials(tmp_path).open(RUN)
+    Trials(tmp_path).write(0, [{"sample": 0}])
+    (tmp_path / "notes.tmp").write_text("mine")
+    (tmp_path / "000001.json.tmp").write_text("half")
+    assert Trials(tmp_path).open(RUN) == [0]
+    assert (tmp_path / "notes.tmp").exists()
+    assert not (tmp_path / "000001.json.tmp").exists()
