@@ -1,6 +1,5 @@
 """Outputs that the user names replace what this software wrote there, and nothing else."""
 
-import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -72,15 +71,15 @@ def test_results_replace_their_own_and_leave_pictures_of_the_user(
     measured: Callable[..., Any], tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     make_store(tmp_path / "s")
-    assert "experiment" in measured("dynamism", tmp_path / "s", "--model.init_args.static_top", 3)
-    plots = [file.name for file in (tmp_path / "out").glob("*.png")]
+    out, sizes = tmp_path / "out", ("--model.init_args.static_top", 3, "--model.init_args.static_sizes", "[2]")
+    assert "experiment" in measured("dynamism", tmp_path / "s", *sizes)
+    plot = min(out.glob("*.png"))
     for name in ("results.json", "results.csv"):
-        (tmp_path / "out" / name).unlink()
-    (tmp_path / "out" / plots[0]).write_text("mine")
-    assert "experiment" in measured("dynamism", tmp_path / "s", "--model.init_args.static_top", 3)
-    assert (tmp_path / "out" / plots[0]).read_text() == "mine"
-    assert f"{plots[0]} was not written by this software" in caplog.text
-    assert "experiment" in measured(
-        "dynamism", tmp_path / "s", "--model.init_args.static_top", 3
-    )  # a folder of results
-    assert json.loads((tmp_path / "out" / "results.json").read_text())["experiment"] == "dynamism"
+        (out / name).unlink()
+    plot.write_text("mine")
+    assert "experiment" in measured("dynamism", tmp_path / "s", *sizes)
+    assert plot.read_text() == "mine"
+    assert f"{plot} was not written by this software" in caplog.text
+    (out / "results.csv").write_text("former")
+    assert "experiment" in measured("dynamism", tmp_path / "s", *sizes)  # a folder of results
+    assert (out / "results.csv").read_text() != "former"
