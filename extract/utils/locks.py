@@ -4,6 +4,7 @@ import atexit
 import fcntl
 import json
 import os
+import secrets
 import threading
 import time
 from contextlib import suppress
@@ -48,11 +49,11 @@ class FolderLock:
         if (held := _HELD.get(self.file)) is not None and held.valid():
             return
         try:
-            while (inode := _create(self.file)) is None:
+            while (token := _create(self.file)) is None:
                 self._clear_stale()
         except OSError as error:
             raise UserError(f"cannot lock {self.file.parent}: {error.strerror or error}") from error
-        _HELD[self.file] = _Holding(self.file, inode)
+        _HELD[self.file] = _Holding(self.file, token)
 
     def release(self) -> None:
         """Give the lock back; without effect where this process does not have it."""
@@ -75,7 +76,7 @@ class FolderLock:
             with suppress(OSError):  # of two that take over, one removes; a file system may have no such locks
                 fcntl.flock(handle, fcntl.LOCK_EX)
             state = os.fstat(handle)
-            if not _is(self.file, state.st_ino):
+            if not _names(self.file, state.st_ino):
                 return
             self._refuse_running(_record(file.read()), state.st_mtime)
             self.file.unlink(missing_ok=True)
@@ -108,14 +109,14 @@ class FolderLock:
 class _Holding:
     """A lock that this process has: its file, and the thread that renews it."""
 
-    def __init__(self, file: Path, inode: int) -> None:
-        self.file, self.inode, self.owner = file, inode, this_process()
+    def __init__(self, file: Path, token: str) -> None:
+        self.file, self.token, self.owner = file, token, this_process()
         self.ended = threading.Event()
         threading.Thread(target=self._renew, daemon=True).start()
 
     def valid(self) -> bool:
         """Whether it is still there; a forked process does not have its parent's."""
-        return self.owner == this_process() and _is(self.file, self.inode)
+        return self.owner == this_process() and self._there()
 
     def end(self) -> None:
         """Stop renewing, and remove the file."""
@@ -124,9 +125,15 @@ class _Holding:
         self.ended.set()
 
     def _renew(self) -> None:
-        while not self.ended.wait(BEAT) and _is(self.file, self.inode):
+        while not self.ended.wait(BEAT) and self._there():
             with suppress(OSError):
                 os.utime(self.file)
+
+    def _there(self) -> bool:
+        """Whether the file is still the one that this process made."""
+        with suppress(OSError):
+            return _record(self.file.read_text(encoding="utf-8", errors="replace")).get("token") == self.token
+        return False
 
 
 _HELD: dict[Path, _Holding] = {}
@@ -142,26 +149,32 @@ def release_locks() -> None:
 atexit.register(release_locks)
 
 
-def _create(file: Path) -> int | None:
-    """Make the file of a lock; its inode, None where there is one already."""
+def _create(file: Path) -> str | None:
+    """Make the file of a lock; a random text in it that tells it from others, None where there is a file already."""
     try:
         handle = os.open(file, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o666)
     except FileExistsError:
         return None
-    record = {**asdict(this_process()), "since": time.strftime("%Y-%m-%d %H:%M:%S"), "command": command()}
+    token = secrets.token_hex(8)
+    record = {
+        **asdict(this_process()),
+        "token": token,
+        "since": time.strftime("%Y-%m-%d %H:%M:%S"),
+        "command": command(),
+    }
     try:
         with os.fdopen(handle, "w", encoding="utf-8", errors="backslashreplace") as opened:
             json.dump(record, opened)
             opened.flush()
             os.fsync(handle)
-            return os.fstat(handle).st_ino
     except OSError:
         file.unlink(missing_ok=True)
         raise
+    return token
 
 
-def _is(file: Path, inode: int) -> bool:
-    """Whether a file is there and is this one."""
+def _names(file: Path, inode: int) -> bool:
+    """Whether a path still names a file that is open."""
     try:
         return file.lstat().st_ino == inode
     except OSError:
