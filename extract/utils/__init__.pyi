@@ -11,6 +11,11 @@ from .files import write_together as write_together
 from .locks import LOCK as LOCK
 from .locks import FolderLock as FolderLock
 from .locks import release_locks as release_locks
+from .hashed_files import add_zip_hash as add_zip_hash
+from .hashed_files import check_zip_hash as check_zip_hash
+from .hashed_files import hashed_json as hashed_json
+from .hashed_files import parse_hashed as parse_hashed
+from .hashed_files import read_hashed as read_hashed
 from .precision import check_precision as check_precision
 from .precision import frozen_inference as frozen_inference
 from .precision import without_autocast as without_autocast
