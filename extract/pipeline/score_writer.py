@@ -15,12 +15,12 @@ from extract.store import (
     TABLES,
     ScoreStore,
     finished_batches,
-    part_file,
     read_manifest,
     read_shard,
     remove_parts,
     store_card,
     write_manifest,
+    write_part,
     write_shard,
 )
 from extract.tasks import PromptBatch
@@ -165,7 +165,7 @@ class ScoreWriter(Callback):
                 self.store / "steps" / name, steps_table(batch, extracted.decoded, self.argmax, self.hidden_dtype)
             ),
         }
-        write_bytes(part_file(self.store, batch.number), json.dumps(part).encode())
+        write_part(self.store, part)
 
     def on_predict_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Wait for all processes, then count the batches and sign the manifest."""

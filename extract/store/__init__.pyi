@@ -1,4 +1,3 @@
-from .arrow_shards import check_shard as check_shard
 from .arrow_shards import column_matrix as column_matrix
 from .arrow_shards import read_shard as read_shard
 from .arrow_shards import vector_column as vector_column
@@ -7,12 +6,15 @@ from .dataset_card import store_card as store_card
 from .manifest import FORMAT as FORMAT
 from .manifest import TABLES as TABLES
 from .manifest import finished_batches as finished_batches
-from .manifest import part_file as part_file
 from .manifest import read_manifest as read_manifest
 from .manifest import remove_parts as remove_parts
 from .manifest import write_manifest as write_manifest
+from .manifest import write_part as write_part
 from .sample_ids import content_id as content_id
 from .sample_ids import sample_names as sample_names
 from .sample_ids import shared_names as shared_names
 from .sample_steps import Steps as Steps
 from .score_store import ScoreStore as ScoreStore
+from .verification import Verify as Verify
+from .verification import always_verified as always_verified
+from .verification import damaged_shards as damaged_shards

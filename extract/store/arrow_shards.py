@@ -1,6 +1,5 @@
-"""Arrow shards of a store: written atomically, read through memory maps, checked by their hash."""
+"""Arrow shards of a store: written atomically, read through memory maps."""
 
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -27,18 +26,6 @@ def write_shard(path: Path, table: pa.Table) -> dict[str, Any]:
 
 def _state(path: Path) -> dict[str, Any]:
     return {"bytes": path.stat().st_size, "sha256": sha256(path)}
-
-
-def check_shard(store: Path, entry: Mapping[str, Any]) -> str | None:
-    """Damage of a shard in words, or None: Arrow itself reads a flipped byte or a lost tail without an error."""
-    path = store / entry["file"]
-    if not path.is_file():
-        return f"{path} is missing"
-    if path.stat().st_size != entry["bytes"]:
-        return f"{path} has {path.stat().st_size} bytes instead of {entry['bytes']}"
-    if sha256(path) != entry["sha256"]:
-        return f"{path} does not match its sha256"
-    return None
 
 
 def read_shard(path: Path) -> pa.Table:

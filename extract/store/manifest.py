@@ -6,8 +6,8 @@ from pathlib import Path
 from typing import Any
 
 from extract.errors import UserError
-from extract.store.arrow_shards import check_shard
-from extract.utils import digest, write_bytes
+from extract.store.verification import damaged_shards
+from extract.utils import digest, hashed_json, read_hashed, write_bytes
 
 FORMAT = 2
 """Version of the store's layout on disk."""
@@ -42,9 +42,9 @@ def write_manifest(path: Path, manifest: dict[str, Any]) -> None:
     write_bytes(path / "manifest.json", (json.dumps(signed, indent=1, ensure_ascii=False) + "\n").encode())
 
 
-def part_file(path: Path, batch: int) -> Path:
-    """File that marks a batch as finished, written after both of its shards."""
-    return path / "parts" / f"{batch:06d}.json"
+def write_part(path: Path, part: dict[str, Any]) -> None:
+    """Mark a batch as finished, after both of its shards: their manifest entries, in a file with its own hash."""
+    write_bytes(path / "parts" / f"{part['batch']:06d}.json", hashed_json(part))
 
 
 def remove_parts(path: Path) -> None:
@@ -57,13 +57,16 @@ def remove_parts(path: Path) -> None:
 
 def finished_batches(path: Path) -> dict[int, dict[str, Any]]:
     """Manifest entries of the batches that an interrupted run finished, by batch number; damaged ones are left out."""
-    finished = {}
-    for file in sorted((path / "parts").glob("*.json")):
-        try:
-            part = json.loads(file.read_text())
-            intact = not any(check_shard(path, part[table]) for table in TABLES)
-        except (ValueError, KeyError, TypeError):
-            continue
-        if intact:
-            finished[int(part["batch"])] = part
-    return finished
+    parts = [part for file in sorted((path / "parts").glob("*.json")) if (part := _read_part(file))]
+    damaged = damaged_shards(path, [part[table] for part in parts for table in TABLES])
+    return {part["batch"]: part for part in parts if not any(part[table]["file"] in damaged for table in TABLES)}
+
+
+def _read_part(file: Path) -> dict[str, Any] | None:
+    """Content of a part file; None of a damaged one, whose batch is then run again."""
+    try:
+        part, _ = read_hashed(file, "run again")
+        complete = all({"file", "rows", "bytes", "sha256"} <= part[table].keys() for table in TABLES)
+        return part if complete and part["batch"] == int(file.stem) else None
+    except (UserError, KeyError, ValueError, AttributeError):
+        return None

@@ -1,5 +1,6 @@
 from .cards import CARD as CARD
 from .cards import write_card as write_card
+from .cache_folder import cache_folder as cache_folder
 from .distributed import on_rank_zero as on_rank_zero
 from .files import TEMPORARY_SUFFIX as TEMPORARY_SUFFIX
 from .files import remove_temporary_files as remove_temporary_files

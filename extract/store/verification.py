@@ -1,0 +1,146 @@
+"""Verification of a store's shards: each is hashed once, and again when its size, times or inode change."""
+
+import hashlib
+import os
+import time
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing, contextmanager, suppress
+from pathlib import Path
+from typing import Any, Literal
+
+from tqdm import tqdm
+
+from extract.errors import UserError
+from extract.utils import cache_folder, hashed_json, read_hashed, sha256, write_bytes
+
+Verify = bool | Literal["always"]
+"""True: hash the shards that changed since they were last hashed; "always": hash all; False: none."""
+ALWAYS = "RETRIEVAL_HEADS_VERIFY"
+"""Environment variable that makes every verification hash all shards; `--verify` sets it for one command."""
+WORTH_BYTES, WORTH_SHARDS = 32 * 2**20, 500
+"""From either on, the result of a verification is kept; fewer are hashed in a tenth of a second."""
+SETTLED = 2.0
+"""Seconds after its last change in which a shard is not remembered: file systems give times this coarsely."""
+
+Entry = Mapping[str, Any]
+"""A shard in the manifest: file, rows, bytes, sha256."""
+State = list[int]
+"""Size, time of last content change and last change of any kind in nanoseconds, inode."""
+
+
+@contextmanager
+def always_verified(always: bool = True) -> Iterator[None]:
+    """Within the block, and in processes begun in it, every verification hashes all shards."""
+    former = os.environ.get(ALWAYS)
+    if always:
+        os.environ[ALWAYS] = "1"
+    try:
+        yield
+    finally:
+        os.environ.pop(ALWAYS, None)
+        if former is not None:
+            os.environ[ALWAYS] = former
+
+
+def damaged_shards(store: Path, entries: Sequence[Entry], verify: Verify = True, first: bool = False) -> dict[str, str]:
+    """Damage of shards in words, by file; intact ones are left out.
+
+    A flipped byte or a lost tail is read by Arrow itself without an error. What was hashed is remembered in the cache
+    folder: as long as size, times and inode of a shard stay, it is not read again. The manifest's hash is what counts:
+    a memory of another hash is none.
+
+    Args:
+        store: The store's folder.
+        entries: Shards as the manifest describes them.
+        verify: Whether to trust what is remembered.
+        first: Stop at the first damage.
+
+    """
+    states = _states(store, entries)
+    damaged = {one["file"]: wrong for one in entries if (wrong := _visible_damage(store, one, states))}
+    if not verify or (first and damaged):
+        return damaged
+    known = {} if verify == "always" or os.environ.get(ALWAYS, "0") not in ("", "0") else _remembered(store)
+    unknown = [
+        one
+        for one in entries
+        if one["file"] not in damaged and known.get(one["file"]) != [*states[one["file"]], one["sha256"]]
+    ]
+    begun = time.time()
+    for entry, found in _hashed(store, unknown):
+        if found != entry["sha256"]:
+            damaged[entry["file"]] = f"{store / entry['file']} does not match its sha256"
+            if first:
+                return damaged
+    if len(unknown) >= WORTH_SHARDS or sum(one["bytes"] for one in unknown) >= WORTH_BYTES:
+        settled = (begun - SETTLED) * 1e9
+        intact = (one for one in entries if one["file"] not in damaged and max(states[one["file"]][1:3]) < settled)
+        _remember(store, {one["file"]: [*states[one["file"]], one["sha256"]] for one in intact})
+    return damaged
+
+
+def _states(store: Path, entries: Iterable[Entry]) -> dict[str, State]:
+    """State of each shard that exists: a scan of each folder, which is quicker than a look-up of each path."""
+    found = {}
+    for folder in {os.path.dirname(entry["file"]) for entry in entries}:
+        with suppress(OSError), os.scandir(store / folder) as files:
+            for file in files:
+                with suppress(OSError):
+                    state = file.stat()
+                    name = f"{folder}/{file.name}" if folder else file.name
+                    found[name] = [state.st_size, state.st_mtime_ns, state.st_ctime_ns, state.st_ino]
+    return found
+
+
+def _visible_damage(store: Path, entry: Entry, states: Mapping[str, State]) -> str | None:
+    """Damage that is visible without reading a shard."""
+    if (state := states.get(entry["file"])) is None:
+        return f"{store / entry['file']} is missing"
+    if state[0] != entry["bytes"]:
+        return f"{store / entry['file']} has {state[0]} bytes instead of {entry['bytes']}"
+    return None
+
+
+def _hashed(store: Path, entries: Sequence[Entry]) -> Iterator[tuple[Entry, str]]:
+    """Shards with their hashes, by a thread for each core; after two seconds with a progress bar."""
+    total = sum(entry["bytes"] for entry in entries)
+    shown: Any = tqdm(total=total, desc=f"Verifying {store}", unit="B", unit_scale=True, delay=2, leave=False)
+    pool = ThreadPoolExecutor(os.cpu_count())
+    try:
+        with closing(shown):
+            for entry, found in zip(entries, pool.map(_sha256, (store / one["file"] for one in entries)), strict=True):
+                yield entry, found
+                shown.update(entry["bytes"])
+    finally:
+        pool.shutdown(cancel_futures=True)
+
+
+def _sha256(path: Path) -> str:
+    """Hash of a shard; of one that cannot be read, nothing that a manifest holds."""
+    try:
+        return sha256(path)
+    except OSError as error:
+        return str(error)
+
+
+def _memory(store: Path) -> Path:
+    """File of the cache folder in which the verified shards of a store are remembered."""
+    return cache_folder() / "verified" / f"{hashlib.sha256(bytes(store.resolve())).hexdigest()[:32]}.json"
+
+
+def _remembered(store: Path) -> dict[str, list[Any]]:
+    """State and hash of verified shards, by file; empty where nothing usable is remembered."""
+    try:
+        shards = read_hashed(_memory(store), "verified again")[0]["shards"]
+    except (UserError, KeyError):
+        return {}
+    return shards if isinstance(shards, dict) else {}
+
+
+def _remember(store: Path, shards: dict[str, list[Any]]) -> None:
+    """Keep states and hashes of verified shards; where the cache folder cannot be written, nothing is kept."""
+    file = _memory(store)
+    with suppress(OSError, UserError):
+        file.parent.mkdir(parents=True, exist_ok=True)
+        write_bytes(file, hashed_json({"store": str(store.resolve()), "shards": shards}))
