@@ -31,8 +31,8 @@ class ScoreStore:
 
     Args:
         path: The folder.
-        verify: Compare every shard with its hash first (about 1.6 GiB/s a core). One that was compared before, and whose
-            size, times and inode are the same, is not read again, unless this is "always".
+        verify: Compare every shard with its hash first (about 1.6 GiB/s a core). One that was compared before and has
+            kept size, times and inode since is not read again, unless this is "always".
         task: Config that makes such a store (`configs/extract/….yaml`), for the message that there is none.
 
     Attributes:

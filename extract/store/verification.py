@@ -83,7 +83,7 @@ def damaged_shards(store: Path, entries: Sequence[Entry], verify: Verify = True,
 def _states(store: Path, entries: Iterable[Entry]) -> dict[str, State]:
     """State of each shard that exists: a scan of each folder, which is quicker than a look-up of each path."""
     found = {}
-    for folder in {os.path.dirname(entry["file"]) for entry in entries}:
+    for folder in {entry["file"].rpartition("/")[0] for entry in entries}:
         with suppress(OSError), os.scandir(store / folder) as files:
             for file in files:
                 with suppress(OSError):

@@ -1,7 +1,7 @@
 """Saved probes: Lightning checkpoints, and exports of a config file with safetensors."""
 
+import hashlib
 import importlib
-import json
 import tempfile
 from collections.abc import Mapping
 from pathlib import Path
@@ -10,29 +10,44 @@ from typing import Any
 import torch
 from lightning.pytorch.utilities import rank_zero_info
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save
+from safetensors.torch import load as load_weights
+from safetensors.torch import save
 
 from extract.errors import UserError
 from extract.llm import LLMIdentity
-from extract.utils import public_name, remove_temporary_files, write_card, write_together
+from extract.utils import (
+    check_zip_hash,
+    hashed_json,
+    public_name,
+    read_hashed,
+    remove_temporary_files,
+    write_card,
+    write_together,
+)
 from probe.models.base import Probe
 from probe.models.model_card import probe_card
 from probe.models.training_record import TrainedOnRows
 
 CONFIG = "probe.json"
 WEIGHTS = "probe.safetensors"
+UNCHECKED = "{} carries no hash of its content, so that damage would not be noticed; a new one does"
+"""Remark on a probe saved by an earlier version, or by Lightning alone."""
 
 
 def read_checkpoint(path: str | Path) -> dict[str, Any]:
     """Read a probe's Lightning checkpoint as plain values and tensors; no pickled code is executed.
 
+    It is compared with its hash first; one without a hash, of an earlier version or of Lightning alone, is reported.
+
     Raises:
-        UserError: no such file, not a checkpoint, or not a probe's.
+        UserError: no such file, not a checkpoint, a damaged one, or not a probe's.
 
     """
     file = Path(path)
     if not file.is_file():
         raise UserError(f"no checkpoint at {path}; train one with: lightning fit -c configs/probe.yaml")
+    if not check_checkpoint(file):
+        rank_zero_info(UNCHECKED.format(path))
     try:
         checkpoint: dict[str, Any] = torch.load(file, map_location="cpu", weights_only=True)
     except Exception as error:  # junk fails in torch.load in many ways, struct.error and KeyError among them
@@ -41,6 +56,20 @@ def read_checkpoint(path: str | Path) -> dict[str, Any]:
     if not isinstance(checkpoint, dict) or "probe" not in checkpoint:
         raise UserError(f"{path} is not a probe's checkpoint; `lightning fit -c configs/probe.yaml` makes one")
     return checkpoint
+
+
+def check_checkpoint(file: Path) -> bool:
+    """Compare a checkpoint with the hash in its zip comment; whether it has one.
+
+    Raises:
+        UserError: it is damaged.
+
+    """
+    try:
+        with file.open("rb") as archive:
+            return check_zip_hash(archive)
+    except ValueError as error:
+        raise UserError(f"{file} is damaged ({error}); copy it again, or train the probe again") from error
 
 
 def probe_class(name: str) -> type[TrainedOnRows]:
@@ -114,14 +143,18 @@ def _build(name: str, settings: dict[str, Any], weights: dict[str, Any], record:
 
 
 def save_pretrained(probe: Probe, folder: str | Path) -> None:
-    """Export a probe as `probe.json` and `probe.safetensors` with its model card, the form to share."""
+    """Export a probe as `probe.json` and `probe.safetensors` with its model card, the form to share.
+
+    `probe.json` holds the hash of the weights (`weights_sha256`) and its own.
+    """
     target = Path(folder)
     target.mkdir(parents=True, exist_ok=True)
     kind, record = type(probe), probe.training_record
-    config = {"class": public_name(kind), "settings": _plain(probe.hparams), "origin": record}
     weights = save({k: v.contiguous() for k, v in probe.state_dict().items()})
+    config = {"class": public_name(kind), "settings": _plain(probe.hparams), "origin": record}
+    config["weights_sha256"] = hashlib.sha256(weights).hexdigest()
     remove_temporary_files(target)
-    write_together({target / WEIGHTS: weights, target / CONFIG: (json.dumps(config, indent=2) + "\n").encode()})
+    write_together({target / WEIGHTS: weights, target / CONFIG: hashed_json(config, indent=2)})
     if line := write_card(target, probe_card(kind.__name__, record, "probe.save_pretrained", file=".")):
         rank_zero_info(line)
 
@@ -145,9 +178,15 @@ def push_to_hub(probe: Probe, repo: str, private: bool = False) -> str:
 
 
 def _from_folder(folder: Path) -> Probe:
+    if not (folder / CONFIG).is_file():
+        raise UserError(f"{folder} holds no saved probe ({CONFIG}, {WEIGHTS})")
+    config, hashed = read_hashed(folder / CONFIG, "copy or export the probe again")
+    if not hashed:
+        rank_zero_info(UNCHECKED.format(folder))
     try:
-        config = json.loads((folder / CONFIG).read_text())
-        weights = load_file(folder / WEIGHTS)
-        return _build(config["class"], config["settings"], weights, config["origin"])
+        data = (folder / WEIGHTS).read_bytes()
+        if hashed and config["weights_sha256"] != hashlib.sha256(data).hexdigest():
+            raise UserError(f"{folder / WEIGHTS} is not what {CONFIG} was written with; copy or export the probe again")
+        return _build(config["class"], config["settings"], load_weights(data), config["origin"])
     except (OSError, ValueError, KeyError, SafetensorError) as error:
         raise UserError(f"{folder} holds no saved probe ({CONFIG}, {WEIGHTS}): {error}") from error

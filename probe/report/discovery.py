@@ -1,13 +1,13 @@
 """Discovery of the report's sources: results, score stores and probes in the given folders."""
 
-import json
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from extract.errors import UserError
-from probe.results import SCHEMA
+from extract.utils import read_hashed
+from probe.results import SCHEMA, strict
 
 RESULTS = "results.json"
 MANIFEST = "manifest.json"
@@ -100,11 +100,6 @@ def _classify(file: Path, found: Sources) -> None:
 
 
 def _read(file: Path) -> dict[str, Any]:
-    try:
-        # Python writes NaN for a metric that is undefined; a browser's JSON has no NaN.
-        record: dict[str, Any] = json.loads(file.read_text(), parse_constant=lambda _: None)
-    except (ValueError, UnicodeDecodeError) as error:
-        raise UserError(f"{file} is damaged ({error}); run its command again, or leave it out") from error
-    if not isinstance(record, dict):
-        raise UserError(f"{file} holds no results of `lightning test`; leave it out")
-    return record
+    record, _ = read_hashed(file, "run its command again, or leave it out")
+    plain: dict[str, Any] = strict(record)  # early results hold NaN for a metric that is undefined
+    return plain

@@ -2,7 +2,6 @@
 
 import csv
 import io
-import json
 import math
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
@@ -12,7 +11,7 @@ from lightning.pytorch.utilities import rank_zero_info
 from rich.console import Console, RenderableType
 
 from extract.errors import UserError
-from extract.utils import command, remove_temporary_files, software, versions, write_bytes
+from extract.utils import command, hashed_json, remove_temporary_files, software, versions, write_bytes
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -94,7 +93,7 @@ class Artifacts(Callback):
         head["software"] = software()
         record = {**head, **experiment.results}
         owned = holds_results(folder)
-        write_bytes(folder / "results.json", (json.dumps(strict(record), indent=2, allow_nan=False) + "\n").encode())
+        write_bytes(folder / "results.json", hashed_json(strict(record), indent=2, allow_nan=False))
         write_bytes(folder / "results.csv", _csv(experiment.records()).encode())
         _save_plots(experiment.plots(), folder, owned, getattr(trainer.logger, "experiment", None))
         console = Console()

@@ -7,7 +7,17 @@ from typing import Any
 from lightning.pytorch.utilities import rank_zero_info
 
 from extract.errors import UserError
-from extract.utils import FolderLock, check_numbers, first_difference, remove_temporary_files, software, write_bytes
+from extract.utils import (
+    FolderLock,
+    check_numbers,
+    first_difference,
+    hashed_json,
+    parse_hashed,
+    read_hashed,
+    remove_temporary_files,
+    software,
+    write_bytes,
+)
 
 Trial = dict[str, Any]
 """One generation: sample, condition, metrics. Plain values, with the same keys in all trials of a run."""
@@ -26,14 +36,14 @@ class Trials:
         self._lock = FolderLock(self.folder, "folder for `trials`")
 
     def open(self, config: dict[str, Any]) -> list[int]:
-        """Start or resume a run; the numbers of the batches that are finished.
+        """Start or resume a run; the numbers of the batches that are finished. A damaged batch is reported, and is not.
 
         Args:
             config: Everything that determines the trials, in plain values.
 
         Raises:
             UserError: another run writes to the folder, it holds trials of other settings or of another revision of the
-                numbers, or cannot be written.
+                numbers, its settings are damaged, or it cannot be written.
 
         """
         file, config = self.folder / "settings.json", json.loads(json.dumps(config))
@@ -51,7 +61,7 @@ class Trials:
 
     def _open(self, file: Path, config: dict[str, Any]) -> list[int]:
         if file.exists() and self._files():
-            former = _read(file)
+            former, _ = read_hashed(file, "choose another folder for `trials`, or delete that one")
             self._refuse_other({name: value for name, value in former.items() if name != "software"}, config)
             if line := check_numbers(former, f"run {self.folder}"):
                 rank_zero_info(line)
@@ -62,7 +72,15 @@ class Trials:
         else:
             self._begin(file, config)
         remove_temporary_files(self.folder, former=True)
-        return sorted(int(path.stem) for path in self._files())
+        return sorted(int(path.stem) for path in self._files() if self._intact(path))
+
+    def _intact(self, path: Path) -> bool:
+        try:
+            _read(path)
+        except UserError as error:
+            rank_zero_info(f"{error}: the batch is run again")
+            return False
+        return True
 
     def _make_folder(self) -> None:
         try:
@@ -71,7 +89,7 @@ class Trials:
             raise UserError(f"cannot write trials to {self.folder}: {error.strerror}") from error
 
     def _begin(self, file: Path, config: dict[str, Any]) -> None:
-        write_bytes(file, (json.dumps({**config, "software": software()}, indent=1) + "\n").encode())
+        write_bytes(file, hashed_json({**config, "software": software()}, indent=1))
 
     def _refuse_other(self, former: Any, config: dict[str, Any]) -> None:
         if "config" in config.get("llm", ()) and "config" not in former.get("llm", ()):
@@ -86,19 +104,38 @@ class Trials:
             )
 
     def write(self, batch: int, trials: list[Trial]) -> None:
-        """Write a batch, all of it or nothing."""
-        write_bytes(self.folder / f"{batch:06d}.json", json.dumps(trials).encode())
+        """Write a batch, all of it or nothing, with its hash."""
+        write_bytes(self.folder / f"{batch:06d}.json", hashed_json({"batch": batch, "trials": trials}))
 
     def read(self) -> list[Trial]:
-        """All trials so far, in batch order."""
+        """All trials so far, in batch order.
+
+        Raises:
+            UserError: a batch is damaged; running again repeats it.
+
+        """
         return [trial for path in self._files() for trial in _read(path)]
 
     def _files(self) -> list[Path]:
         return sorted(path for path in self.folder.glob("*.json") if path.stem.isdigit())
 
 
-def _read(path: Path) -> Any:
+def _read(path: Path) -> list[Trial]:
+    """Trials of a batch file; those of earlier versions are a bare list, without a hash.
+
+    Raises:
+        UserError: it is damaged.
+
+    """
+    data = path.read_bytes()
     try:
-        return json.loads(path.read_text())
+        if data.startswith(b"["):
+            former: list[Trial] = json.loads(data)
+            return former
+        content, hashed = parse_hashed(data)
+        if not hashed or content["batch"] != int(path.stem):
+            raise ValueError("it is no batch of this number")
     except ValueError as error:
-        raise UserError(f"{path} is damaged; delete it and run again") from error
+        raise UserError(f"{path} is damaged ({error})") from error
+    trials: list[Trial] = content["trials"]
+    return trials

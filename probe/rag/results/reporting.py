@@ -1,6 +1,5 @@
 """Masked RAG as an experiment with results: tables, plots and records for `probe.Artifacts`, and traces."""
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -8,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from rich.console import Group
 
-from extract.utils import write_bytes
+from extract.utils import hashed_json, write_bytes
 from probe.rag.results.outcomes import PAIRED_METRICS, RagOutcomes
 from probe.rag.results.tables import answer_table, retrieval_table, strategy_plots
 from probe.rag.results.trace import Trace
@@ -78,6 +77,5 @@ def seen_note(results: Mapping[str, Any], questions: int) -> str:
 
 
 def write_traces(file: Path, traces: Sequence[Trace]) -> None:
-    """Write one JSON object a line."""
-    lines = "".join(json.dumps(one, ensure_ascii=False) + "\n" for one in traces)
-    write_bytes(file, lines.encode())
+    """Write one JSON object a line, each with its own hash: lines may be selected, but not edited."""
+    write_bytes(file, b"".join(hashed_json(one, ensure_ascii=False) for one in traces))

@@ -175,7 +175,7 @@ def test_texts_of_models_and_data_are_never_markup(llm: LLM, tmp_path: Path) -> 
 
 @pytest.mark.parametrize(
     ("name", "text", "message"),
-    [("results.json", "{", "is damaged"), ("results.json", "[]", "holds no results"), ("", "", "nothing at")],
+    [("results.json", "{", "is damaged"), ("results.json", "[]", "no JSON object"), ("", "", "nothing at")],
 )
 def test_bad_folders_are_refused(run: Run, tmp_path: Path, name: str, text: str, message: str) -> None:
     if name:
