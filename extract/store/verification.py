@@ -6,6 +6,7 @@ import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing, contextmanager, suppress
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
@@ -20,6 +21,8 @@ ALWAYS = "RETRIEVAL_HEADS_VERIFY"
 """Environment variable that makes every verification hash all shards; `--verify` sets it for one command."""
 WORTH_BYTES, WORTH_SHARDS = 32 * 2**20, 500
 """From either on, the result of a verification is kept; fewer are hashed in a tenth of a second."""
+TASK_BYTES = 16 * 2**20
+"""What a thread hashes in one task, at least, where shards are smaller."""
 SETTLED = 2.0
 """Seconds after its last change in which a shard is not remembered: file systems give times this coarsely."""
 
@@ -105,15 +108,21 @@ def _visible_damage(store: Path, entry: Entry, states: Mapping[str, State]) -> s
 def _hashed(store: Path, entries: Sequence[Entry]) -> Iterator[tuple[Entry, str]]:
     """Shards with their hashes, by a thread for each core; after two seconds with a progress bar."""
     total = sum(entry["bytes"] for entry in entries)
+    size = max(1, min(64, len(entries) * TASK_BYTES // max(total, 1)))  # small shards share a task
+    groups = [entries[start : start + size] for start in range(0, len(entries), size)]
     shown: Any = tqdm(total=total, desc=f"Verifying {store}", unit="B", unit_scale=True, delay=2, leave=False)
     pool = ThreadPoolExecutor(os.cpu_count())
     try:
         with closing(shown):
-            for entry, found in zip(entries, pool.map(_sha256, (store / one["file"] for one in entries)), strict=True):
-                yield entry, found
-                shown.update(entry["bytes"])
+            for group, hashes in zip(groups, pool.map(partial(_hashes, store), groups), strict=True):
+                yield from zip(group, hashes, strict=True)
+                shown.update(sum(entry["bytes"] for entry in group))
     finally:
         pool.shutdown(cancel_futures=True)
+
+
+def _hashes(store: Path, entries: Sequence[Entry]) -> list[str]:
+    return [_sha256(store / entry["file"]) for entry in entries]
 
 
 def _sha256(path: Path) -> str:

@@ -86,6 +86,7 @@ def test_a_former_checkpoint_saved_again_has_the_public_name(tmp_path: Path) -> 
     probe.save_pretrained(probe.load(SAVED / "classifier.ckpt"), tmp_path / "export")
     config = json.loads((tmp_path / "export" / "probe.json").read_text())
     former = json.loads((SAVED / "classifier" / "probe.json").read_text())
+    assert {len(config.pop(name)) for name in ("sha256", "weights_sha256")} == {64}
     assert config.pop("class") == "probe.ProbeClassifier"
     assert former.pop("class") == "probe.classifier.ProbeClassifier"
     # `resamples` and `seed` belong to a test run and are in neither
