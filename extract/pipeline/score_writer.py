@@ -34,7 +34,6 @@ from extract.utils import (
     remove_temporary_files,
     software,
     versions,
-    write_bytes,
     write_card,
     written_by,
 )

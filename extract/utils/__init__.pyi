@@ -1,6 +1,6 @@
+from .cache_folder import cache_folder as cache_folder
 from .cards import CARD as CARD
 from .cards import write_card as write_card
-from .cache_folder import cache_folder as cache_folder
 from .distributed import on_rank_zero as on_rank_zero
 from .files import TEMPORARY_SUFFIX as TEMPORARY_SUFFIX
 from .files import remove_temporary_files as remove_temporary_files
@@ -9,14 +9,14 @@ from .files import replacing_folder as replacing_folder
 from .files import sha256 as sha256
 from .files import write_bytes as write_bytes
 from .files import write_together as write_together
-from .locks import LOCK as LOCK
-from .locks import FolderLock as FolderLock
-from .locks import release_locks as release_locks
 from .hashed_files import add_zip_hash as add_zip_hash
 from .hashed_files import check_zip_hash as check_zip_hash
 from .hashed_files import hashed_json as hashed_json
 from .hashed_files import parse_hashed as parse_hashed
 from .hashed_files import read_hashed as read_hashed
+from .locks import LOCK as LOCK
+from .locks import FolderLock as FolderLock
+from .locks import release_locks as release_locks
 from .precision import check_precision as check_precision
 from .precision import frozen_inference as frozen_inference
 from .precision import without_autocast as without_autocast

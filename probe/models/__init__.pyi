@@ -1,6 +1,5 @@
 from .base import Probe as Probe
 from .baselines import Baselines as Baselines
-from .checkpoint import check_checkpoint as check_checkpoint
 from .checkpoint import load as load
 from .checkpoint import probe_class as probe_class
 from .checkpoint import push_to_hub as push_to_hub
@@ -21,5 +20,6 @@ from .ridge import LinearMap as LinearMap
 from .ridge import fit_ridge as fit_ridge
 from .saving.checkpoint_folders import CheckpointFolders as CheckpointFolders
 from .saving.checkpoint_io import AtomicCheckpointIO as AtomicCheckpointIO
+from .saving.checkpoint_io import check_checkpoint as check_checkpoint
 from .saving.checkpoint_io import use_atomic_checkpoints as use_atomic_checkpoints
 from .training_record import TrainedOnRows as TrainedOnRows

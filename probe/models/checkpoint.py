@@ -16,7 +16,6 @@ from safetensors.torch import save
 from extract.errors import UserError
 from extract.llm import LLMIdentity
 from extract.utils import (
-    check_zip_hash,
     hashed_json,
     public_name,
     read_hashed,
@@ -26,6 +25,7 @@ from extract.utils import (
 )
 from probe.models.base import Probe
 from probe.models.model_card import probe_card
+from probe.models.saving.checkpoint_io import check_checkpoint
 from probe.models.training_record import TrainedOnRows
 
 CONFIG = "probe.json"
@@ -56,20 +56,6 @@ def read_checkpoint(path: str | Path) -> dict[str, Any]:
     if not isinstance(checkpoint, dict) or "probe" not in checkpoint:
         raise UserError(f"{path} is not a probe's checkpoint; `lightning fit -c configs/probe.yaml` makes one")
     return checkpoint
-
-
-def check_checkpoint(file: Path) -> bool:
-    """Compare a checkpoint with the hash in its zip comment; whether it has one.
-
-    Raises:
-        UserError: it is damaged.
-
-    """
-    try:
-        with file.open("rb") as archive:
-            return check_zip_hash(archive)
-    except ValueError as error:
-        raise UserError(f"{file} is damaged ({error}); copy it again, or train the probe again") from error
 
 
 def probe_class(name: str) -> type[TrainedOnRows]:

@@ -1,4 +1,4 @@
-"""`python -m tests.benchmarks.open_store [SHARDS]`: seconds to open a score store of many shards, hashed or remembered."""
+"""`python -m tests.benchmarks.open_store [N]`: seconds to open a store of many shards, hashed or remembered."""
 
 import os
 import sys
