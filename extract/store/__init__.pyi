@@ -15,6 +15,7 @@ from .sample_ids import sample_names as sample_names
 from .sample_ids import shared_names as shared_names
 from .sample_steps import Steps as Steps
 from .score_store import ScoreStore as ScoreStore
+from .verification import VERIFY_VARIABLE as VERIFY_VARIABLE
 from .verification import Verify as Verify
 from .verification import always_verified as always_verified
 from .verification import damaged_shards as damaged_shards

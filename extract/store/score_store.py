@@ -57,8 +57,7 @@ class ScoreStore:
         self.manifest = read_manifest(self.path)
         if not self.manifest["complete"]:
             raise UserError(f"score store {path} is incomplete; finish it with: {self.manifest['command']}")
-        if verify:
-            self._verify(verify)
+        self._verify(verify)
         self.identity = LLMIdentity(**self.manifest["llm"])
         self.heads = self.identity.layers * self.identity.heads
         self.hidden_size = self.identity.hidden_size

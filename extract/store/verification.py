@@ -17,7 +17,7 @@ from extract.utils import cache_folder, hashed_json, read_hashed, sha256, write_
 
 Verify = bool | Literal["always"]
 """True: hash the shards that changed since they were last hashed; "always": hash all; False: none."""
-ALWAYS = "RETRIEVAL_HEADS_VERIFY"
+VERIFY_VARIABLE = "RETRIEVAL_HEADS_VERIFY"
 """Environment variable that makes every verification hash all shards; `--verify` sets it for one command."""
 WORTH_BYTES, WORTH_SHARDS = 32 * 2**20, 500
 """From either on, the result of a verification is kept; fewer are hashed in a tenth of a second."""
@@ -35,15 +35,15 @@ State = list[int]
 @contextmanager
 def always_verified(always: bool = True) -> Iterator[None]:
     """Within the block, and in processes begun in it, every verification hashes all shards."""
-    former = os.environ.get(ALWAYS)
+    former = os.environ.get(VERIFY_VARIABLE)
     if always:
-        os.environ[ALWAYS] = "1"
+        os.environ[VERIFY_VARIABLE] = "1"
     try:
         yield
     finally:
-        os.environ.pop(ALWAYS, None)
+        os.environ.pop(VERIFY_VARIABLE, None)
         if former is not None:
-            os.environ[ALWAYS] = former
+            os.environ[VERIFY_VARIABLE] = former
 
 
 def damaged_shards(store: Path, entries: Sequence[Entry], verify: Verify = True, first: bool = False) -> dict[str, str]:
@@ -56,15 +56,18 @@ def damaged_shards(store: Path, entries: Sequence[Entry], verify: Verify = True,
     Args:
         store: The store's folder.
         entries: Shards as the manifest describes them.
-        verify: Whether to trust what is remembered.
+        verify: Which shards are hashed; `--verify` hashes all in any case.
         first: Stop at the first damage.
 
     """
+    always = verify == "always" or os.environ.get(VERIFY_VARIABLE, "0") not in ("", "0")
+    if not verify and not always:
+        return {}
     states = _states(store, entries)
     damaged = {one["file"]: wrong for one in entries if (wrong := _visible_damage(store, one, states))}
-    if not verify or (first and damaged):
+    if first and damaged:
         return damaged
-    known = {} if verify == "always" or os.environ.get(ALWAYS, "0") not in ("", "0") else _remembered(store)
+    known = {} if always else _remembered(store)
     unknown = [
         one
         for one in entries

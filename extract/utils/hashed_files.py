@@ -100,9 +100,7 @@ def add_zip_hash(archive: BinaryIO) -> None:
         raise ValueError("no zip archive without a comment")
     archive.seek(-2, os.SEEK_END)
     archive.write(_COMMENT_SIZE.to_bytes(2, "little"))
-    archive.seek(0)
-    digest = hashlib.file_digest(archive, "sha256").hexdigest()
-    archive.seek(0, os.SEEK_END)
+    digest = _digest(archive, archive.seek(0, os.SEEK_END))
     archive.write(COMMENT + digest.encode())
 
 

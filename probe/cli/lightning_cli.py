@@ -1,5 +1,6 @@
 """LightningCLI with this project's links and checks."""
 
+import os
 import pkgutil
 import sys
 from pathlib import Path
@@ -15,6 +16,7 @@ import datamodules
 import extract
 from extract.errors import UserError
 from extract.llm import LLM
+from extract.store import VERIFY_VARIABLE, always_verified
 from extract.utils import Range, check_value, digest
 from probe.cli.config_files import find_config
 from probe.cli.parser import Parser
@@ -43,6 +45,7 @@ class StageCLI(LightningCLI):
     """One command for every stage: a model, a data module, callbacks, and one LLM and score store for all of them."""
 
     @classmethod
+    @always_verified(False)  # what `--verify` changes ends with the stage
     def run_stage(cls) -> "StageCLI":
         """Parse `sys.argv` and run the stage."""
         for package in (extract, datamodules):  # jsonargparse finds a class by its bare name once it is imported
@@ -72,6 +75,8 @@ class StageCLI(LightningCLI):
         """Add `llm:` and `store:`, and link them to every class that takes them; sizes go from data to model."""
         parser.add_subclass_arguments(LLM, "llm", required=False, help="The frozen LLM: configs/llm/*.yaml.")
         parser.add_argument("--store", type=str, default="stores/niah", help="Folder of the score store.")
+        about = "Hash every shard of the stores, also those that have not changed since they were verified."
+        parser.add_argument("--verify", action="store_true", help=about)
         for target in ("model", "data", "trainer.callbacks"):
             parser.link_arguments("llm", f"{target}.init_args.llm", apply_on="instantiate")
             parser.link_arguments("store", f"{target}.init_args.store")
@@ -92,6 +97,11 @@ class StageCLI(LightningCLI):
             hints = {"seed_everything": SEED_EVERYTHING}
             for key, value in self.subcommand_config.as_dict().items():
                 check_value(value, hints.get(key, Any), key)
+
+    def before_instantiate_classes(self) -> None:
+        """Let `--verify` reach every score store that the stage opens, in every process."""
+        if self.subcommand_config is not None and self.subcommand_config.verify:
+            os.environ[VERIFY_VARIABLE] = "1"
 
     def instantiate_trainer(self, **arguments: Any) -> Trainer:
         """Make the Trainer.

@@ -41,6 +41,7 @@ useful keys:
                          a shipped config is found by its name where the working folder has no such file
   --store FOLDER         the score store to write or to read
   --llm.init_args.name   embedded:smollm2, a Hugging Face id, a folder, or a .gguf file
+  --verify               hash every shard of the stores again; otherwise only those that changed since the last time
   --trainer.devices N    and every other option of Lightning's Trainer
   --print_config         what would run, every key with its value
 

@@ -21,7 +21,9 @@ _NOISE = re.compile(
 
 ARGUMENTS: dict[str, dict[str, dict[str, Any]]] = {
     "configs": {"folder": {"type": str, "nargs": "?"}, "--force": {"action": "store_true"}},
-    "report": {"runs": {"type": str, "nargs": "+"}},
+    "overlap": {"first": {"type": str}, "second": {"type": str}, "--verify": {"action": "store_true"}},
+    "ranking": {"store": {"type": str}, "file": {"type": str}, "--verify": {"action": "store_true"}},
+    "report": {"runs": {"type": str, "nargs": "+"}, "--verify": {"action": "store_true"}},
 }
 """By command, the arguments whose form jsonargparse does not derive from a signature."""
 

@@ -7,6 +7,7 @@ from rich.table import Table
 
 from datamodules import Split
 from extract.scores import Target
+from extract.store import always_verified
 from extract.utils import PositiveInt
 from probe.heads import Ranking, ranking_overlap, read_ranking, store_ranking
 
@@ -18,6 +19,7 @@ def overlap(
     target: Target = "copy_paste",
     layers: PositiveInt | None = None,
     heads: PositiveInt | None = None,
+    verify: bool = False,
 ) -> None:
     """Compare two static rankings of heads: shared top heads and Spearman's correlation, each beside chance.
 
@@ -30,9 +32,11 @@ def overlap(
         target: Score that a store is ranked by: copy_paste (Eq. 1) or reasoning (Eq. 2).
         layers: Layers of the LLM; by default as many as either ranking names.
         heads: Query heads of a layer; by default as many as either ranking names.
+        verify: Hash every shard, also those that have not changed since they were verified.
 
     """
-    result = ranking_overlap(_read(first, target), _read(second, target), n, layers, heads)
+    with always_verified(verify):
+        result = ranking_overlap(_read(first, target), _read(second, target), n, layers, heads)
     table = Table(title=f"{first} and {second}: {result.heads} {result.unit}")
     for header in ("", "observed", "by chance", "p"):
         table.add_column(header, justify="right" if header else "left")

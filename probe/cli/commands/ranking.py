@@ -4,6 +4,7 @@ from typing import Literal
 
 from datamodules import Split
 from extract.scores import Target
+from extract.store import always_verified
 from extract.utils import PositiveInt
 from probe.heads import store_ranking, write_ranking
 
@@ -15,6 +16,7 @@ def ranking(
     split: Split = Split(),  # noqa: B008 (frozen)
     kv_heads: PositiveInt | None = None,
     reduce: Literal["max", "mean"] = "max",
+    verify: bool = False,
 ) -> None:
     """Write the static ranking of a score store: heads by their mean score over the training rows.
 
@@ -25,9 +27,11 @@ def ranking(
         split: Which rows are training rows.
         kv_heads: KV heads of a layer, to rank these instead of query heads.
         reduce: How the scores of a KV head's query heads become one score.
+        verify: Hash every shard, also those that have not changed since they were verified.
 
     """
-    heads = store_ranking(store, target, split)
+    with always_verified(verify):
+        heads = store_ranking(store, target, split)
     if kv_heads is not None:
         heads = heads.by_kv_head(kv_heads, reduce)
     write_ranking(heads, file)

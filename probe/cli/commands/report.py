@@ -1,5 +1,6 @@
 """`lightning report`: one page of all results."""
 
+from extract.store import always_verified
 from extract.utils import PositiveInt, Share
 
 
@@ -11,6 +12,7 @@ def report(
     static_top: PositiveInt = 20,
     predicted_top: PositiveInt = 5,
     threshold: Share = 0.5,
+    verify: bool = False,
 ) -> None:
     """Write one HTML page of all results beside the paper's, with an explorer of heads over time.
 
@@ -24,9 +26,11 @@ def report(
         static_top: Size of the static set in the explorer.
         predicted_top: Heads that a regressor predicts at a step in the explorer.
         threshold: Reasoning score from which a head is dynamic in the explorer.
+        verify: Hash every shard, also those that have not changed since they were verified.
 
     """
     from probe.report import write_report  # loads Lightning, which `--help` does not need
 
-    file = write_report(runs, output, samples, questions, static_top, predicted_top, threshold)
+    with always_verified(verify):
+        file = write_report(runs, output, samples, questions, static_top, predicted_top, threshold)
     print(f"written to {file} ({file.stat().st_size / 1e6:.1f} MB); open it in a browser")
