@@ -125,4 +125,4 @@ def run_command(command: Callable[..., None], argv: Sequence[str]) -> None:
     for argument, form in ARGUMENTS[name].items():
         parser.add_argument(argument, help=meanings[argument.lstrip("-")], **form)
     parser.add_function_arguments(command, as_group=False, skip={argument.lstrip("-") for argument in ARGUMENTS[name]})
-    checked(**parser.parse_args(list(argv)).as_dict())
+    checked(**parser.instantiate_classes(parser.parse_args(list(argv))).as_dict())

@@ -26,7 +26,7 @@ import probe
 from extract.errors import UserError
 from extract.llm.gguf import converted
 from extract.store import ScoreStore, finished_batches, read_manifest, write_part
-from probe.models import AtomicCheckpointIO
+from probe.models import AtomicCheckpointIO, Probe
 from probe.rag import read_traces
 from probe.rag.results.reporting import write_traces
 from probe.report.discovery import find_sources
@@ -83,7 +83,7 @@ def exports(folder: Path) -> dict[str, Kind]:
 probe_json, probe_weights = "probe.json", "probe.safetensors"
 
 
-def _content(trained: probe.Probe) -> str:
+def _content(trained: Probe) -> str:
     return repr((type(trained), dict(trained.hparams), trained.training_record, trained.state_dict()))
 
 

@@ -93,3 +93,18 @@ def test_a_former_checkpoint_saved_again_has_the_public_name(tmp_path: Path) -> 
     # settings that it did not have have the values of its time
     former["settings"] |= {"activation": "relu", "reduction": "mean"}
     assert config == former
+
+
+@pytest.mark.parametrize("name", ["classifier.ckpt", "classifier"])
+def test_a_probe_without_a_hash_is_loaded_with_a_remark(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, name: str
+) -> None:
+    with caplog.at_level("INFO"):
+        trained = probe.load(SAVED / name)
+    (line,) = (record.getMessage() for record in caplog.records)
+    assert line.startswith(f"{SAVED / name} carries no hash of its content")
+    caplog.clear()
+    probe.save_pretrained(trained, tmp_path)
+    with caplog.at_level("INFO"):
+        probe.load(tmp_path)
+    assert not caplog.records

@@ -3,6 +3,7 @@
 import json
 import math
 import pickle
+import shutil
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -19,9 +20,10 @@ from datamodules import ScoreRows, Split
 from extract.errors import UserError
 from probe.heads import training_means
 from probe.metrics import REGRESSION_METRICS
+from probe.models import check_checkpoint
 from probe.models.baselines import fit_baselines
 from probe.results import BASELINES
-from tests.conftest import Run
+from tests.conftest import ROOT, Run
 from tests.helpers.stores import IDENTITY, make_store
 
 Stage = Callable[..., tuple[int, str]]
@@ -126,6 +128,33 @@ def test_tensorboard_shows_losses_metrics_rate_curve_and_settings(stage: Stage, 
     assert "_hparams_/session_start_info" in events.summary_metadata
     losses = [event.value for event in events.Scalars("train/loss_epoch")]
     assert losses[-1] < losses[0]
+
+
+def test_a_damaged_checkpoint_is_refused_before_it_is_used(stage: Stage, tmp_path: Path) -> None:
+    assert stage("fit")[0] == 0
+    file = tmp_path / "a" / "best.ckpt"
+    assert check_checkpoint(file)
+    data = bytearray(file.read_bytes())
+    data[len(data) // 2] ^= 1
+    file.write_bytes(data)
+    for name in ("validate", "fit"):
+        code, error = stage(name, "--ckpt_path", file)
+        assert code == 2
+        assert f"{file} is damaged (its sha256 does not match" in error
+    with pytest.raises(UserError, match="is damaged"):
+        probe.load(file)
+
+
+def test_weights_of_another_export_are_refused(tmp_path: Path) -> None:
+    first = ROOT / "tests/data/checkpoints_by_module_name/classifier.ckpt"
+    trained = probe.load(first)
+    probe.save_pretrained(trained, tmp_path / "a")
+    with torch.no_grad():
+        next(trained.parameters()).add_(1)
+    probe.save_pretrained(trained, tmp_path / "b")
+    shutil.copy(tmp_path / "b" / "probe.safetensors", tmp_path / "a")
+    with pytest.raises(UserError, match=r"probe\.safetensors is not what probe\.json was written with"):
+        probe.load(tmp_path / "a")
 
 
 def test_export_restores_the_same_probe(stage: Stage, tmp_path: Path) -> None:

@@ -1,10 +1,13 @@
 """Trials on disk: a run continues with its own settings only."""
 
+import json
+import shutil
 from pathlib import Path
 
 import pytest
 
 from extract.errors import UserError
+from extract.utils import software
 from extract.utils.processes import Process
 from probe.results import Trials
 from tests.extract.utils.test_locks import hold, other_run  # noqa: F401 (fixture)
@@ -108,3 +111,44 @@ def test_a_resume_keeps_temporary_files_of_others(tmp_path: Path) -> None:
     assert Trials(tmp_path).open(RUN) == [0]
     assert (tmp_path / "notes.tmp").exists()
     assert not (tmp_path / "000001.json.tmp").exists()
+
+
+def test_a_damaged_batch_is_reported_and_run_again(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    Trials(tmp_path).open(CONFIG)
+    for number in range(3):
+        Trials(tmp_path).write(number, [{"sample": number, "f1": 0.25}])
+    file = tmp_path / "000001.json"
+    file.write_text(file.read_text().replace("0.25", "0.35"))
+    with caplog.at_level("INFO"):
+        assert Trials(tmp_path).open(CONFIG) == [0, 2]
+    assert f"{file} is damaged (its sha256 does not match" in caplog.text
+    assert "the batch is run again" in caplog.text
+    with pytest.raises(UserError, match=r"000001\.json is damaged"):
+        Trials(tmp_path).read()
+    Trials(tmp_path).write(1, [{"sample": 1, "f1": 0.25}])
+    assert [one["f1"] for one in Trials(tmp_path).read()] == [0.25, 0.25, 0.25]
+
+
+def test_a_batch_of_another_number_is_damage(tmp_path: Path) -> None:
+    Trials(tmp_path).open(CONFIG)
+    Trials(tmp_path).write(1, [{"sample": 1}])
+    shutil.copy(tmp_path / "000001.json", tmp_path / "000002.json")
+    assert Trials(tmp_path).open(CONFIG) == [1]
+
+
+def test_damaged_settings_are_refused(tmp_path: Path) -> None:
+    Trials(tmp_path).open(CONFIG)
+    Trials(tmp_path).write(1, [{"sample": 1}])
+    file = tmp_path / "settings.json"
+    file.write_text(file.read_text().replace('"version": "', '"version": "9'))
+    with pytest.raises(UserError, match=r"settings\.json is damaged"):
+        Trials(tmp_path).open(CONFIG)
+
+
+def test_trials_of_earlier_versions_have_no_hash_and_are_continued(tmp_path: Path) -> None:
+    (tmp_path / "settings.json").write_text(json.dumps({**CONFIG, "software": software()}, indent=1) + "\n")
+    (tmp_path / "000000.json").write_text(json.dumps([{"sample": 0}]))
+    trials = Trials(tmp_path)
+    assert trials.open(CONFIG) == [0]
+    trials.write(1, [{"sample": 1}])
+    assert trials.read() == [{"sample": 0}, {"sample": 1}]
