@@ -111,7 +111,8 @@ def test_verify_of_the_command_line_ends_with_the_command(
     assert hashed() == []
     assert run(*ranking, "--verify")[0] == 0
     assert hashed() == ALL
-    assert "metrics" in measured("dynamism", store, "--verify")
+    small = ("--model.init_args.static_top", 3, "--model.init_args.static_sizes", "[2]")
+    assert "metrics" in measured("dynamism", store, *small, "--verify")
     assert set(hashed()) == set(ALL)
     assert "RETRIEVAL_HEADS_VERIFY" not in os.environ
     assert run(*ranking)[0] == 0
