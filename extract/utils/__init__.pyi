@@ -1,4 +1,3 @@
-from .cache_folder import cache_folder as cache_folder
 from .cards import CARD as CARD
 from .cards import write_card as write_card
 from .distributed import on_rank_zero as on_rank_zero
@@ -44,3 +43,4 @@ from .run_record import command as command
 from .run_record import digest as digest
 from .run_record import first_difference as first_difference
 from .run_record import versions as versions
+from .user_cache import cache_folder as cache_folder
