@@ -7,6 +7,8 @@ import warnings
 from collections.abc import Sequence
 from pkgutil import resolve_name
 
+from probe.cli.import_path import set_import_path
+
 HELP = """\
 usage: lightning {predict,fit,validate,test} -c CONFIG [-c OVERLAY …] [--KEY VALUE …]
 
@@ -55,9 +57,7 @@ def main(args: Sequence[str] | None = None) -> int:
     if not argv or argv in (["-h"], ["--help"]):
         print(HELP, end="")
         return 0
-    # A user's own modules (tasks, probes) are found from where they work, as with `python -m`.
-    if "" not in sys.path:
-        sys.path.insert(0, "")
+    set_import_path(safe="--safe" in argv)
     _quieten()
     try:
         _dispatch(argv)
