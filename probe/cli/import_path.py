@@ -5,13 +5,12 @@ import sys
 from collections.abc import Sequence
 from importlib.abc import MetaPathFinder
 from importlib.machinery import ModuleSpec, PathFinder
-from multiprocessing import parent_process
 from pathlib import Path
 from types import ModuleType
 
 PROGRAMS = ("lightning", "retrieval-heads")
 IN_WORKERS = "RETRIEVAL_HEADS_WORKING_FOLDER"
-"""Environment variable by which spawned processes know that modules of the working folder may be imported."""
+"""Environment variable that lets spawned processes import modules of the working folder."""
 
 
 class WorkingFolder(MetaPathFinder):
@@ -55,5 +54,5 @@ def _is_command() -> bool:
     return main.__spec__ is None and Path(getattr(main, "__file__", None) or "").stem in PROGRAMS
 
 
-if parent_process() is not None and IN_WORKERS in os.environ:
-    sys.meta_path.append(WorkingFolder())  # spawned: the module of the command is imported, but `main` does not run
+if IN_WORKERS in os.environ:  # a spawned process imports the command's module, but does not run `main`
+    sys.meta_path.append(WorkingFolder())

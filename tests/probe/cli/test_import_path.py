@@ -82,11 +82,14 @@ def test_python_m_imports_no_file_of_the_working_folder(words: list[str], run_th
 
 
 def test_the_console_script_imports_no_file_of_the_working_folder(run_there: Call, tmp_path: Path) -> None:
-    """Down to rich, scipy and torch, which `overlap` loads."""
-    for file in ("a", "b"):
-        (tmp_path / f"{file}.json").write_text('{"0-0": [0.5], "0-1": [0.25]}')
-    done = run_there(script(tmp_path, SCRIPT), "overlap", tmp_path / "a.json", tmp_path / "b.json")
-    assert "shared in the top" in done.stdout
+    done = run_there(script(tmp_path, SCRIPT), "report", "--help")
+    assert "--output" in done.stdout
+
+
+@pytest.mark.slow
+def test_a_stage_imports_no_file_of_the_working_folder(run_there: Call, tmp_path: Path) -> None:
+    done = run_there(script(tmp_path, SCRIPT), "fit", "-c", "probe.yaml", "--store", tmp_path / "none")
+    assert "error: no score store at" in done.stderr
 
 
 def test_a_process_of_ddp_imports_no_file_of_the_working_folder(run_there: Call) -> None:
