@@ -141,14 +141,11 @@ def _number(text: str) -> float:
 def _check_levels(value: Any) -> None:
     """Refuse deep nesting: what reads or writes such a value later would recurse as deep."""
     level, levels = [value], 0
-    while level := [inner for one in level if isinstance(one, dict | list) for inner in _inner(one)]:
+    while level := [one for one in level if isinstance(one, dict | list)]:
         levels += 1
         if levels > MOST_LEVELS:
             raise UnreadableError(_TOO_DEEP)
-
-
-def _inner(one: dict[str, Any] | list[Any]) -> Any:
-    return one.values() if isinstance(one, dict) else one
+        level = [inner for one in level for inner in (one.values() if isinstance(one, dict) else one)]
 
 
 def read_yaml(path: str | Path) -> Any:

@@ -17,7 +17,9 @@ from extract.errors import UserError
 from extract.llm import LLM
 from extract.utils import Range, check_value, digest
 from probe.cli.config_files import find_config
+from probe.cli.config_text import bound_texts, check_config
 from probe.cli.parser import Parser
+from probe.cli.safe import Safe, be_safe, check_command_line, check_switches
 from probe.models import probe_class, read_checkpoint
 from probe.rag import RagEvaluation
 from probe.results import Artifacts
@@ -31,7 +33,9 @@ class ConfigFile(ActionConfigFile):
 
     def __call__(self, parser: Any, cfg: Any, values: Any, option_string: str | None = None) -> None:
         """Merge the file over what earlier arguments gave."""
-        super().__call__(parser, cfg, find_config(values), option_string)  # type: ignore[no-untyped-call]
+        file = find_config(values)
+        check_config(file)
+        super().__call__(parser, cfg, file, option_string)  # type: ignore[no-untyped-call]
 
 
 class StageParser(Parser, LightningArgumentParser):
@@ -42,8 +46,17 @@ class StageCLI(LightningCLI):
     """One command for every stage: a model, a data module, callbacks, and one LLM and score store for all of them."""
 
     @classmethod
-    def run_stage(cls) -> "StageCLI":
-        """Parse `sys.argv` and run the stage."""
+    def run_stage(cls, safe: bool = False) -> "StageCLI":
+        """Parse `sys.argv` and run the stage.
+
+        Args:
+            safe: Refuse classes that are not known, and settings by which data may run code.
+
+        """
+        bound_texts(safe)
+        if safe:
+            be_safe()
+            check_command_line(sys.argv[1:])
         for package in (extract, datamodules):  # jsonargparse finds a class by its bare name once it is imported
             for name in package.__all__:
                 getattr(package, name)
@@ -70,6 +83,7 @@ class StageCLI(LightningCLI):
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
         """Add `llm:` and `store:`, and link them to every class that takes them; sizes go from data to model."""
         parser.add_subclass_arguments(LLM, "llm", required=False, help="The frozen LLM: configs/llm/*.yaml.")
+        parser.add_argument("--safe", action=Safe)
         parser.add_argument("--store", type=str, default="stores/niah", help="Folder of the score store.")
         for target in ("model", "data", "trainer.callbacks"):
             parser.link_arguments("llm", f"{target}.init_args.llm", apply_on="instantiate")
@@ -88,6 +102,8 @@ class StageCLI(LightningCLI):
         """
         super().parse_arguments(parser, args)
         if self.subcommand_config is not None:
+            if "--safe" in sys.argv:
+                check_switches(self.subcommand_config.as_dict())
             hints = {"seed_everything": SEED_EVERYTHING}
             for key, value in self.subcommand_config.as_dict().items():
                 check_value(value, hints.get(key, Any), key)

@@ -57,6 +57,8 @@ def main(args: Sequence[str] | None = None) -> int:
     if not argv or argv in (["-h"], ["--help"]):
         print(HELP, end="")
         return 0
+    if "--safe" in argv:  # wherever it is, it holds for the whole run
+        argv = [*(arg for arg in argv if arg != "--safe"), "--safe"]
     set_import_path(safe="--safe" in argv)
     _quieten()
     try:
@@ -80,7 +82,8 @@ def _dispatch(argv: list[str]) -> None:
     if argv[0] in COMMANDS:
         from probe.cli.parser import run_command
 
-        run_command(resolve_name(f"probe.cli.commands.{argv[0]}:{argv[0]}"), argv[1:])
+        arguments = [arg for arg in argv[1:] if arg != "--safe"]  # these run no config
+        run_command(resolve_name(f"probe.cli.commands.{argv[0]}:{argv[0]}"), arguments)
         return
     from unittest.mock import patch
 
@@ -88,7 +91,7 @@ def _dispatch(argv: list[str]) -> None:
 
     # Lightning restarts a command for further processes from sys.argv, and score stores record it.
     with patch.object(sys, "argv", [sys.argv[0], *argv]):
-        StageCLI.run_stage()
+        StageCLI.run_stage(safe="--safe" in argv)
 
 
 def _leave_processes() -> None:

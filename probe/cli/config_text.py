@@ -1,0 +1,47 @@
+"""Texts of configs and of values on the command line: bounded before they are parsed, their classes before an import."""
+
+import functools
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import yaml
+from jsonargparse import get_loader, set_loader
+
+from extract.utils import check_yaml, read_text
+from probe.cli.safe import check_classes
+
+
+def bound_texts(safe: bool) -> None:
+    """Let jsonargparse load only texts within the bounds of `extract.utils.check_yaml`.
+
+    Args:
+        safe: Check the classes that they name, too.
+
+    """
+    load = get_loader("yaml")
+    load = getattr(load, "__wrapped__", load)
+
+    @functools.wraps(load)
+    def bounded(stream: str) -> Any:
+        check_yaml(stream, "config")
+        value = load(stream)
+        if safe:
+            check_classes(value)
+        return value
+
+    set_loader("yaml", bounded, exceptions=(yaml.YAMLError,))
+
+
+def check_config(value: str) -> None:
+    """Refuse a config file that is not UTF-8 or beyond a bound, by its name; a text that is no YAML is reported later.
+
+    Raises:
+        UserError: naming the file.
+
+    """
+    with suppress(OSError, ValueError):  # a value may also be YAML itself, and no possible name of a file
+        if not Path(value).is_file():
+            return
+    with suppress(yaml.YAMLError):
+        check_yaml(read_text(value), value)
