@@ -2,7 +2,6 @@
 
 import pkgutil
 import sys
-from pathlib import Path
 from typing import Annotated, Any
 
 import lightning
@@ -16,6 +15,7 @@ import extract
 from extract.errors import UserError
 from extract.llm import LLM
 from extract.utils import Range, check_value, digest
+from probe.cli.checkpoint_paths import checkpoint_path
 from probe.cli.config_files import find_config
 from probe.cli.config_text import bound_texts, check_config
 from probe.cli.parser import Parser
@@ -142,10 +142,11 @@ class StageCLI(LightningCLI):
         if self.subcommand_config is None:
             return
         config = self.subcommand_config
-        path = config.get("ckpt_path")
-        if not path or path in ("last", "best", "hpc", "registry"):
+        path = checkpoint_path(self.config["subcommand"], config.as_dict())
+        if path is None:
             return
-        checkpoint = read_checkpoint(Path(path))
+        config["ckpt_path"] = str(path)
+        checkpoint = read_checkpoint(path)
         held, asked = checkpoint["probe"]["class"], config["model"]["class_path"]
         if (kind := probe_class(held)) is not pkgutil.resolve_name(asked):
             raise UserError(f"--ckpt_path {path} holds a {held}, but model.class_path is {asked}")
