@@ -10,6 +10,6 @@ from probe.working_folder import leave_import_path, started_as_module
 if started_as_module():
     leave_import_path()
 
-import lazy_loader  # noqa: E402 (a file of this name in the working folder is not meant)
+import lazy_loader
 
 __getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

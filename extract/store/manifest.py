@@ -6,7 +6,7 @@ from typing import Any
 
 from extract.errors import UserError
 from extract.store.arrow_shards import check_shard
-from extract.utils import digest, write_bytes
+from extract.utils import UnreadableError, digest, read_json, write_bytes
 
 FORMAT = 2
 """Version of the store's layout on disk."""
@@ -23,10 +23,12 @@ def read_manifest(path: Path) -> dict[str, Any]:
     """
     file = path / "manifest.json"
     try:
-        manifest: dict[str, Any] = json.loads(file.read_text())
+        manifest: dict[str, Any] = read_json(file)
         claimed = manifest.pop("sha256")
         known = manifest["format"] == FORMAT
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
+    except UnreadableError as error:
+        raise UserError(f"{error}: no manifest of a score store; extract into another folder") from error
+    except (KeyError, TypeError, AttributeError) as error:
         raise UserError(f"{file} is not a manifest of a score store; extract into another folder") from error
     if not known:
         raise UserError(f"{file} has format {manifest['format']}; this version reads {FORMAT}: extract again")
@@ -51,7 +53,7 @@ def finished_batches(path: Path) -> dict[int, dict[str, Any]]:
     finished = {}
     for file in sorted((path / "parts").glob("*.json")):
         try:
-            part = json.loads(file.read_text())
+            part = read_json(file)
             intact = not any(check_shard(path, part[table]) for table in TABLES)
         except (ValueError, KeyError, TypeError):
             continue

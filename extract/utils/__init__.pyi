@@ -27,7 +27,7 @@ from .reading import check_yaml as check_yaml
 from .reading import parse_json as parse_json
 from .reading import parse_yaml as parse_yaml
 from .reading import read_json as read_json
-from .reading import read_json_lines as read_json_lines
+from .reading import read_lines as read_lines
 from .reading import read_text as read_text
 from .reading import read_yaml as read_yaml
 from .release import check_numbers as check_numbers
@@ -38,3 +38,7 @@ from .run_record import command as command
 from .run_record import digest as digest
 from .run_record import first_difference as first_difference
 from .run_record import versions as versions
+from .terminal import DataConsole as DataConsole
+from .terminal import clean_logs as clean_logs
+from .terminal import printable as printable
+from .terminal import say as say

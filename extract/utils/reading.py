@@ -1,4 +1,4 @@
-"""Reading of JSON, YAML and text files: UTF-8, of bounded size, nesting and numbers, with one line for what is wrong."""
+"""Reading of JSON, YAML and text files: UTF-8, bounded in size, nesting and numbers, with one line on what is wrong."""
 
 import json
 import re
@@ -55,29 +55,26 @@ def read_json(path: str | Path, **options: Any) -> Any:
     return parse_json(read_text(path), str(path), **options)
 
 
-def read_json_lines(path: str | Path) -> Iterator[tuple[str, Any]]:
-    """Values of a JSON Lines file, each with its place for messages; blank lines are left out.
+def read_lines(path: str | Path, most: int = MOST_LINE) -> Iterator[tuple[str, str]]:
+    """Lines of a UTF-8 text file, each after its place for messages; blank ones are left out.
+
+    Args:
+        path: The file.
+        most: Most characters of a line.
 
     Raises:
-        UserError: a line is not JSON, not UTF-8 or too long.
+        UserError: a line is longer, or not UTF-8.
 
     """
-    with Path(path).open(encoding="utf-8") as lines:
-        for number, line in enumerate(_bounded_lines(lines, path), start=1):
-            if line.strip():
-                where = f"{path}, line {number}"
-                yield where, parse_json(line, where)
-
-
-def _bounded_lines(file: Any, path: str | Path) -> Iterator[str]:
-    """Lines of an open file."""
-    try:
-        while line := file.readline(MOST_LINE + 1):
-            if len(line) > MOST_LINE:
-                raise UnreadableError(f"{path} has a line of more than {MOST_LINE:,} characters, the most that is read")
-            yield line
-    except UnicodeDecodeError as error:
-        raise UnreadableError(f"{path} is not UTF-8 text ({error.reason})") from error
+    with Path(path).open(encoding="utf-8") as file:
+        try:
+            for number, line in enumerate(iter(lambda: file.readline(most + 1), ""), start=1):
+                if len(line) > most:
+                    raise UnreadableError(f"{path}, line {number}, has more than {most:,} characters, the most read")
+                if line.strip():
+                    yield f"{path}, line {number}", line
+        except UnicodeDecodeError as error:
+            raise UnreadableError(f"{path} is not UTF-8 text ({error.reason})") from error
 
 
 def parse_json(
@@ -173,13 +170,13 @@ def parse_yaml(text: str, where: str) -> Any:
 
 
 def check_yaml(text: str, where: str) -> None:
-    """Refuse a YAML text that would take much more memory or time than its size tells.
+    r"""Refuse a YAML text that would take much more memory or time than its size tells.
 
     Raises:
         UserError: it is too long, too deep, has a number of too many digits, or aliases that multiply.
         yaml.YAMLError: it is no YAML.
 
-    >>> check_yaml("a: &a [x, x]\\nb: &b [*a, *a]\\nc: [*b, *b]", "small.yaml")
+    >>> check_yaml("a: &a [x, x]\nb: &b [*a, *a]\nc: [*b, *b]", "small.yaml")
     >>> check_yaml("a: &a [*a]", "endless.yaml")
     Traceback (most recent call last):
     extract.utils.reading.UnreadableError: endless.yaml: more than 100 levels of lists and objects

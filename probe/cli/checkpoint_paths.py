@@ -35,7 +35,9 @@ def checkpoint_path(stage: str, config: Mapping[str, Any]) -> Path | None:
     folders = {"last": _last, "best": _best}
     path = _newest_hpc(root) if name == "hpc" else folders[name](trainer, root) if name in folders else None
     if path is None and (stage, name) != ("fit", "last"):
-        raise UserError(f"--ckpt_path {name}: {_NOTHING.get(name, 'no model registry here')}; give the checkpoint's path")
+        raise UserError(
+            f"--ckpt_path {name}: {_NOTHING.get(name, 'no model registry here')}; give the checkpoint's path"
+        )
     return path
 
 
@@ -62,7 +64,9 @@ def _best(trainer: Mapping[str, Any], root: Path) -> Path | None:
     """The best checkpoint of the first ModelCheckpoint: by its file's name, else as the last checkpoint states it."""
     for folder, name in _model_checkpoints(trainer, root)[:1]:
         files = _checkpoints([folder])
-        if name and (named := _newest(file for file in files if re.fullmatch(rf"{re.escape(name)}(-v\d+)?", file.stem))):
+        if name and (
+            named := _newest(file for file in files if re.fullmatch(rf"{re.escape(name)}(-v\d+)?", file.stem))
+        ):
             return named
         if last := _last(trainer, root):
             states = read_checkpoint(last).get("callbacks", {})

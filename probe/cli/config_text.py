@@ -6,9 +6,9 @@ from pathlib import Path
 from typing import Any
 
 import yaml
-from jsonargparse import get_loader, set_loader
+from jsonargparse import get_loader, set_dumper, set_loader
 
-from extract.utils import check_yaml, read_text
+from extract.utils import check_yaml, printable, read_text
 from probe.cli.safe import check_classes
 
 
@@ -30,7 +30,15 @@ def bound_texts(safe: bool) -> None:
             check_classes(value)
         return value
 
+    set_dumper("yaml", _dump)
     set_loader("yaml", bounded, exceptions=(yaml.YAMLError,))
+
+
+def _dump(data: Any) -> str:
+    """YAML of a config; text that a terminal would act on, such as a change of direction, is escaped."""
+    options: dict[str, Any] = {"default_flow_style": False, "sort_keys": False}
+    text = yaml.safe_dump(data, allow_unicode=True, **options)
+    return text if printable(text, keep="\n") == text else yaml.safe_dump(data, **options)
 
 
 def check_config(value: str) -> None:

@@ -7,6 +7,7 @@ import warnings
 from collections.abc import Sequence
 from pkgutil import resolve_name
 
+from extract.utils import clean_logs, say
 from probe.cli.import_path import set_import_path
 
 HELP = """\
@@ -48,6 +49,7 @@ useful keys:
 
 `lightning STAGE --help` lists every key. RETRIEVAL_HEADS_DEBUG=1 shows the traceback of an error.
 """
+LOGGERS = ("lightning.pytorch.utilities.rank_zero", "lightning.fabric.utilities.rank_zero")
 COMMANDS = ("configs", "overlap", "ranking", "report", "trace")
 
 
@@ -61,6 +63,7 @@ def main(args: Sequence[str] | None = None) -> int:
         argv = [*(arg for arg in argv if arg != "--safe"), "--safe"]
     set_import_path(safe="--safe" in argv)
     _quieten()
+    clean_logs(*LOGGERS)
     try:
         _dispatch(argv)
     except KeyboardInterrupt:
@@ -70,7 +73,7 @@ def main(args: Sequence[str] | None = None) -> int:
         message = _one_line(error)
         if message is None or os.environ.get("RETRIEVAL_HEADS_DEBUG"):
             raise
-        print(f"error: {message}", file=sys.stderr)
+        say(f"error: {message}", sys.stderr)
         return 2
     finally:
         _leave_processes()

@@ -58,7 +58,11 @@ def known_classes() -> frozenset[str]:
     for module in map(importlib.import_module, TRUSTED):
         for name in getattr(module, "__all__", vars(module)):
             kind = getattr(module, name, None)
-            if inspect.isclass(kind) and kind.__module__.startswith(OWNERS) and f"{module.__name__}.{name}" not in REFUSED:
+            if (
+                inspect.isclass(kind)
+                and kind.__module__.startswith(OWNERS)
+                and f"{module.__name__}.{name}" not in REFUSED
+            ):
                 found |= {name, f"{module.__name__}.{name}", *_homes(kind)}
     return frozenset(found)
 

@@ -13,7 +13,7 @@ from safetensors.torch import load_file, save_file
 
 from extract.errors import UserError
 from extract.llm import LLMIdentity
-from extract.utils import public_name, write_bytes
+from extract.utils import public_name, read_json, write_bytes
 from probe.models.base import Probe
 from probe.models.model_card import probe_card, write_card
 from probe.models.training_record import TrainedOnRows
@@ -143,7 +143,7 @@ def push_to_hub(probe: Probe, repo: str, private: bool = False) -> str:
 
 def _from_folder(folder: Path) -> Probe:
     try:
-        config = json.loads((folder / CONFIG).read_text())
+        config = read_json(folder / CONFIG)
         weights = load_file(folder / WEIGHTS)
         return _build(config["class"], config["settings"], weights, config["origin"])
     except (OSError, ValueError, KeyError, SafetensorError) as error:

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from extract.utils import write_bytes
+from extract.utils import read_text, write_bytes
 from probe.metrics import Estimate
 from probe.results import BASELINES
 
@@ -141,5 +141,5 @@ def _evaluation_by_offset(offsets: list[dict[str, Any]]) -> str:
 def write_card(folder: Path, text: str) -> None:
     """Write the card, unless the folder has a README that is no card of this library."""
     file = folder / NAME
-    if not file.exists() or f"library_name: {LIBRARY}" in file.read_text():
+    if not file.exists() or f"library_name: {LIBRARY}" in read_text(file):
         write_bytes(file, text.encode())

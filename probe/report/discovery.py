@@ -1,12 +1,12 @@
 """Discovery of the report's sources: results, score stores and probes in the given folders."""
 
-import json
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from extract.errors import UserError
+from extract.utils import UnreadableError, read_json
 from probe.results import SCHEMA
 
 RESULTS = "results.json"
@@ -102,8 +102,8 @@ def _classify(file: Path, found: Sources) -> None:
 def _read(file: Path) -> dict[str, Any]:
     try:
         # Python writes NaN for a metric that is undefined; a browser's JSON has no NaN.
-        record: dict[str, Any] = json.loads(file.read_text(), parse_constant=lambda _: None)
-    except (ValueError, UnicodeDecodeError) as error:
+        record: dict[str, Any] = read_json(file, undefined=None)
+    except UnreadableError as error:
         raise UserError(f"{file} is damaged ({error}); run its command again, or leave it out") from error
     if not isinstance(record, dict):
         raise UserError(f"{file} holds no results of `lightning test`; leave it out")

@@ -8,10 +8,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 from lightning import Callback, LightningModule, Trainer
-from rich.console import Console, RenderableType
+from rich.console import RenderableType
 
 from extract.errors import UserError
-from extract.utils import command, software, versions, write_bytes
+from extract.utils import DataConsole, command, say, software, versions, write_bytes
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -81,9 +81,8 @@ class Artifacts(Callback):
         write_bytes(folder / "results.json", (json.dumps(strict(record), indent=2, allow_nan=False) + "\n").encode())
         write_bytes(folder / "results.csv", _csv(experiment.records()).encode())
         _save_plots(experiment.plots(), folder, getattr(trainer.logger, "experiment", None))
-        console = Console()
-        console.print(experiment.table())
-        console.print(f"results written to {folder}", highlight=False)
+        DataConsole().print(experiment.table())
+        say(f"results written to {folder}")
 
 
 def strict(value: Any) -> Any:

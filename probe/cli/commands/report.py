@@ -1,6 +1,6 @@
 """`lightning report`: one page of all results."""
 
-from extract.utils import PositiveInt, Share
+from extract.utils import PositiveInt, Share, say
 
 
 def report(
@@ -29,4 +29,4 @@ def report(
     from probe.report import write_report  # loads Lightning, which `--help` does not need
 
     file = write_report(runs, output, samples, questions, static_top, predicted_top, threshold)
-    print(f"written to {file} ({file.stat().st_size / 1e6:.1f} MB); open it in a browser")
+    say(f"written to {file} ({file.stat().st_size / 1e6:.1f} MB); open it in a browser")

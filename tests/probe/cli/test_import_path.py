@@ -41,7 +41,9 @@ def hostile(tmp_path_factory: pytest.TempPathFactory) -> Path:
     names = (libraries | sys.stdlib_module_names) - {"probe", "extract", "datamodules"}
     assert {"six", "yaml", "uuid", "tqdm", "lazy_loader", "runpy", "msvcrt", "mpl_toolkits"} <= names
     for name in names:
-        (folder / f"{name}.py").write_text(f"open('{folder}/imported.txt', 'a').write('{name} ')\nraise SystemExit(9)\n")
+        (folder / f"{name}.py").write_text(
+            f"open('{folder}/imported.txt', 'a').write('{name} ')\nraise SystemExit(9)\n"
+        )
     (folder / "own_task.py").write_text("VALUE = 7\n")
     return folder
 

@@ -65,14 +65,18 @@ def refused(run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callab
 def test_a_class_that_is_not_known_is_refused(path: str) -> None:
     with pytest.raises(UserError) as refusal:
         check_classes({"trainer": {"callbacks": [{"class_path": path}]}})
-    assert str(refusal.value).startswith(f"trainer.callbacks.0.class_path: {path} is not one of the classes that --safe")
+    assert str(refusal.value).startswith(
+        f"trainer.callbacks.0.class_path: {path} is not one of the classes that --safe"
+    )
 
 
 @pytest.mark.parametrize("path", ["os.system", "hostile.Thing"])
 def test_a_class_that_is_not_known_is_refused_in_a_config(path: str, refused: Callable[..., str]) -> None:
     Path("theirs.yaml").write_text(yaml.safe_dump({"trainer": {"callbacks": [{"class_path": path}]}}))
     line = refused("-c", "theirs.yaml")
-    assert line.startswith(f"error: trainer.callbacks.0.class_path: {path} is not one of the classes that --safe allows")
+    assert line.startswith(
+        f"error: trainer.callbacks.0.class_path: {path} is not one of the classes that --safe allows"
+    )
 
 
 @pytest.mark.parametrize(
@@ -91,9 +95,7 @@ def test_a_class_that_is_not_known_is_refused_in_a_config(path: str, refused: Ca
         (["--llm", "hostile.Thing"], "llm"),
     ],
 )
-def test_a_class_that_is_not_known_is_refused_anywhere(
-    args: list[str], key: str, refused: Callable[..., str]
-) -> None:
+def test_a_class_that_is_not_known_is_refused_anywhere(args: list[str], key: str, refused: Callable[..., str]) -> None:
     assert refused(*args).startswith(f"error: {key}: ")
 
 
@@ -108,7 +110,7 @@ def test_a_file_that_a_config_names_is_checked_too(refused: Callable[..., str]) 
     "option", ["--llm.init_args.trust_remote_code true", "--llm.init_args.allow_pickle true", "--weights_only false"]
 )
 def test_settings_by_which_data_run_code_are_refused(option: str, refused: Callable[..., str]) -> None:
-    key = option.split()[0].removeprefix("--")
+    key = option.split(maxsplit=1)[0].removeprefix("--")
     assert refused(*option.split()).startswith(f"error: {key}: ")
 
 
@@ -133,7 +135,9 @@ def test_known_classes_are_classes_of_the_three_owners() -> None:
         check_classes({"b": {"class_path": ["os.system"]}}, "a")
 
 
-def test_the_switch_is_no_key_of_a_config_and_holds_wherever_it_is(run: Run, capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_switch_is_no_key_of_a_config_and_holds_wherever_it_is(
+    run: Run, capsys: pytest.CaptureFixture[str]
+) -> None:
     with pytest.raises(SystemExit):
         main(["--safe", "fit", "-c", str(ROOT / "configs/probe.yaml"), "--print_config"])
     assert "safe" not in yaml.safe_load(capsys.readouterr().out)
