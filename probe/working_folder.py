@@ -23,7 +23,7 @@ def leave_import_path() -> None:
     A clone that is not installed is itself this folder: the packages beside this one are loaded from it, and it stays
     at the end, where further processes find this package.
     """
-    if not sys.path or sys.path[0] != os.getcwd():
+    if not sys.path or sys.path[0] != os.getcwd():  # noqa: PTH109 (loads libraries)
         return
     folder = sys.path.pop(0)
     if os.path.dirname(os.path.dirname(os.path.abspath(__file__))) != folder:  # noqa: PTH100, PTH120 (loads libraries)

@@ -6,8 +6,8 @@ from pathlib import Path
 from pkgutil import resolve_name
 from typing import Any
 
-from lightning.fabric.plugins.environments import SLURMEnvironment
 from lightning.pytorch.callbacks import ModelCheckpoint
+from lightning.pytorch.plugins.environments import SLURMEnvironment
 
 from extract.errors import UserError
 from probe.models import read_checkpoint
@@ -35,9 +35,8 @@ def checkpoint_path(stage: str, config: Mapping[str, Any]) -> Path | None:
     folders = {"last": _last, "best": _best}
     path = _newest_hpc(root) if name == "hpc" else folders[name](trainer, root) if name in folders else None
     if path is None and (stage, name) != ("fit", "last"):
-        raise UserError(
-            f"--ckpt_path {name}: {_NOTHING.get(name, 'no model registry here')}; give the checkpoint's path"
-        )
+        nothing = _NOTHING.get(name, "no model registry is supported")
+        raise UserError(f"--ckpt_path {name}: {nothing}; give the checkpoint's path")
     return path
 
 
@@ -64,9 +63,8 @@ def _best(trainer: Mapping[str, Any], root: Path) -> Path | None:
     """The best checkpoint of the first ModelCheckpoint: by its file's name, else as the last checkpoint states it."""
     for folder, name in _model_checkpoints(trainer, root)[:1]:
         files = _checkpoints([folder])
-        if name and (
-            named := _newest(file for file in files if re.fullmatch(rf"{re.escape(name)}(-v\d+)?", file.stem))
-        ):
+        versions = rf"{re.escape(name or '')}(-v\d+)?"
+        if name and (named := _newest(file for file in files if re.fullmatch(versions, file.stem))):
             return named
         if last := _last(trainer, root):
             states = read_checkpoint(last).get("callbacks", {})

@@ -1,4 +1,4 @@
-"""Texts of configs and of values on the command line: bounded before they are parsed, their classes before an import."""
+"""Texts of configs and of values on the command line: bounds before they are parsed, classes before an import."""
 
 import functools
 from contextlib import suppress
@@ -37,8 +37,8 @@ def bound_texts(safe: bool) -> None:
 def _dump(data: Any) -> str:
     """YAML of a config; text that a terminal would act on, such as a change of direction, is escaped."""
     options: dict[str, Any] = {"default_flow_style": False, "sort_keys": False}
-    text = yaml.safe_dump(data, allow_unicode=True, **options)
-    return text if printable(text, keep="\n") == text else yaml.safe_dump(data, **options)
+    text = str(yaml.safe_dump(data, allow_unicode=True, **options))
+    return text if printable(text, keep="\n") == text else str(yaml.safe_dump(data, **options))
 
 
 def check_config(value: str) -> None:

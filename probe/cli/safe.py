@@ -58,12 +58,9 @@ def known_classes() -> frozenset[str]:
     for module in map(importlib.import_module, TRUSTED):
         for name in getattr(module, "__all__", vars(module)):
             kind = getattr(module, name, None)
-            if (
-                inspect.isclass(kind)
-                and kind.__module__.startswith(OWNERS)
-                and f"{module.__name__}.{name}" not in REFUSED
-            ):
-                found |= {name, f"{module.__name__}.{name}", *_homes(kind)}
+            path = f"{module.__name__}.{name}"
+            if inspect.isclass(kind) and kind.__module__.startswith(OWNERS) and path not in REFUSED:
+                found |= {name, path, *_homes(kind)}
     return frozenset(found)
 
 

@@ -31,7 +31,9 @@ def clean(text: str) -> bool:
 def hostile(value: Any) -> Any:
     """A record whose texts are followed by control sequences, those that select what is shown left as they are."""
     if isinstance(value, dict):
-        return {key: value[key] if key in ("target", "operator", "rule") else hostile(value[key]) for key in value}
+        return {
+            key: value[key] if key in ("target", "operator", "rule", "pairs") else hostile(value[key]) for key in value
+        }
     if isinstance(value, list | tuple):
         return [hostile(one) for one in value]
     return value + HOSTILE if isinstance(value, str) else value
