@@ -42,14 +42,18 @@ def _dump(data: Any) -> str:
 
 
 def check_config(value: str) -> None:
-    """Refuse a config file that is not UTF-8 or beyond a bound, by its name; a text that is no YAML is reported later.
+    """Refuse a config that is not UTF-8 or beyond a bound; a text that is no YAML is reported later.
+
+    Args:
+        value: A file, or YAML itself.
 
     Raises:
         UserError: naming the file.
 
     """
-    with suppress(OSError, ValueError):  # a value may also be YAML itself, and no possible name of a file
-        if not Path(value).is_file():
-            return
+    try:
+        text, where = (read_text(value), value) if Path(value).is_file() else (value, "-c")
+    except OSError:  # YAML is no possible name of a file
+        text, where = value, "-c"
     with suppress(yaml.YAMLError):
-        check_yaml(read_text(value), value)
+        check_yaml(text, where)

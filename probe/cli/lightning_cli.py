@@ -33,6 +33,7 @@ class ConfigFile(ActionConfigFile):
 
     def __call__(self, parser: Any, cfg: Any, values: Any, option_string: str | None = None) -> None:
         """Merge the file over what earlier arguments gave."""
+        check_config(values)
         file = find_config(values)
         check_config(file)
         super().__call__(parser, cfg, file, option_string)  # type: ignore[no-untyped-call]
