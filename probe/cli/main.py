@@ -46,6 +46,8 @@ useful keys:
   --llm.init_args.name   embedded:smollm2, a Hugging Face id, a folder, or a .gguf file
   --trainer.devices N    and every other option of Lightning's Trainer
   --print_config         what would run, every key with its value
+  --safe                 configs are code: any class that they name is imported and called; with this switch only
+                         known classes of this project, Lightning and torch, for configs from elsewhere
 
 `lightning STAGE --help` lists every key. RETRIEVAL_HEADS_DEBUG=1 shows the traceback of an error.
 """
