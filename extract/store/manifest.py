@@ -27,7 +27,7 @@ def read_manifest(path: Path) -> dict[str, Any]:
         claimed = manifest.pop("sha256")
         known = manifest["format"] == FORMAT
     except UnreadableError as error:
-        raise UserError(f"{error}: no manifest of a score store; extract into another folder") from error
+        raise UserError(f"{error}: it is not a manifest of a score store; extract into another folder") from error
     except (KeyError, TypeError, AttributeError) as error:
         raise UserError(f"{file} is not a manifest of a score store; extract into another folder") from error
     if not known:
