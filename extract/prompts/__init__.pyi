@@ -2,7 +2,6 @@ from .chat_template import render_chat_prompt as render_chat_prompt
 from .detokenize import decode_text as decode_text
 from .detokenize import decode_with_offsets as decode_with_offsets
 from .detokenize import first_characters as first_characters
-from .detokenize import printable as printable
 from .detokenize import token_texts as token_texts
 from .segmentation import SENTENCE_END as SENTENCE_END
 from .segmentation import complete_sentence_end as complete_sentence_end

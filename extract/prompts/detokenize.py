@@ -63,16 +63,6 @@ def token_texts(tokenizer: "PreTrainedTokenizerBase", ids: Sequence[int]) -> lis
     return [*pieces[:-1], *(piece.rstrip(PARTIAL) for piece in pieces[-1:])]
 
 
-def printable(text: str, keep: str = "") -> str:
-    r"""Text of data for a terminal or a plot: control characters are replaced, except those in `keep`.
-
-    >>> printable("a\x1b[31mb\n", keep="\n")
-    'a�[31mb\n'
-
-    """
-    return "".join(letter if letter.isprintable() or letter in keep else PARTIAL for letter in text)
-
-
 def first_characters(decoded: TokenizedText) -> list[int]:
     """Position of each token's first character, whitespace before it left out; of whitespace alone, its start.
 

@@ -7,6 +7,7 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
+from extract.store.arrow_messages import open_bounded
 from extract.utils import sha256, write_bytes
 
 
@@ -29,8 +30,13 @@ def _state(path: Path) -> dict[str, Any]:
 
 
 def read_shard(path: Path) -> pa.Table:
-    """The shard's table, memory-mapped."""
-    return pa.ipc.open_stream(pa.memory_map(str(path))).read_all()
+    """The shard's table, memory-mapped.
+
+    Raises:
+        UserError: it is no Arrow stream, or one that would take more memory than its file (see `open_bounded`).
+
+    """
+    return open_bounded(path)
 
 
 def vector_column(values: NDArray[Any]) -> pa.Array:

@@ -7,7 +7,7 @@ from typing import Any
 
 from extract.errors import UserError
 from extract.store.verification import damaged_shards
-from extract.utils import digest, hashed_json, read_hashed, write_bytes
+from extract.utils import UnreadableError, digest, hashed_json, read_hashed, read_json, write_bytes
 
 FORMAT = 2
 """Version of the store's layout on disk."""
@@ -24,10 +24,12 @@ def read_manifest(path: Path) -> dict[str, Any]:
     """
     file = path / "manifest.json"
     try:
-        manifest: dict[str, Any] = json.loads(file.read_text())
+        manifest: dict[str, Any] = read_json(file)
         claimed = manifest.pop("sha256")
         known = manifest["format"] == FORMAT
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
+    except UnreadableError as error:
+        raise UserError(f"{error}: it is not a manifest of a score store; extract into another folder") from error
+    except (KeyError, TypeError, AttributeError) as error:
         raise UserError(f"{file} is not a manifest of a score store; extract into another folder") from error
     if not known:
         raise UserError(f"{file} has format {manifest['format']}; this version reads {FORMAT}: extract again")

@@ -159,6 +159,7 @@ class ScoreStore:
         """
         import datasets
 
+        self.tables(name)  # refuses shards that would take more memory than their files
         files = [str(self.path / shard[name]["file"]) for shard in self.manifest["shards"]]
         rows = datasets.concatenate_datasets([datasets.Dataset.from_file(file) for file in files])
         key = self.fingerprint[:12]

@@ -32,9 +32,10 @@ def grid_values(axis: Axis, name: str) -> list[float | None]:
         raise UserError(f"task {name}: a list, {{low, high}} or {{start, stop, step}}, not the keys {sorted(axis)}")
     if axis["step"] <= 0:
         raise UserError(f"task {name}: a grid's step must be positive, not {axis['step']}")
-    count = int((axis["stop"] - axis["start"]) / axis["step"] + 1e-9) + 1
-    if count > MOST_VALUES:
-        raise UserError(f"task {name}: a grid of {count:,} values; at most {MOST_VALUES:,}")
+    steps = (axis["stop"] - axis["start"]) / axis["step"] + 1e-9
+    if not steps < MOST_VALUES:  # it may be beyond the range of whole numbers
+        raise UserError(f"task {name}: a grid of {steps + 1:,.0f} values; at most {MOST_VALUES:,}")
+    count = int(steps) + 1
     return [axis["start"] + i * axis["step"] for i in range(count)]
 
 

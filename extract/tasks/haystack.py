@@ -9,9 +9,14 @@ from typing import TYPE_CHECKING
 from extract.errors import UserError
 from extract.prompts import SENTENCE_END, tokenize_with_offsets
 from extract.tasks.insertion import Insertion, Placement, boundary_ends, boundary_of, insert_needle
+from extract.utils import read_text
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
+
+
+MOST_BYTES = 2**28
+"""Size of a text file of a haystack: tokenizers need many times as much memory."""
 
 
 def load_haystack(source: str) -> str:
@@ -50,10 +55,7 @@ def _files(path: Path) -> str:
         files = [path]
     else:
         raise UserError(f"haystack '{path}': no such file or folder; `pydoc` needs none")
-    try:
-        return "\n\n".join(file.read_text(encoding="utf-8") for file in files)
-    except UnicodeDecodeError as error:
-        raise UserError(f"haystack '{path}': not UTF-8 text ({error.reason})") from error
+    return "\n\n".join(read_text(file, MOST_BYTES) for file in files)
 
 
 def _hub(source: str) -> str:

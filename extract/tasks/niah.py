@@ -21,6 +21,10 @@ if TYPE_CHECKING:
     from extract.llm import LLM
 
 
+MOST_SAMPLES = 10**6
+"""Most samples of a grid: each is made and measured before the first is run."""
+
+
 @dataclass(frozen=True)
 class NeedleTexts:
     """Texts of a needle prompt, by default the paper's (A.1).
@@ -130,8 +134,10 @@ class NIAH(Task):
 
     @functools.cached_property
     def _grid(self) -> list[tuple[float | None, float | None]]:
-        depths = grid_values(self.depths, "depths")
-        return [(length, depth) for length in grid_values(self.lengths, "lengths") for depth in depths]
+        lengths, depths = grid_values(self.lengths, "lengths"), grid_values(self.depths, "depths")
+        if (samples := len(lengths) * len(depths) * self.runs) > MOST_SAMPLES:
+            raise UserError(f"task: lengths × depths × runs are {samples:,} samples; at most {MOST_SAMPLES:,}")
+        return [(length, depth) for length in lengths for depth in depths]
 
     @functools.cached_property
     def _text(self) -> str:

@@ -35,6 +35,14 @@ from .ranges import annotations as annotations
 from .ranges import check_arguments as check_arguments
 from .ranges import check_fields as check_fields
 from .ranges import check_value as check_value
+from .reading import UnreadableError as UnreadableError
+from .reading import check_yaml as check_yaml
+from .reading import parse_json as parse_json
+from .reading import parse_yaml as parse_yaml
+from .reading import read_json as read_json
+from .reading import read_lines as read_lines
+from .reading import read_text as read_text
+from .reading import read_yaml as read_yaml
 from .release import check_numbers as check_numbers
 from .release import software as software
 from .release import software_text as software_text
@@ -43,4 +51,8 @@ from .run_record import command as command
 from .run_record import digest as digest
 from .run_record import first_difference as first_difference
 from .run_record import versions as versions
+from .terminal import DataConsole as DataConsole
+from .terminal import clean_logs as clean_logs
+from .terminal import printable as printable
+from .terminal import say as say
 from .user_cache import cache_folder as cache_folder

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 from extract.errors import UserError
+from extract.utils.reading import parse_json, read_text
 
 HASH = "sha256"
 """Name of the last member of a hashed JSON object."""
@@ -52,10 +53,7 @@ def parse_hashed(data: bytes) -> tuple[dict[str, Any], bool]:
         ValueError: it is no JSON object, or its hash does not match.
 
     """
-    try:
-        value: Any = json.loads(data.decode())
-    except RecursionError:
-        raise ValueError("it is nested too deeply") from None
+    value = parse_json(data.decode(), "it")
     if not isinstance(value, dict):
         raise ValueError("it is no JSON object")
     text = data.rstrip(b"\n")
@@ -80,9 +78,9 @@ def read_hashed(path: Path, remedy: str) -> tuple[dict[str, Any], bool]:
 
     """
     try:
-        return parse_hashed(path.read_bytes())
+        return parse_hashed(read_text(path).encode())
     except (OSError, ValueError) as error:
-        raise UserError(f"{path} is damaged ({error}); {remedy}") from error
+        raise UserError(f"{path} is damaged ({str(error).removeprefix(f'{path} ')}); {remedy}") from error
 
 
 def add_zip_hash(archive: BinaryIO) -> None:

@@ -3,7 +3,6 @@
 import os
 import pkgutil
 import sys
-from pathlib import Path
 from typing import Annotated, Any
 
 import lightning
@@ -18,8 +17,11 @@ from extract.errors import UserError
 from extract.llm import LLM
 from extract.store import VERIFY_VARIABLE, always_verified
 from extract.utils import Range, check_value, digest
+from probe.cli.checkpoint_paths import checkpoint_path
 from probe.cli.config_files import find_config
+from probe.cli.config_text import bound_texts, check_config
 from probe.cli.parser import Parser
+from probe.cli.safe import Safe, be_safe, check_command_line, check_switches
 from probe.cli.saved_config import SavedConfig
 from probe.models import CheckpointFolders, probe_class, read_checkpoint, use_atomic_checkpoints
 from probe.rag import RagEvaluation
@@ -34,7 +36,10 @@ class ConfigFile(ActionConfigFile):
 
     def __call__(self, parser: Any, cfg: Any, values: Any, option_string: str | None = None) -> None:
         """Merge the file over what earlier arguments gave."""
-        super().__call__(parser, cfg, find_config(values), option_string)  # type: ignore[no-untyped-call]
+        check_config(values)
+        file = find_config(values)
+        check_config(file)
+        super().__call__(parser, cfg, file, option_string)  # type: ignore[no-untyped-call]
 
 
 class StageParser(Parser, LightningArgumentParser):
@@ -46,8 +51,17 @@ class StageCLI(LightningCLI):
 
     @classmethod
     @always_verified(False)  # what `--verify` changes ends with the stage
-    def run_stage(cls) -> "StageCLI":
-        """Parse `sys.argv` and run the stage."""
+    def run_stage(cls, safe: bool = False) -> "StageCLI":
+        """Parse `sys.argv` and run the stage.
+
+        Args:
+            safe: Refuse classes that are not known, and settings by which data may run code.
+
+        """
+        bound_texts(safe)
+        if safe:
+            be_safe()
+            check_command_line(sys.argv[1:])
         for package in (extract, datamodules):  # jsonargparse finds a class by its bare name once it is imported
             for name in package.__all__:
                 getattr(package, name)
@@ -74,6 +88,7 @@ class StageCLI(LightningCLI):
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
         """Add `llm:` and `store:`, and link them to every class that takes them; sizes go from data to model."""
         parser.add_subclass_arguments(LLM, "llm", required=False, help="The frozen LLM: configs/llm/*.yaml.")
+        parser.add_argument("--safe", action=Safe)
         parser.add_argument("--store", type=str, default="stores/niah", help="Folder of the score store.")
         about = "Hash every shard of the stores, also those that have not changed since they were verified."
         parser.add_argument("--verify", action="store_true", help=about)
@@ -94,6 +109,8 @@ class StageCLI(LightningCLI):
         """
         super().parse_arguments(parser, args)
         if self.subcommand_config is not None:
+            if "--safe" in sys.argv:
+                check_switches(self.subcommand_config.as_dict())
             hints = {"seed_everything": SEED_EVERYTHING}
             for key, value in self.subcommand_config.as_dict().items():
                 check_value(value, hints.get(key, Any), key)
@@ -140,10 +157,11 @@ class StageCLI(LightningCLI):
         if self.subcommand_config is None:
             return
         config = self.subcommand_config
-        path = config.get("ckpt_path")
-        if not path or path in ("last", "best", "hpc", "registry"):
+        path = checkpoint_path(self.config["subcommand"], config.as_dict())
+        if path is None:
             return
-        checkpoint = read_checkpoint(Path(path))
+        config["ckpt_path"] = str(path)
+        checkpoint = read_checkpoint(path)
         held, asked = checkpoint["probe"]["class"], config["model"]["class_path"]
         if (kind := probe_class(held)) is not pkgutil.resolve_name(asked):
             raise UserError(f"--ckpt_path {path} holds a {held}, but model.class_path is {asked}")

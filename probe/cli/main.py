@@ -7,6 +7,9 @@ import warnings
 from collections.abc import Sequence
 from pkgutil import resolve_name
 
+from extract.utils import clean_logs, say
+from probe.cli.import_path import set_import_path
+
 HELP = """\
 usage: lightning {predict,fit,validate,test} -c CONFIG [-c OVERLAY …] [--KEY VALUE …]
 
@@ -44,9 +47,12 @@ useful keys:
   --verify               hash every shard of the stores again; otherwise only those that changed since the last time
   --trainer.devices N    and every other option of Lightning's Trainer
   --print_config         what would run, every key with its value
+  --safe                 configs are code: any class that they name is imported and called; with this switch only
+                         known classes of this project, Lightning and torch, for configs from elsewhere
 
 `lightning STAGE --help` lists every key. RETRIEVAL_HEADS_DEBUG=1 shows the traceback of an error.
 """
+LOGGERS = ("lightning.pytorch.utilities.rank_zero", "lightning.fabric.utilities.rank_zero")
 COMMANDS = ("configs", "overlap", "ranking", "report", "trace")
 
 
@@ -56,10 +62,11 @@ def main(args: Sequence[str] | None = None) -> int:
     if not argv or argv in (["-h"], ["--help"]):
         print(HELP, end="")
         return 0
-    # A user's own modules (tasks, probes) are found from where they work, as with `python -m`.
-    if "" not in sys.path:
-        sys.path.insert(0, "")
+    if "--safe" in argv:  # wherever it is, it holds for the whole run
+        argv = [*(arg for arg in argv if arg != "--safe"), "--safe"]
+    set_import_path(safe="--safe" in argv)
     _quieten()
+    clean_logs(*LOGGERS)
     try:
         _dispatch(argv)
     except KeyboardInterrupt:
@@ -69,7 +76,7 @@ def main(args: Sequence[str] | None = None) -> int:
         message = _one_line(error)
         if message is None or os.environ.get("RETRIEVAL_HEADS_DEBUG"):
             raise
-        print(f"error: {message}", file=sys.stderr)
+        say(f"error: {message}", sys.stderr)
         return 2
     finally:
         _leave_processes()
@@ -81,7 +88,8 @@ def _dispatch(argv: list[str]) -> None:
     if argv[0] in COMMANDS:
         from probe.cli.parser import run_command
 
-        run_command(resolve_name(f"probe.cli.commands.{argv[0]}:{argv[0]}"), argv[1:])
+        arguments = [arg for arg in argv[1:] if arg != "--safe"]  # these run no config
+        run_command(resolve_name(f"probe.cli.commands.{argv[0]}:{argv[0]}"), arguments)
         return
     from unittest.mock import patch
 
@@ -89,7 +97,7 @@ def _dispatch(argv: list[str]) -> None:
 
     # Lightning restarts a command for further processes from sys.argv, and score stores record it.
     with patch.object(sys, "argv", [sys.argv[0], *argv]):
-        StageCLI.run_stage()
+        StageCLI.run_stage(safe="--safe" in argv)
 
 
 def _leave_processes() -> None:

@@ -13,11 +13,14 @@ from jsonargparse import ArgumentParser, auto_cli
 
 from extract.errors import UserError
 from extract.utils import check_arguments
+from probe.cli.safe import refusal
 
 _NOISE = re.compile(
     r"Does not validate against any of the Union subtypes|^- Expected a <class 'NoneType'>|"
     r"^(- )?(Subtypes|Errors|Given value|Given value type):.*"
 )
+
+_DENIED = re.compile(r"""Parser key "([^"]+)":.*?Importing '([^']+)' is not allowed""", flags=re.DOTALL)
 
 ARGUMENTS: dict[str, dict[str, dict[str, Any]]] = {
     "configs": {"folder": {"type": str, "nargs": "?"}, "--force": {"action": "store_true"}},
@@ -76,6 +79,8 @@ class Parser(ArgumentParser):
             UserError: always.
 
         """
+        if denied := _DENIED.search(message):
+            raise refusal(*denied.groups()) from ex
         lines = (_NOISE.sub("", line.strip()).strip(" -") for line in message.splitlines())
         text = " ".join(line for line in lines if line)
         raise UserError((text[:300] + " …" if len(text) > 300 else text) + self._suggestion(text)) from ex

@@ -9,10 +9,12 @@ import numpy as np
 import yaml
 
 from extract.errors import UserError
-from extract.utils import remove_temporary_files, write_bytes
+from extract.utils import parse_yaml, read_text, remove_temporary_files, write_bytes
 from probe.heads.ranking import Ranking
 from probe.heads.ranking_json import Head, finite_numbers, parse_head, parse_scores, rank_scores
 
+MOST_BYTES = 2**26
+"""Size of a ranking file."""
 MAX_HEADS = 10**6
 """More heads than any LLM has: a file that names a later one is wrong."""
 
@@ -34,10 +36,7 @@ def read_ranking(file: str | Path) -> Ranking:
         raise UserError(f"{path} is no ranking of heads: a .json, .yaml or .tsv file is expected")
     if not path.is_file():
         raise UserError(f"there is no ranking file {path}")
-    try:
-        return _READERS[path.suffix](path.read_text(encoding="utf-8"), str(path))
-    except UnicodeDecodeError as error:
-        raise UserError(f"{path} is not a text file") from error
+    return _READERS[path.suffix](read_text(path, MOST_BYTES), str(path))
 
 
 def _read_json(text: str, source: str) -> Ranking:
@@ -47,10 +46,7 @@ def _read_json(text: str, source: str) -> Ranking:
 
 def _read_yaml(text: str, source: str) -> Ranking:
     """QRHead: a list of heads, best first."""
-    try:
-        record = yaml.safe_load(text)
-    except yaml.YAMLError as error:
-        raise UserError(f"{source} is not YAML: {' '.join(str(error).split())}") from error
+    record = parse_yaml(text, source)
     listed = record.get("attn_head_set") if isinstance(record, dict) else None
     if not isinstance(listed, str) or not listed.strip():
         raise UserError(f'{source}: attn_head_set: "layer-head,layer-head,…" is expected, best first')

@@ -1,5 +1,6 @@
 """Components of an exhibit: tables and plots in plain values, which the page's template and script render."""
 
+import html
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -89,6 +90,22 @@ def layout(x: dict[str, Any], y: dict[str, Any], height: int = 390, **options: A
     legend = {"orientation": "h", "y": -0.26, "yanchor": "top"}
     margin = {"l": 60, "r": 16, "t": 16, "b": 50}
     return {"xaxis": x, "yaxis": y, "height": height, "margin": margin, "legend": legend, **options}
+
+
+def without_markup(spec: Any) -> Any:
+    """The part of a plot's data and layout that plotly.js shows as it is: it would read `<a href=…>` as a link.
+
+    Hover templates are this project's own; the values in them are escaped.
+
+    >>> without_markup({"name": "<b>", "hovertemplate": "<b>%{y}</b>", "x": ["a & b", 1]})
+    {'name': '&lt;b&gt;', 'hovertemplate': '<b>%{y}</b>', 'x': ['a &amp; b', 1]}
+
+    """
+    if isinstance(spec, dict):
+        return {key: one if key == "hovertemplate" else without_markup(one) for key, one in spec.items()}
+    if isinstance(spec, list | tuple):
+        return [without_markup(one) for one in spec]
+    return html.escape(spec, quote=False) if isinstance(spec, str) else spec
 
 
 LINE_STYLES: tuple[tuple[str, str, str], ...] = (

@@ -19,6 +19,7 @@ from extract.llm import LLM
 from extract.prompts import token_texts
 from extract.scores import REASONING_THRESHOLD, Target, is_dynamic
 from extract.store import ScoreStore, Steps
+from extract.utils import say
 from probe.heads import store_ranking
 from probe.models import Probe, load
 from probe.report.blobs import pack, quantise
@@ -111,7 +112,7 @@ def fitting_probes(store: ScoreStore, probes: Sequence[Probe]) -> list[Probe]:
         try:
             probe.check_scores(store.excluded, 0, f"the explorer of {store.path}")
         except UserError as error:
-            print(f"a {type(probe).__name__} is left out: {error}", file=sys.stderr)
+            say(f"a {type(probe).__name__} is left out: {error}", sys.stderr)
         else:
             fitting.append(probe)
     return fitting

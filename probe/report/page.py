@@ -15,8 +15,9 @@ from markupsafe import Markup
 
 from extract.errors import UserError
 from extract.store import ScoreStore
-from extract.utils import remove_temporary_files, software, software_text, versions, write_bytes
+from extract.utils import remove_temporary_files, say, software, software_text, versions, write_bytes
 from probe.report.blobs import blob
+from probe.report.components import without_markup
 from probe.report.discovery import Sources, find_sources
 from probe.report.exhibits import EXHIBITS, Exhibit, Shown, questions_of, shown
 from probe.report.explorer import Explorer, explore, load_probes
@@ -62,7 +63,7 @@ def write_report(
     _refuse_other_file(file)
     found = find_sources(runs)
     for line in found.skipped:
-        print(line, file=sys.stderr)
+        say(line, sys.stderr)
     file.parent.mkdir(parents=True, exist_ok=True)
     options = {"output": output, "questions": questions, **asdict(settings)}
     flags = [text for name, value in options.items() for text in (f"--{name}", str(value))]
@@ -87,7 +88,8 @@ def _render(found: Sources, explorer: Explorer, questions: int, command: str) ->
     traces = [one for _, results in exhibits for run in results for one in questions_of(run.result.folder, questions)]
     if traces:
         blobs["rag"] = blob(json.dumps(traces, ensure_ascii=False).encode())
-    plots = [asdict(plot) for _, results in exhibits for one in results for plot in one.view.plots]
+    shown_plots = [plot for _, results in exhibits for one in results for plot in one.view.plots]
+    plots = [{**asdict(plot), "spec": without_markup(plot.spec)} for plot in shown_plots]
     if plots:
         blobs["plots"] = blob(json.dumps(plots, ensure_ascii=False).encode())
         blobs["plotly"] = blob(_plotly().encode())
@@ -147,7 +149,7 @@ def _plotly() -> str:
 
 
 def _asset(name: str) -> str:
-    return (resources.files("probe.report") / "assets" / name).read_text()
+    return (resources.files("probe.report") / "assets" / name).read_text(encoding="utf-8")
 
 
 def _environment() -> Environment:

@@ -9,10 +9,19 @@ from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 from lightning import Callback, LightningModule, Trainer
 from lightning.pytorch.utilities import rank_zero_info
-from rich.console import Console, RenderableType
+from rich.console import RenderableType
 
 from extract.errors import UserError
-from extract.utils import command, hashed_json, remove_temporary_files, software, versions, write_bytes
+from extract.utils import (
+    DataConsole,
+    command,
+    hashed_json,
+    remove_temporary_files,
+    say,
+    software,
+    versions,
+    write_bytes,
+)
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -97,9 +106,8 @@ class Artifacts(Callback):
         write_bytes(folder / "results.json", hashed_json(strict(record), indent=2, allow_nan=False))
         write_bytes(folder / "results.csv", _csv(experiment.records()).encode())
         _save_plots(experiment.plots(), folder, owned, getattr(trainer.logger, "experiment", None))
-        console = Console()
-        console.print(experiment.table())
-        console.print(f"results written to {folder}", highlight=False)
+        DataConsole().print(experiment.table())
+        say(f"results written to {folder}")
 
 
 def strict(value: Any) -> Any:

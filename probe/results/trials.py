@@ -13,6 +13,7 @@ from extract.utils import (
     first_difference,
     hashed_json,
     parse_hashed,
+    parse_json,
     read_hashed,
     remove_temporary_files,
     software,
@@ -130,7 +131,7 @@ def _read(path: Path) -> list[Trial]:
     data = path.read_bytes()
     try:
         if data.startswith(b"["):
-            former: list[Trial] = json.loads(data)
+            former: list[Trial] = parse_json(data.decode(), "it")
             return former
         content, hashed = parse_hashed(data)
         if not hashed or content["batch"] != int(path.stem):

@@ -5,8 +5,9 @@ from typing import Any
 
 from extract.errors import UserError
 from extract.tasks.sources.base import Source
-from extract.tasks.sources.reading import existing_files, file_hashes, parse_json, read_text, required_text
+from extract.tasks.sources.reading import MOST_BYTES, existing_files, file_hashes, required_text
 from extract.tasks.sources.records import LoadedRecords, Record, join_sentences
+from extract.utils import parse_json, read_text
 
 Paragraphs = list[tuple[str, list[str]]]
 """Titles with their sentences."""
@@ -32,7 +33,8 @@ class HotpotQA(Source):
     def load(self) -> LoadedRecords:
         """The records of all files, in order."""
         listed = (
-            (str(path), parse_json(read_text(path), f"task source: {path}")) for path in existing_files(self.files)
+            (str(path), parse_json(read_text(path, MOST_BYTES), f"task source: {path}"))
+            for path in existing_files(self.files)
         )
         return usable_records(record for where, content in listed for record in _records(content, where))
 

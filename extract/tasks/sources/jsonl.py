@@ -7,8 +7,9 @@ from typing import Any
 from extract.errors import UserError
 from extract.prompts import Span
 from extract.tasks.sources.base import Source
-from extract.tasks.sources.reading import existing_files, file_hashes, parse_json, read_text, required_text
+from extract.tasks.sources.reading import existing_files, file_hashes, required_text
 from extract.tasks.sources.records import LoadedRecords, Passage, Record
+from extract.utils import parse_json, read_lines
 
 BLANK_LINE = "\n\n"
 
@@ -46,10 +47,9 @@ class JsonLines(Source):
 
 
 def _records(path: Path) -> list[Record]:
-    lines = [(number, line) for number, line in enumerate(read_text(path).split("\n"), start=1) if line.strip()]
-    if not lines:
+    located = [(f"task source: {where}", line) for where, line in read_lines(path)]
+    if not located:
         raise UserError(f"task source: {path} is empty")
-    located = ((f"task source: {path}, line {number}", line) for number, line in lines)
     return [_record(parse_json(line, where), where) for where, line in located]
 
 

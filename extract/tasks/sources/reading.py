@@ -1,11 +1,13 @@
 """Reading of records from files, with errors that name file, record and field."""
 
-import json
 from pathlib import Path
 from typing import Any
 
 from extract.errors import UserError
 from extract.utils import sha256
+
+MOST_BYTES = 2**30
+"""Size of a file of questions; HotpotQA's largest has half of it."""
 
 
 def existing_files(files: str | list[str]) -> list[Path]:
@@ -29,35 +31,6 @@ def existing_files(files: str | list[str]) -> list[Path]:
 def file_hashes(files: list[Path]) -> dict[str, str]:
     """sha256 of files by name, which identifies what was read wherever it was."""
     return {path.name: sha256(path) for path in files}
-
-
-def parse_json(text: str, where: str) -> Any:
-    """Value of a JSON text.
-
-    Raises:
-        UserError: it is no JSON; `where` names the text.
-
-    >>> parse_json("[1]", "mine.jsonl, line 1")
-    [1]
-
-    """
-    try:
-        return json.loads(text)
-    except ValueError as error:
-        raise UserError(f"{where} is not JSON ({error})") from error
-
-
-def read_text(path: Path) -> str:
-    """Content of a UTF-8 text file.
-
-    Raises:
-        UserError: it is not UTF-8.
-
-    """
-    try:
-        return path.read_text(encoding="utf-8")
-    except UnicodeDecodeError as error:
-        raise UserError(f"task source: {path} is not UTF-8 text ({error.reason})") from error
 
 
 def required_text(record: Any, key: str, where: str) -> str:

@@ -2,13 +2,12 @@
 
 from pathlib import Path
 
-from rich.console import Console
 from rich.table import Table
 
 from datamodules import Split
 from extract.scores import Target
 from extract.store import always_verified
-from extract.utils import PositiveInt
+from extract.utils import DataConsole, PositiveInt
 from probe.heads import Ranking, ranking_overlap, read_ranking, store_ranking
 
 
@@ -44,7 +43,7 @@ def overlap(
     if result.ranked:
         name = f"Spearman over {result.ranked} that both rank"
         table.add_row(name, f"{result.spearman:.3f}", "0", f"{result.p_spearman:.2g}")
-    Console().print(table)
+    DataConsole().print(table)
 
 
 def _read(path: str, target: Target) -> Ranking:

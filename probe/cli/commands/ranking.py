@@ -5,7 +5,7 @@ from typing import Literal
 from datamodules import Split
 from extract.scores import Target
 from extract.store import always_verified
-from extract.utils import PositiveInt
+from extract.utils import PositiveInt, say
 from probe.heads import store_ranking, write_ranking
 
 
@@ -35,4 +35,4 @@ def ranking(
     if kv_heads is not None:
         heads = heads.by_kv_head(kv_heads, reduce)
     write_ranking(heads, file)
-    print(f"written to {file}")
+    say(f"written to {file}")

@@ -1,7 +1,7 @@
 """`lightning report`: one page of all results."""
 
 from extract.store import always_verified
-from extract.utils import PositiveInt, Share
+from extract.utils import PositiveInt, Share, say
 
 
 def report(
@@ -33,4 +33,4 @@ def report(
 
     with always_verified(verify):
         file = write_report(runs, output, samples, questions, static_top, predicted_top, threshold)
-    print(f"written to {file} ({file.stat().st_size / 1e6:.1f} MB); open it in a browser")
+    say(f"written to {file} ({file.stat().st_size / 1e6:.1f} MB); open it in a browser")

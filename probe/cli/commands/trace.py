@@ -1,9 +1,7 @@
 """`lightning trace`: runs of masked RAG, step by step."""
 
-from rich.console import Console
-
 from extract.errors import UserError
-from extract.utils import PositiveInt
+from extract.utils import DataConsole, PositiveInt
 from probe.rag import print_trace, read_traces
 
 
@@ -17,7 +15,7 @@ def trace(file: str, sample: str | None = None, strategy: str | None = None, cou
         count: Number of runs to print: the first that match.
 
     """
-    console, shown = Console(), 0
+    console, shown = DataConsole(), 0
     for one in read_traces(file):
         if shown < count and sample in (None, one["id"]) and strategy in (None, one["strategy"]):
             print_trace(one, console)

@@ -8,7 +8,7 @@ from jaxtyping import Float
 from numpy.typing import NDArray
 
 from extract.heads import HeadGrid
-from extract.prompts import printable
+from extract.utils import printable
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

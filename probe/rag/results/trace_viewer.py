@@ -10,8 +10,7 @@ from rich.panel import Panel
 from rich.text import Text
 
 from extract.errors import UserError
-from extract.prompts import printable
-from extract.utils import parse_hashed
+from extract.utils import parse_hashed, printable, read_lines
 from probe.rag.results.trace import Trace
 
 
@@ -25,14 +24,13 @@ def read_traces(path: str | Path) -> Iterator[Trace]:
     file = Path(path)
     if not file.is_file():
         raise UserError(f"no traces at {path}; `lightning test -c configs/rag.yaml` writes traces.jsonl")
-    with file.open("rb") as lines:
-        for number, line in enumerate(lines, start=1):
-            try:
-                found, _ = parse_hashed(line)
-                found["rounds"], found["strategy"], found["id"]
-            except (ValueError, KeyError) as error:
-                raise UserError(f"{path}, line {number}, is no trace of masked RAG ({error})") from error
-            yield found
+    for where, line in read_lines(file):
+        try:
+            found, _ = parse_hashed(line.encode())
+            found["rounds"], found["strategy"], found["id"]
+        except (ValueError, KeyError) as error:
+            raise UserError(f"{where}, is no trace of masked RAG ({error})") from error
+        yield found
 
 
 def print_trace(trace: Trace, console: Console) -> None:
@@ -47,7 +45,7 @@ def print_trace(trace: Trace, console: Console) -> None:
             _print_retrieval(round_, console)
     console.print(Text("\nanswer ", style="bold"), _safe(trace["text"]), sep="")
     summary = (f"EM {metrics['em']:.0f}", f"F1 {metrics['f1']:.2f}", f"stopped: {trace['stop']}")
-    console.print(Text(" · ".join((*summary, f"{metrics['forward_tokens']:,} tokens run")), style="dim"))
+    console.print(_safe(" · ".join((*summary, f"{metrics['forward_tokens']:,} tokens run")), "dim"))
 
 
 def _print_retrieval(round_: dict[str, Any], console: Console) -> None:
@@ -56,7 +54,7 @@ def _print_retrieval(round_: dict[str, Any], console: Console) -> None:
     for window in round_["windows"]:
         title = f"tokens {window['start']} to {window['end']}"
         text = re.sub(r"\s*\n\s*", "\n", window["text"].strip())  # without blank lines it fits the screen
-        console.print(Panel(_safe(text), title=title, border_style="blue", title_align="left"))
+        console.print(Panel(_safe(text), title=_safe(title), border_style="blue", title_align="left"))
     console.print(Text("   rewritten: ", style="bold cyan"), _safe(str(round_["rewrite"]).strip()), sep="")
 
 
@@ -73,5 +71,5 @@ def _draft(round_: dict[str, Any]) -> Text:
 
 
 def _safe(text: str, style: str = "") -> Text:
-    """Text of data for the terminal: control sequences in it have no effect."""
+    """Text of data in a style of the viewer's own."""
     return Text(printable(text.replace("\t", " "), keep="\n"), style=style)

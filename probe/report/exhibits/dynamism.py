@@ -110,8 +110,8 @@ def _steps(record: dict[str, Any]) -> Plot:
 
 
 def _visible(token: str) -> str:
-    """A token's text with its spaces and breaks shown; plotly would read < and > as markup."""
-    return token.replace(" ", "␣").replace("\n", "↵").replace("<", "‹").replace(">", "›") or "∅"
+    """A token's text with its spaces and breaks shown."""
+    return token.replace(" ", "␣").replace("\n", "↵") or "∅"
 
 
 def _frequency(record: dict[str, Any]) -> Plot:
@@ -123,7 +123,7 @@ def _frequency(record: dict[str, Any]) -> Plot:
         "colorscale": "Cividis",
         "colorbar": {"title": {"text": "share"}, "thickness": 12},
         "hovertemplate": "head %{y}-%{x}: dynamic at <b>%{z:.3f}</b> of the steps"
-        f"<br>n = {record['steps']:,} steps of {record['samples']} samples<extra></extra>",
+        f"<br>n = {record['steps']:,} steps of {record['samples']:,} samples<extra></extra>",
     }
     static = [*map(grid.layer_and_head, record["static_heads"])]
     frames = {

@@ -117,6 +117,14 @@ def test_a_folder_joins_its_files_in_order(tmp_path: Path) -> None:
         ({"lengths": [100], "haystack": "/nowhere.txt"}, "no such file"),
         ({"lengths": [1e12]}, "beyond the 8192 of embedded:smollm2; lower `lengths`"),
         ({"lengths": [50], "depths": {"start": 0, "stop": 100, "step": 1e-6}}, "a grid of 100,000,001 values"),
+        ({"lengths": [50], "depths": {"start": 0, "stop": 1e308, "step": 1e-308}}, "a grid of inf values"),
+        (
+            {"lengths": {"start": 1, "stop": 9000, "step": 1}, "depths": [1] * 1000},
+            "9,000,000 samples; at most 1,000,000",
+        ),
+        ({"lengths": [50], "runs": 2**31 - 1}, "2,147,483,647 samples; at most 1,000,000"),
+        ({"lengths": [1e18]}, "beyond the 8192 of embedded:smollm2; lower `lengths`"),
+        ({"lengths": {"low": 1, "high": 1e18}}, "beyond the 8192 of embedded:smollm2; lower `lengths`"),
         ({"lengths": [50], "margin": -1000}, "task margin: -1000 leaves no token for the answer"),
     ],
 )

@@ -161,3 +161,66 @@ def test_a_checkpoint_that_lightning_finds_is_checked_too(stage: Stage, trained:
     code, error = stage("fit", "ProbeClassifier", *options, settings={**TINY, "hidden": [8]})
     assert code == 2
     assert "model.init_args.hidden: [8] here, but the checkpoint was trained with [16]" in error
+
+
+def test_a_checkpoint_that_is_named_by_a_word_is_checked_as_a_path_is(
+    stage: Stage, trained: Any, tmp_path: Path
+) -> None:
+    """Its settings are taken, its class and content checked before any work."""
+    checkpoint = trained("ProbeRegressor", blend=0.5, top=2)
+    (tmp_path / "hpc_ckpt_12.ckpt").write_bytes(checkpoint.read_bytes())
+    (tmp_path / "hpc_ckpt_9.ckpt").write_bytes(b"older")
+    assert stage("test", "ProbeRegressor", "--ckpt_path", "best")[0] == 0
+    assert results(tmp_path)["settings"]["blend"] == 0.5
+    for name, file in (("last", "last.ckpt"), ("best", "best.ckpt"), ("hpc", "hpc_ckpt_12.ckpt")):
+        code, error = stage("test", "ProbeClassifier", "--ckpt_path", name)
+        assert (code, f"--ckpt_path {tmp_path / file} holds a probe.ProbeRegressor" in error) == (2, True)
+    (tmp_path / "last.ckpt").write_bytes(b"junk")
+    code, error = stage("test", "ProbeRegressor", "--ckpt_path", "last")
+    assert (code, f"{tmp_path / 'last.ckpt'} is not a readable checkpoint" in error) == (2, True)
+
+
+class Pickled:
+    def __reduce__(self) -> tuple[Any, ...]:
+        return Path.touch, (Path("executed.txt"),)
+
+
+@pytest.mark.parametrize("slurm", [False, True])
+def test_no_code_of_a_checkpoint_that_slurm_left_runs(
+    slurm: bool, stage: Stage, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Under SLURM Lightning takes the newest without being asked."""
+    torch.save({"probe": Pickled()}, tmp_path / "hpc_ckpt_1.ckpt")
+    if slurm:
+        monkeypatch.setenv("SLURM_NTASKS", "1")
+        monkeypatch.setenv("SLURM_JOB_NAME", "fit")
+    options = () if slurm else ("--ckpt_path", "hpc")
+    code, error = stage("fit", "ProbeClassifier", *options, "--weights_only", "false", settings=TINY)
+    assert (code, "is not a readable checkpoint" in error) == (2, True)
+    assert not Path("executed.txt").exists()
+
+
+@pytest.mark.parametrize("name", ["last", "best", "hpc", "registry:mine"])
+def test_a_word_that_names_no_checkpoint_is_one_line(name: str, stage: Stage, tmp_path: Path) -> None:
+    code, error = stage("test", "ProbeClassifier", "--ckpt_path", name)
+    assert code == 2
+    (line,) = error.splitlines()
+    assert line.startswith(f"error: --ckpt_path {name}: no ")
+    assert not (tmp_path / "results.json").exists()
+
+
+@pytest.mark.filterwarnings("ignore:.*there is no last checkpoint available")
+def test_a_first_fit_from_the_last_checkpoint_begins_anew(stage: Stage, tmp_path: Path) -> None:
+    assert stage("fit", "ProbeClassifier", "--ckpt_path", "last", "--trainer.max_epochs", 1, settings=TINY)[0] == 0
+    assert (tmp_path / "last.ckpt").exists()
+
+
+def test_the_best_checkpoint_is_the_one_that_the_last_states_where_its_name_varies(
+    stage: Stage, trained: Any, tmp_path: Path
+) -> None:
+    from probe.cli.checkpoint_paths import checkpoint_path
+
+    trained("ProbeClassifier")
+    callback = {"class_path": f"{BASE}.ModelCheckpoint", "init_args": {"dirpath": str(tmp_path), "filename": "{epoch}"}}
+    config = {"ckpt_path": "best", "trainer": {"callbacks": [callback]}}
+    assert checkpoint_path("test", config) == tmp_path / "best.ckpt"

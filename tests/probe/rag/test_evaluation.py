@@ -17,6 +17,7 @@ import probe
 import probe.rag.runner
 import probe.results.artifacts
 from extract.llm import LLM, LLMIdentity
+from extract.utils import DataConsole
 from probe.cli.main import main
 from probe.rag import print_trace
 from probe.rag.runner import RagRunner
@@ -292,7 +293,7 @@ def test_questions_of_the_probes_own_training_are_refused(
     ckpt = fit(seen, tmp_path / "knows")
     assert "were training or validation samples" in evaluate("--store", seen, ckpt=ckpt)
     few, screen = {"strategies": ["DynamicHeadsStrategy"]}, io.StringIO()
-    monkeypatch.setattr(probe.results.artifacts, "Console", lambda: Console(file=screen, width=200))
+    monkeypatch.setattr(probe.results.artifacts, "DataConsole", lambda: DataConsole(file=screen, width=200))
     found = evaluate("--store", seen, ckpt=ckpt, allow_seen=True, **few)
     assert (found["questions"], found["allow_seen"], found["seen_questions"]) == (3, True, 3)
     assert "3 of 3 questions are training or validation samples" in " ".join(screen.getvalue().split())

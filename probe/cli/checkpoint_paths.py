@@ -1,0 +1,92 @@
+"""The file that `--ckpt_path last`, `best` or `hpc` names, so that it is checked as a path is."""
+
+import re
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from pkgutil import resolve_name
+from typing import Any
+
+from lightning.fabric.plugins.environments.slurm import SLURMEnvironment
+from lightning.pytorch.callbacks import ModelCheckpoint
+
+from extract.errors import UserError
+from probe.models import read_checkpoint
+
+HPC = re.compile(r"hpc_ckpt_(\d+)\.ckpt")
+
+
+def checkpoint_path(stage: str, config: Mapping[str, Any]) -> Path | None:
+    """Path of the checkpoint that Lightning would load; None for none.
+
+    Args:
+        stage: fit, validate, test or predict.
+        config: Its parsed config in plain values.
+
+    Raises:
+        UserError: there is no such checkpoint. Only `fit --ckpt_path last` begins anew then, as Lightning does.
+
+    """
+    name, trainer = config.get("ckpt_path"), config.get("trainer") or {}
+    root = Path(trainer.get("default_root_dir") or ".")
+    if not name:
+        return _newest_hpc(root) if SLURMEnvironment.detect() else None
+    if name not in ("last", "best", "hpc") and not str(name).lower().startswith("registry"):
+        return Path(name)
+    folders = {"last": _last, "best": _best}
+    path = _newest_hpc(root) if name == "hpc" else folders[name](trainer, root) if name in folders else None
+    if path is None and (stage, name) != ("fit", "last"):
+        nothing = _NOTHING.get(name, "no model registry is supported")
+        raise UserError(f"--ckpt_path {name}: {nothing}; give the checkpoint's path")
+    return path
+
+
+_NOTHING = {
+    "last": "no last*.ckpt in the folder (dirpath) of a ModelCheckpoint of this config",
+    "best": "no best checkpoint in the folder (dirpath) of this config's first ModelCheckpoint",
+    "hpc": "no hpc_ckpt_*.ckpt in trainer.default_root_dir",
+}
+
+
+def _newest_hpc(root: Path) -> Path | None:
+    """The checkpoint that a preempted SLURM job wrote last."""
+    found = {int(match[1]): file for file in _checkpoints([root]) if (match := HPC.fullmatch(file.name))}
+    return found[max(found)] if found else None
+
+
+def _last(trainer: Mapping[str, Any], root: Path) -> Path | None:
+    """The newest `last.ckpt` of all ModelCheckpoints."""
+    files = _checkpoints(folder for folder, _ in _model_checkpoints(trainer, root))
+    return _newest(file for file in files if re.match(rf"{ModelCheckpoint.CHECKPOINT_NAME_LAST}(-\d+)?", file.stem))
+
+
+def _best(trainer: Mapping[str, Any], root: Path) -> Path | None:
+    """The best checkpoint of the first ModelCheckpoint: by its file's name, else as the last checkpoint states it."""
+    for folder, name in _model_checkpoints(trainer, root)[:1]:
+        files = _checkpoints([folder])
+        versions = rf"{re.escape(name or '')}(-v\d+)?"
+        if name and (named := _newest(file for file in files if re.fullmatch(versions, file.stem))):
+            return named
+        if last := _last(trainer, root):
+            states = read_checkpoint(last).get("callbacks", {})
+            stated = [state["best_model_path"] for state in states.values() if state.get("best_model_path")]
+            return next((Path(path) for path in stated if Path(path).is_file()), None)
+    return None
+
+
+def _model_checkpoints(trainer: Mapping[str, Any], root: Path) -> list[tuple[Path, str | None]]:
+    """Folder and file name of each ModelCheckpoint; without `dirpath` its folder is that of a new run's log."""
+    listed = trainer.get("callbacks") or []
+    found = []
+    for callback in [listed] if isinstance(listed, Mapping) else listed:
+        if issubclass(resolve_name(callback["class_path"]), ModelCheckpoint):
+            settings = callback.get("init_args") or {}
+            found.append((Path(settings.get("dirpath") or root / "checkpoints"), settings.get("filename")))
+    return found or [(root / "checkpoints", None)]
+
+
+def _checkpoints(folders: Iterable[Path]) -> list[Path]:
+    return [file for folder in folders for file in folder.glob("*.ckpt")]
+
+
+def _newest(files: Iterable[Path]) -> Path | None:
+    return max(files, key=lambda file: file.stat().st_mtime, default=None)
