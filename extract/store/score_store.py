@@ -46,7 +46,7 @@ class ScoreStore:
     """
 
     def __init__(self, path: str | Path, verify: bool = True, task: str = "niah") -> None:
-        self.path = Path(path)
+        self.path = user_path(path)
         if not (self.path / "manifest.json").is_file():
             raise UserError(
                 f"no score store at {path}; make it with: "

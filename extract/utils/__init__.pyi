@@ -3,6 +3,8 @@ from .files import TEMPORARY_SUFFIX as TEMPORARY_SUFFIX
 from .files import remove_temporary_files as remove_temporary_files
 from .files import sha256 as sha256
 from .files import write_bytes as write_bytes
+from .forms import check_form as check_form
+from .forms import count as count
 from .precision import check_precision as check_precision
 from .precision import frozen_inference as frozen_inference
 from .precision import without_autocast as without_autocast
@@ -15,9 +17,14 @@ from .ranges import PositiveFloat as PositiveFloat
 from .ranges import PositiveInt as PositiveInt
 from .ranges import PositiveShare as PositiveShare
 from .ranges import Range as Range
+from .ranges import Repetitions as Repetitions
+from .ranges import Resamples as Resamples
+from .ranges import SampleCount as SampleCount
 from .ranges import Seed as Seed
 from .ranges import Share as Share
 from .ranges import ShareBelowOne as ShareBelowOne
+from .ranges import Width as Width
+from .ranges import Workers as Workers
 from .ranges import annotations as annotations
 from .ranges import check_arguments as check_arguments
 from .ranges import check_fields as check_fields
@@ -30,3 +37,7 @@ from .run_record import command as command
 from .run_record import digest as digest
 from .run_record import first_difference as first_difference
 from .run_record import versions as versions
+from .texts import is_unicode as is_unicode
+from .texts import load_json as load_json
+from .texts import read_json as read_json
+from .texts import user_path as user_path

@@ -9,7 +9,7 @@ import numpy as np
 import yaml
 
 from extract.errors import UserError
-from extract.utils import write_bytes
+from extract.utils import user_path, write_bytes
 from probe.heads.ranking import Ranking
 from probe.heads.ranking_json import Head, finite_numbers, parse_head, parse_scores, rank_scores
 
@@ -29,7 +29,7 @@ def read_ranking(file: str | Path) -> Ranking:
         UserError: no such file, or not of that format.
 
     """
-    path = Path(file)
+    path = user_path(file)
     if path.suffix not in _READERS:
         raise UserError(f"{path} is no ranking of heads: a .json, .yaml or .tsv file is expected")
     if not path.is_file():
@@ -49,7 +49,7 @@ def _read_yaml(text: str, source: str) -> Ranking:
     """QRHead: a list of heads, best first."""
     try:
         record = yaml.safe_load(text)
-    except yaml.YAMLError as error:
+    except (yaml.YAMLError, ValueError, RecursionError) as error:  # a date of month 13 is a ValueError
         raise UserError(f"{source} is not YAML: {' '.join(str(error).split())}") from error
     listed = record.get("attn_head_set") if isinstance(record, dict) else None
     if not isinstance(listed, str) or not listed.strip():
@@ -102,7 +102,7 @@ def write_ranking(ranking: Ranking, file: str | Path) -> None:
         UserError: another suffix, or a TSV of a ranking that leaves heads out.
 
     """
-    path = Path(file)
+    path = user_path(file)
     if path.suffix not in _WRITERS:
         raise UserError(f"{path}: a ranking is written as .json, .yaml or .tsv")
     text = _WRITERS[path.suffix](ranking, str(path))

@@ -1,6 +1,5 @@
 """Heads and their scores in the JSON files of other projects."""
 
-import json
 import re
 from collections import Counter
 from collections.abc import Iterable
@@ -9,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from extract.errors import UserError
+from extract.utils import load_json
 
 Head = tuple[int, int]
 """Layer and index of a head."""
@@ -87,7 +87,7 @@ def parse_scores(text: str, source: str) -> tuple[list[Head], list[float]]:
 
     """
     try:
-        record = _content(json.loads(text, object_pairs_hook=_unique))
+        record = _content(load_json(text, object_pairs_hook=_unique))
     except _KeyTwice as error:
         raise UserError(f"{source} names {error} twice") from error
     except ValueError as error:

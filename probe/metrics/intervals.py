@@ -8,7 +8,7 @@ from jaxtyping import Float
 from numpy.typing import NDArray
 from scipy import stats
 
-from extract.utils import NonNegativeInt, Seed, check_fields
+from extract.utils import Resamples, Seed, check_fields
 
 Interval = tuple[float, float]
 """Lower and upper bound of a 95 % confidence interval."""
@@ -34,7 +34,7 @@ class Bootstrap:
 
     """
 
-    resamples: NonNegativeInt = 1000
+    resamples: Resamples = 1000
     seed: Seed = 0
 
     def __post_init__(self) -> None:

@@ -29,7 +29,7 @@ def read_checkpoint(path: str | Path) -> dict[str, Any]:
         UserError: no such file, not a checkpoint, or not a probe's.
 
     """
-    file = Path(path)
+    file = user_path(path)
     if not file.is_file():
         raise UserError(f"no checkpoint at {path}; train one with: lightning fit -c configs/probe.yaml")
     try:
@@ -82,7 +82,7 @@ def load(path: str | Path, device: str | torch.device = "cpu", llm: LLMIdentity 
         UserError: no readable probe there, or it was trained for another LLM (both are named).
 
     """
-    probe = _from_folder(Path(path)) if Path(path).is_dir() else _from_checkpoint(path)
+    probe = _from_folder(user_path(path)) if user_path(path).is_dir() else _from_checkpoint(path)
     if llm is not None:
         probe.check_llm(llm)
     return probe.to(device).eval()
@@ -114,7 +114,7 @@ def _build(name: str, settings: dict[str, Any], weights: dict[str, Any], record:
 
 def save_pretrained(probe: Probe, folder: str | Path) -> None:
     """Export a probe as `probe.json` and `probe.safetensors` with its model card, the form to share."""
-    target = Path(folder)
+    target = user_path(folder)
     target.mkdir(parents=True, exist_ok=True)
     kind, record = type(probe), probe.training_record
     config = {"class": public_name(kind), "settings": _plain(probe.hparams), "origin": record}

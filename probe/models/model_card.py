@@ -141,5 +141,5 @@ def _evaluation_by_offset(offsets: list[dict[str, Any]]) -> str:
 def write_card(folder: Path, text: str) -> None:
     """Write the card, unless the folder has a README that is no card of this library."""
     file = folder / NAME
-    if not file.exists() or f"library_name: {LIBRARY}" in file.read_text():
+    if not file.exists() or f"library_name: {LIBRARY}" in file.read_text(encoding="utf-8", errors="replace"):
         write_bytes(file, text.encode())

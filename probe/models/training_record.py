@@ -15,7 +15,17 @@ from extract.errors import UserError
 from extract.llm import LLMIdentity
 from extract.scores import ExcludedKeys, Target
 from extract.store import sample_names, shared_names
-from extract.utils import NonNegativeInt, PositiveFloat, Range, Seed, command, digest, public_name, software
+from extract.utils import (
+    NonNegativeInt,
+    PositiveFloat,
+    Range,
+    Resamples,
+    Seed,
+    command,
+    digest,
+    public_name,
+    software,
+)
 from probe.heads import training_means
 from probe.models.baselines import Baselines, fit_baselines
 from probe.models.model_card import probe_card, write_card
@@ -47,7 +57,7 @@ class TrainedOnRows(LightningModule):
         lr: PositiveFloat = 3e-4,
         patience: NonNegativeInt = 3,
         factor: Annotated[float, Range(0, 1, open_low=True, open_high=True)] = 0.1,
-        resamples: NonNegativeInt = 200,
+        resamples: Resamples = 200,
         seed: Seed = 0,
     ) -> None:
         super().__init__()

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from extract.errors import UserError
+from extract.utils import user_path
 from probe.results import SCHEMA
 
 RESULTS = "results.json"
@@ -60,7 +61,7 @@ def find_sources(paths: Sequence[str | Path]) -> Sources:
 
     """
     found = Sources()
-    for path in map(Path, paths):
+    for path in map(user_path, paths):
         if not path.exists():
             raise UserError(f"nothing at {path} to report on; name folders of runs, score stores or checkpoints")
         for file in _files(path):

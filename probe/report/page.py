@@ -14,7 +14,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
 from extract.store import ScoreStore
-from extract.utils import software, software_text, versions, write_bytes
+from extract.utils import software, software_text, user_path, versions, write_bytes
 from probe.report.blobs import blob
 from probe.report.discovery import Sources, find_sources
 from probe.report.exhibits import EXHIBITS, Exhibit, Shown, questions_of, shown
@@ -57,7 +57,7 @@ def write_report(
     found = find_sources(runs)
     for line in found.skipped:
         print(line, file=sys.stderr)
-    file = Path(output)
+    file = user_path(output)
     file.parent.mkdir(parents=True, exist_ok=True)
     options = {"output": output, "questions": questions, **asdict(settings)}
     flags = [text for name, value in options.items() for text in (f"--{name}", str(value))]
@@ -133,7 +133,7 @@ def _plotly() -> str:
 
 
 def _asset(name: str) -> str:
-    return (resources.files("probe.report") / "assets" / name).read_text()
+    return (resources.files("probe.report") / "assets" / name).read_text(encoding="utf-8")
 
 
 def _environment() -> Environment:

@@ -11,7 +11,7 @@ from lightning import Callback, LightningModule, Trainer
 from rich.console import Console, RenderableType
 
 from extract.errors import UserError
-from extract.utils import command, software, versions, write_bytes
+from extract.utils import command, software, user_path, versions, write_bytes
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -67,7 +67,7 @@ class Artifacts(Callback):
 
     def path(self, trainer: Trainer) -> Path:
         """The folder of this run. All processes must ask: Lightning broadcasts the log folder."""
-        return Path(self.folder or trainer.log_dir or trainer.default_root_dir)
+        return user_path(self.folder or trainer.log_dir or trainer.default_root_dir)
 
     def write(self, experiment: Experiment, trainer: Trainer) -> None:
         """Print the table and write the files, on rank 0; called on every process."""

@@ -7,7 +7,7 @@ from typing import Any
 from lightning.pytorch.utilities import rank_zero_info
 
 from extract.errors import UserError
-from extract.utils import check_numbers, first_difference, remove_temporary_files, software, write_bytes
+from extract.utils import check_numbers, first_difference, remove_temporary_files, software, user_path, write_bytes
 
 Trial = dict[str, Any]
 """One generation: sample, condition, metrics. Plain values, with the same keys in all trials of a run."""
@@ -22,7 +22,7 @@ class Trials:
     """
 
     def __init__(self, folder: str | Path) -> None:
-        self.folder = Path(folder)
+        self.folder = user_path(folder)
 
     def open(self, config: dict[str, Any]) -> list[int]:
         """Start or resume a run; the numbers of the batches that are finished.

@@ -1,11 +1,10 @@
 """Reading of records from files, with errors that name file, record and field."""
 
-import json
 from pathlib import Path
 from typing import Any
 
 from extract.errors import UserError
-from extract.utils import sha256
+from extract.utils import load_json, sha256, user_path
 
 
 def existing_files(files: str | list[str]) -> list[Path]:
@@ -15,7 +14,7 @@ def existing_files(files: str | list[str]) -> list[Path]:
         UserError: one is missing, or is a folder.
 
     """
-    listed = [Path(file).expanduser() for file in ([files] if isinstance(files, str) else files)]
+    listed = [user_path(file) for file in ([files] if isinstance(files, str) else files)]
     if not listed:
         raise UserError("task source: no file; give the path of one at least")
     for path in listed:
@@ -42,7 +41,7 @@ def parse_json(text: str, where: str) -> Any:
 
     """
     try:
-        return json.loads(text)
+        return load_json(text)
     except ValueError as error:
         raise UserError(f"{where} is not JSON ({error})") from error
 

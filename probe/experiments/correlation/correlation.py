@@ -9,7 +9,7 @@ from rich.table import Table
 
 from datamodules import Pass, ResampledSequences, Rows
 from extract.errors import UserError
-from extract.utils import NonNegativeInt, PositiveInt, PositiveShare, without_autocast
+from extract.utils import PositiveInt, PositiveShare, Repetitions, without_autocast
 from probe.experiments.correlation.cca import CCASettings
 from probe.experiments.correlation.held_out_cca import HeldOutCCA
 from probe.experiments.correlation.moments import PairedMoments
@@ -45,7 +45,7 @@ class Correlation(LightningModule):
         self,
         in_features: PositiveInt,
         num_heads: PositiveInt,
-        offsets: NonNegativeInt = 10,
+        offsets: Repetitions = 10,
         components: PositiveInt = 50,
         hidden_variance: PositiveShare = 0.95,
         score_variance: PositiveShare = 0.99,

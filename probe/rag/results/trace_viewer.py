@@ -1,6 +1,5 @@
 """Traces of masked RAG: read from file, and printed in the terminal."""
 
-import json
 import re
 from collections.abc import Iterator
 from pathlib import Path
@@ -12,6 +11,7 @@ from rich.text import Text
 
 from extract.errors import UserError
 from extract.prompts import printable
+from extract.utils import load_json, user_path
 from probe.rag.results.trace import Trace
 
 
@@ -22,13 +22,13 @@ def read_traces(path: str | Path) -> Iterator[Trace]:
         UserError: no such file, or a line that is not a trace.
 
     """
-    file = Path(path)
+    file = user_path(path)
     if not file.is_file():
         raise UserError(f"no traces at {path}; `lightning test -c configs/rag.yaml` writes traces.jsonl")
     with file.open(encoding="utf-8") as lines:
         for number, line in enumerate(lines, start=1):
             try:
-                found = json.loads(line)
+                found = load_json(line)
                 found["rounds"], found["strategy"], found["id"]
             except (ValueError, KeyError, TypeError) as error:
                 raise UserError(f"{path}, line {number}, is no trace of masked RAG") from error
