@@ -10,6 +10,7 @@ from .manifest import finished_batches as finished_batches
 from .manifest import part_file as part_file
 from .manifest import read_manifest as read_manifest
 from .manifest import write_manifest as write_manifest
+from .manifest_form import check_identity as check_identity
 from .sample_ids import content_id as content_id
 from .sample_ids import sample_names as sample_names
 from .sample_ids import shared_names as shared_names

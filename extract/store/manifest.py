@@ -6,7 +6,8 @@ from typing import Any
 
 from extract.errors import UserError
 from extract.store.arrow_shards import check_shard
-from extract.utils import digest, write_bytes
+from extract.store.manifest_form import check_manifest, check_part
+from extract.utils import digest, read_json, write_bytes
 
 FORMAT = 2
 """Version of the store's layout on disk."""
@@ -18,12 +19,12 @@ def read_manifest(path: Path) -> dict[str, Any]:
     """Read the manifest of a store folder and check it against its own hash.
 
     Raises:
-        UserError: it is no JSON, of another format, or was edited.
+        UserError: it is no JSON, of another format, was edited, or lacks a field.
 
     """
     file = path / "manifest.json"
     try:
-        manifest: dict[str, Any] = json.loads(file.read_text())
+        manifest: dict[str, Any] = read_json(file)
         claimed = manifest.pop("sha256")
         known = manifest["format"] == FORMAT
     except (ValueError, KeyError, TypeError, AttributeError) as error:
@@ -32,6 +33,7 @@ def read_manifest(path: Path) -> dict[str, Any]:
         raise UserError(f"{file} has format {manifest['format']}; this version reads {FORMAT}: extract again")
     if claimed != digest(manifest):
         raise UserError(f"{file} was edited since it was written: its hash does not match; extract again")
+    check_manifest(manifest, TABLES, str(file))
     return manifest
 
 
@@ -51,10 +53,11 @@ def finished_batches(path: Path) -> dict[int, dict[str, Any]]:
     finished = {}
     for file in sorted((path / "parts").glob("*.json")):
         try:
-            part = json.loads(file.read_text())
+            part = read_json(file)
+            check_part(part, TABLES, str(file))
             intact = not any(check_shard(path, part[table]) for table in TABLES)
-        except (ValueError, KeyError, TypeError):
+        except (ValueError, UserError):
             continue
         if intact:
-            finished[int(part["batch"])] = part
+            finished[part["batch"]] = part
     return finished

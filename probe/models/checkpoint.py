@@ -13,8 +13,9 @@ from safetensors.torch import load_file, save_file
 
 from extract.errors import UserError
 from extract.llm import LLMIdentity
-from extract.utils import public_name, write_bytes
+from extract.utils import check_arguments, check_form, public_name, read_json, user_path, write_bytes
 from probe.models.base import Probe
+from probe.models.checkpoint_form import check_checkpoint, check_origin, check_weights
 from probe.models.model_card import probe_card, write_card
 from probe.models.training_record import TrainedOnRows
 
@@ -26,7 +27,7 @@ def read_checkpoint(path: str | Path) -> dict[str, Any]:
     """Read a probe's Lightning checkpoint as plain values and tensors; no pickled code is executed.
 
     Raises:
-        UserError: no such file, not a checkpoint, or not a probe's.
+        UserError: no such file, not a checkpoint, or not a probe's, or one that lacks a field.
 
     """
     file = user_path(path)
@@ -39,6 +40,7 @@ def read_checkpoint(path: str | Path) -> dict[str, Any]:
         raise UserError(f"{path} is not a readable checkpoint ({reason}); train the probe again") from error
     if not isinstance(checkpoint, dict) or "probe" not in checkpoint:
         raise UserError(f"{path} is not a probe's checkpoint; `lightning fit -c configs/probe.yaml` makes one")
+    check_checkpoint(checkpoint, str(path))
     return checkpoint
 
 
@@ -103,7 +105,11 @@ def _build(name: str, settings: dict[str, Any], weights: dict[str, Any], record:
     kind = probe_class(name)
     if not issubclass(kind, Probe):
         raise UserError(f"{name} holds several probes; evaluate it with: lightning test … --ckpt_path …")
-    loaded = kind(**settings)
+    check_arguments(kind, settings, f"setting of a saved {name}: ")
+    try:
+        loaded = kind(**settings)
+    except Exception as error:  # a setting of another type fails in as many ways as there are types
+        raise UserError(f"the settings of a saved {name} do not make one: {error}") from error
     try:
         loaded.load_state_dict(weights)
     except RuntimeError as error:
@@ -143,8 +149,11 @@ def push_to_hub(probe: Probe, repo: str, private: bool = False) -> str:
 
 def _from_folder(folder: Path) -> Probe:
     try:
-        config = json.loads((folder / CONFIG).read_text())
+        config = read_json(folder / CONFIG)
         weights = load_file(folder / WEIGHTS)
-        return _build(config["class"], config["settings"], weights, config["origin"])
-    except (OSError, ValueError, KeyError, SafetensorError) as error:
+    except (OSError, ValueError, SafetensorError) as error:
         raise UserError(f"{folder} holds no saved probe ({CONFIG}, {WEIGHTS}): {error}") from error
+    check_form(config, {"class": str, "settings": dict, "origin": dict}, str(folder / CONFIG))
+    check_origin(config["origin"], f"{folder / CONFIG}, origin")
+    check_weights(weights, str(folder / WEIGHTS))
+    return _build(config["class"], config["settings"], weights, config["origin"])

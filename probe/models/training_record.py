@@ -293,4 +293,4 @@ def data_record(rows: ScoreRows, seen: Iterable[str] = ()) -> dict[str, Any]:
 
 def _split_text(record: dict[str, Any]) -> str:
     names = ("seed", "limit", "offset")
-    return f"by {record['by']} {record['fractions']}, " + ", ".join(f"{name} {record[name]}" for name in names)
+    return f"by {record['by']} {record['fractions']}, " + ", ".join(f"{name} {record.get(name)}" for name in names)
