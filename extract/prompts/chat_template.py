@@ -90,8 +90,8 @@ def _apply_chat_template(
         return _render(tokenizer, joined, options), joined
     except TemplateError as error:
         raise UserError(
-            f"the model's chat template fails ({' '.join(str(error).split())[:200]}); give llm.chat the options that it "
-            "needs, or correct its chat_template"
+            f"the model's chat template fails ({' '.join(str(error).split())[:200]}); give llm.chat the options "
+            "that it needs, or correct its chat_template"
         ) from error
 
 

@@ -45,14 +45,15 @@ def user_message(error: BaseException) -> str | None:
         causes = [error]  # a disk or permission problem; deeper in the chain it may be one that was dealt with
     if causes:
         return _line(str(causes[0]) or type(causes[0]).__name__)
-    if _out_of_memory(error):
-        return _line(f"out of memory: {error}; lower batch sizes, or llm.prefill_chunk")
+    if exhausted := next(filter(_out_of_memory, _chain(error)), None):
+        return _line(f"out of memory: {exhausted}; lower batch sizes, llm.prefill_chunk or the sizes of the model")
+    error = _root(error)
     frames = list(traceback.extract_tb(error.__traceback__))
     if foreign := [frame for frame in frames if _is_users(frame.filename)]:
         where = f"{foreign[-1].filename}, line {foreign[-1].lineno}, in {foreign[-1].name}"
         return _line(f"{where}: {_named(error)}")
     own = [frame for frame in frames if frame.filename.startswith(PACKAGES)]
-    if isinstance(error, RecursionError) and any("json" in frame.filename or "yaml" in frame.filename for frame in own):
+    if isinstance(error, RecursionError) and any(_reads_nested(frame.filename) for frame in frames[-20:]):
         return "a config or a record is nested too deeply"
     if own and own[-1] is not frames[-1] and own[-1].filename in PASSED_ON:
         return _line(f"the configuration is refused by {_library(frames[-1].filename)}: {_named(error)}")
@@ -88,7 +89,7 @@ def issues_page() -> str:
     except PackageNotFoundError:  # run from a checkout that is not installed
         listed = []
     pages = dict(line.split(", ", 1) for line in listed)
-    return pages.get("Issues", "the project's page of issues")
+    return str(pages.get("Issues", "the project's page of issues"))
 
 
 def _line(text: str, longest: int = LONGEST) -> str:
@@ -108,6 +109,11 @@ def _is_users(file: str) -> bool:
     return not outside and not file.startswith((sysconfig.get_path("stdlib"), sysconfig.get_path("platstdlib")))
 
 
+def _reads_nested(file: str) -> bool:
+    """Whether a file is of a library that follows nested values."""
+    return bool({"json", "yaml", "jsonargparse"} & {*Path(file).parts}) or Path(file).name == "copy.py"
+
+
 def _library(file: str) -> str:
     """Name of the library that a file belongs to."""
     parts = Path(file).parts
@@ -120,6 +126,14 @@ def _out_of_memory(error: BaseException) -> bool:
     return isinstance(error, MemoryError) or (
         isinstance(error, RuntimeError) and any(words in str(error) for words in ("out of memory", "allocate memory"))
     )
+
+
+def _root(error: BaseException) -> BaseException:
+    """The exception that others were raised from: jsonargparse raises its own from a constructor's."""
+    seen = [error]
+    while (cause := seen[-1].__cause__) is not None and cause not in seen and cause.__traceback__ is not None:
+        seen.append(cause)
+    return seen[-1]
 
 
 def _chain(error: BaseException) -> Iterator[BaseException]:

@@ -1,5 +1,6 @@
 """The command line: `lightning {predict,fit,validate,test} -c config.yaml`."""
 
+import io
 import logging
 import os
 import sys
@@ -54,7 +55,7 @@ def main(args: Sequence[str] | None = None) -> int:
 
     Bad input prints one line to stderr and gives exit code 2, a bug its line and 70 (see `probe.cli.errors`).
     """
-    argv = list(sys.argv[1:] if args is None else args)
+    argv = [_as_unicode(arg) for arg in (sys.argv[1:] if args is None else args)]
     if not argv or argv in (["-h"], ["--help"]):
         print(HELP, end="")
         return 0
@@ -94,6 +95,14 @@ def _dispatch(argv: list[str]) -> None:
         StageCLI.run_stage()
 
 
+def _as_unicode(argument: str) -> str:
+    """A command-line argument as UTF-8, also where the locale is another: Python keeps other bytes as surrogates."""
+    try:
+        return os.fsencode(argument).decode()
+    except UnicodeError:
+        return argument
+
+
 def _leave_processes() -> None:
     """Close the connection to other processes: left to the interpreter's end, gloo's threads may abort it."""
     distributed = sys.modules.get("torch.distributed")
@@ -102,7 +111,9 @@ def _leave_processes() -> None:
 
 
 def _quieten() -> None:
-    """Silence warnings that a user can do nothing about."""
+    """Silence warnings that a user can do nothing about; print what a locale lacks as escapes, not as an error."""
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     os.environ.setdefault("JSONARGPARSE_DEPRECATION_WARNINGS", "off")  # Lightning's calls, not ours
     warnings.filterwarnings("ignore", message=".*Checkpoint directory .* exists and is not empty.*")
