@@ -23,6 +23,10 @@ CONFIG = "probe.json"
 WEIGHTS = "probe.safetensors"
 
 
+class SeveralProbes(UserError):
+    """A saved module that is no single probe, such as probes of later steps."""
+
+
 def read_checkpoint(path: str | Path) -> dict[str, Any]:
     """Read a probe's Lightning checkpoint as plain values and tensors; no pickled code is executed.
 
@@ -104,7 +108,7 @@ def _plain(settings: Mapping[str, Any]) -> dict[str, Any]:
 def _build(name: str, settings: dict[str, Any], weights: dict[str, Any], record: dict[str, Any]) -> Probe:
     kind = probe_class(name)
     if not issubclass(kind, Probe):
-        raise UserError(f"{name} holds several probes; evaluate it with: lightning test … --ckpt_path …")
+        raise SeveralProbes(f"{name} holds several probes; evaluate it with: lightning test … --ckpt_path …")
     check_arguments(kind, settings, f"setting of a saved {name}: ")
     try:
         loaded = kind(**settings)

@@ -1,13 +1,12 @@
 """Discovery of the report's sources: results, score stores and probes in the given folders."""
 
-import json
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from extract.errors import UserError
-from extract.utils import user_path
+from extract.utils import read_json, user_path
 from probe.results import SCHEMA
 
 RESULTS = "results.json"
@@ -43,7 +42,7 @@ class Sources:
         results: Newest first.
         stores: Score stores.
         probes: Checkpoints and folders of exported probes.
-        skipped: One line about each file of results of another schema, which is left out.
+        skipped: One line about each source that is left out: results of another schema, damaged or unfinished inputs.
 
     """
 
@@ -57,7 +56,7 @@ def find_sources(paths: Sequence[str | Path]) -> Sources:
     """Search folders; a score store is not searched further.
 
     Raises:
-        UserError: a path that does not exist, or damaged results.
+        UserError: a path that does not exist.
 
     """
     found = Sources()
@@ -90,7 +89,11 @@ def _classify(file: Path, found: Sources) -> None:
     elif file.name in ("best.ckpt", "probe.json"):
         found.probes.append(file if file.suffix == ".ckpt" else file.parent)
     elif file.name == RESULTS:
-        record = _read(file)
+        try:
+            record = _read(file)
+        except UserError as error:
+            found.skipped.append(f"{file} is left out: {error}")
+            return
         if (schema := record.get("schema")) == SCHEMA:
             found.results.append(Result(file, record, file.stat().st_mtime))
         else:
@@ -103,9 +106,9 @@ def _classify(file: Path, found: Sources) -> None:
 def _read(file: Path) -> dict[str, Any]:
     try:
         # Python writes NaN for a metric that is undefined; a browser's JSON has no NaN.
-        record: dict[str, Any] = json.loads(file.read_text(), parse_constant=lambda _: None)
-    except (ValueError, UnicodeDecodeError) as error:
-        raise UserError(f"{file} is damaged ({error}); run its command again, or leave it out") from error
-    if not isinstance(record, dict):
-        raise UserError(f"{file} holds no results of `lightning test`; leave it out")
+        record: dict[str, Any] = read_json(file, parse_constant=lambda _: None)
+    except (ValueError, OSError) as error:
+        raise UserError(f"damaged ({error}); run its command again") from error
+    if not isinstance(record, dict) or not isinstance(record.get("experiment", ""), str):
+        raise UserError("it holds no results of `lightning test`")
     return record

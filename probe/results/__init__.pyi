@@ -1,6 +1,7 @@
 from .artifacts import SCHEMA as SCHEMA
 from .artifacts import Artifacts as Artifacts
 from .artifacts import Experiment as Experiment
+from .artifacts import strict as strict
 from .differences import comparison_tables as comparison_tables
 from .offset_results import PLOTTED_METRICS as PLOTTED_METRICS
 from .offset_results import PREDICTORS as PREDICTORS

@@ -7,7 +7,15 @@ from typing import Any
 from lightning.pytorch.utilities import rank_zero_info
 
 from extract.errors import UserError
-from extract.utils import check_numbers, first_difference, remove_temporary_files, software, user_path, write_bytes
+from extract.utils import (
+    check_numbers,
+    first_difference,
+    read_json,
+    remove_temporary_files,
+    software,
+    user_path,
+    write_bytes,
+)
 
 Trial = dict[str, Any]
 """One generation: sample, condition, metrics. Plain values, with the same keys in all trials of a run."""
@@ -83,6 +91,6 @@ class Trials:
 
 def _read(path: Path) -> Any:
     try:
-        return json.loads(path.read_text())
+        return read_json(path)
     except ValueError as error:
         raise UserError(f"{path} is damaged; delete it and run again") from error

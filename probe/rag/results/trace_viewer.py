@@ -13,6 +13,7 @@ from extract.errors import UserError
 from extract.prompts import printable
 from extract.utils import load_json, user_path
 from probe.rag.results.trace import Trace
+from probe.rag.results.trace_form import check_trace
 
 
 def read_traces(path: str | Path) -> Iterator[Trace]:
@@ -25,13 +26,13 @@ def read_traces(path: str | Path) -> Iterator[Trace]:
     file = user_path(path)
     if not file.is_file():
         raise UserError(f"no traces at {path}; `lightning test -c configs/rag.yaml` writes traces.jsonl")
-    with file.open(encoding="utf-8") as lines:
+    with file.open("rb") as lines:  # so that a line which is not UTF-8 is named, too
         for number, line in enumerate(lines, start=1):
             try:
                 found = load_json(line)
-                found["rounds"], found["strategy"], found["id"]
-            except (ValueError, KeyError, TypeError) as error:
-                raise UserError(f"{path}, line {number}, is no trace of masked RAG") from error
+                check_trace(found, f"{path}, line {number}, is no trace of masked RAG")
+            except ValueError as error:
+                raise UserError(f"{path}, line {number}, is no trace of masked RAG ({error})") from error
             yield found
 
 
