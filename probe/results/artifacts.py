@@ -112,6 +112,8 @@ def _save_plots(plots: "dict[str, Figure]", folder: Path, writer: Any) -> None:
 
 
 def _csv(records: list[dict[str, Any]]) -> str:
+    if not records:
+        return ""
     text = io.StringIO()
     writer = csv.DictWriter(text, fieldnames=list(records[0]), lineterminator="\n")
     writer.writeheader()
