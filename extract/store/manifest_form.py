@@ -84,6 +84,8 @@ def check_manifest(manifest: dict[str, Any], tables: tuple[str, ...], where: str
     if not manifest["complete"]:
         return
     check_form(manifest, {"fingerprint": TEXT, "shards": list}, where)
+    if not manifest["shards"]:
+        raise UserError(f"{where}: it lists no shard; extract again")
     for number, part in enumerate(manifest["shards"]):
         check_part(part, tables, f"{where}, shards, {number}")
     files = Counter(part[table]["file"] for part in manifest["shards"] for table in tables)

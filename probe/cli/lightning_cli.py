@@ -21,7 +21,7 @@ from extract.utils import Range, check_value, digest, user_path
 from probe.cli.config_files import find_config
 from probe.cli.parser import Parser
 from probe.cli.trainer_settings import check_trainer
-from probe.models import probe_class, read_checkpoint
+from probe.models import check_settings, probe_class, read_checkpoint
 from probe.rag import RagEvaluation
 from probe.results import Artifacts
 
@@ -172,6 +172,7 @@ class StageCLI(LightningCLI):
         if (kind := probe_class(held)) is not pkgutil.resolve_name(asked):
             raise UserError(f"--ckpt_path {path} holds a {held}, but model.class_path is {asked}")
         saved = {name: value for name, value in checkpoint["hyper_parameters"].items() if not name.startswith("_")}
+        check_settings(kind, saved, f"--ckpt_path {path}: hyper_parameters")
         given = self._given_settings()
         kind.check_structure(saved, given)
         common = sorted(saved.keys() & given.keys())

@@ -13,7 +13,7 @@ from safetensors.torch import load_file, save_file
 
 from extract.errors import UserError
 from extract.llm import LLMIdentity
-from extract.utils import check_arguments, check_form, public_name, read_json, user_path, write_bytes
+from extract.utils import annotations, check_arguments, check_form, public_name, read_json, user_path, write_bytes
 from probe.models.base import Probe
 from probe.models.checkpoint_form import check_checkpoint, check_origin, check_weights
 from probe.models.model_card import probe_card, write_card
@@ -100,6 +100,23 @@ def _from_checkpoint(path: str | Path) -> Probe:
     return _build(checkpoint["probe"]["class"], settings, checkpoint["state_dict"], checkpoint["probe"]["origin"])
 
 
+def check_settings(kind: type[TrainedOnRows], settings: Mapping[str, Any], where: str) -> None:
+    """Refuse saved settings that a probe's class does not have, or that are out of range.
+
+    Args:
+        kind: The class.
+        settings: Its arguments.
+        where: Their place, for the message.
+
+    Raises:
+        UserError: naming the setting.
+
+    """
+    if unknown := settings.keys() - annotations(kind).keys():
+        raise UserError(f"{where}: '{min(unknown)[:40]}' is no setting of {kind.__name__}")
+    check_arguments(kind, settings, f"{where}: ")
+
+
 def _plain(settings: Mapping[str, Any]) -> dict[str, Any]:
     """Constructor arguments among the hyper-parameters; Lightning adds `_class_path` and `_instantiator`."""
     return {name: value for name, value in settings.items() if not name.startswith("_")}
@@ -109,7 +126,7 @@ def _build(name: str, settings: dict[str, Any], weights: dict[str, Any], record:
     kind = probe_class(name)
     if not issubclass(kind, Probe):
         raise SeveralProbes(f"{name} holds several probes; evaluate it with: lightning test … --ckpt_path …")
-    check_arguments(kind, settings, f"setting of a saved {name}: ")
+    check_settings(kind, settings, f"a saved {name}")
     try:
         loaded = kind(**settings)
     except Exception as error:  # a setting of another type fails in as many ways as there are types
