@@ -122,6 +122,8 @@ def check_value(value: Any, hint: Any, key: str) -> None:
         for limits in _ranges(hint) or [Range()] * math.isnan(value):
             if not limits.holds(value):
                 raise UserError(f"{key}: {limits}, not {value}")
+    elif value is None and _ranges(hint) and type(None) not in _alternatives(hint):
+        raise UserError(f"{key}: {_ranges(hint)[0]}, not null")
     elif isinstance(value, str) and not is_unicode(value):
         raise UserError(f"{key}: {value!r} is not Unicode text (a lone surrogate)")
     elif isinstance(value, Mapping) and isinstance(value.get("class_path"), str):

@@ -82,6 +82,7 @@ def check_checkpoint(checkpoint: Any, where: str) -> None:
     check_form(baselines, [BASELINE], f"{where}, probe, baselines")
     for number, one in enumerate(baselines):
         place = f"{where}, probe, baselines, {number}"
+        check_form(list(one["thresholds"].values()), [NUMBER], f"{place}, thresholds")
         if one.get("heads") is not None:
             check_form(one["heads"], {"weight": Tensor, "bias": Tensor, "alpha": NUMBER}, f"{place}, heads")
         if unknown := one.keys() - BASELINE.keys() - {"heads"}:

@@ -239,16 +239,21 @@ def fuzz(folder: Path, examples: int, groups: Sequence[str] = tuple(GROUPS), der
     os.chdir(folder)
     try:
         for name in groups:
-
-            @chosen
-            @given(st.data())
-            def examine(data: st.DataObject, name: str = name) -> None:
-                GROUPS[name](done, data)
-
-            examine()
+            _examiner(name, done, chosen)()
     finally:
         os.chdir(before)
     return done
+
+
+def _examiner(name: str, done: Fuzz, chosen: settings) -> Callable[[], None]:
+    """A property of hypothesis that runs examples of a group."""
+
+    @chosen
+    @given(st.data())
+    def examine(data: st.DataObject) -> None:
+        GROUPS[name](done, data)
+
+    return examine
 
 
 def report(done: Fuzz, seconds: float) -> None:

@@ -10,7 +10,7 @@ TRACE = {
     **dict.fromkeys(("id", "strategy", "question", "gold", "text", "stop"), str),
     "context": [int],
     "evidence": [[int]],
-    "metrics": {"em": NUMBER, "f1": NUMBER, "forward_tokens": NUMBER},
+    "metrics": {"em": NUMBER, "f1": NUMBER},
     "rounds": [
         {
             "draft": str,
@@ -36,6 +36,7 @@ def check_trace(trace: Any, where: str) -> None:
 
     """
     check_form(trace, TRACE, where)
+    check_form(trace["metrics"].get("forward_tokens", 0), NUMBER, f"{where}, metrics, forward_tokens")
     for number, round_ in enumerate(trace["rounds"]):
         place = f"{where}, rounds, {number}"
         for key, form in (("windows", [WINDOW]), ("heads", [[int]])):

@@ -48,7 +48,7 @@ def print_trace(trace: Trace, console: Console) -> None:
             _print_retrieval(round_, console)
     console.print(Text("\nanswer ", style="bold"), _safe(trace["text"]), sep="")
     summary = (f"EM {metrics['em']:.0f}", f"F1 {metrics['f1']:.2f}", f"stopped: {trace['stop']}")
-    console.print(Text(" · ".join((*summary, f"{metrics['forward_tokens']:,} tokens run")), style="dim"))
+    console.print(Text(" · ".join((*summary, f"{metrics.get('forward_tokens', 0):,} tokens run")), style="dim"))
 
 
 def _print_retrieval(round_: dict[str, Any], console: Console) -> None:
