@@ -84,19 +84,31 @@ def check_arguments(function: Any, arguments: Mapping[str, Any], key: str) -> No
         UserError: naming the argument.
 
     """
-    hints = annotations(function)
+    known = _parameters(function)
     for name, value in arguments.items():
-        check_value(value, hints.get(name, Any), f"{key}{name}")
+        hint = known[name].annotation if name in known else Any
+        # A required argument is null where the command line links it to the data.
+        given = value is not None or known.get(name, _ANY).default is inspect.Parameter.empty
+        if not given and _ranges(hint) and type(None) not in _alternatives(hint):
+            raise UserError(f"{key}{name}: {_ranges(hint)[0]}, not null")
+        check_value(value, hint, f"{key}{name}")
 
 
 def annotations(function: Any) -> dict[str, Any]:
     """Type hints of all arguments of a class, its bases' included, or of a function."""
-    found: dict[str, Any] = {}
+    return {name: parameter.annotation for name, parameter in _parameters(function).items()}
+
+
+_ANY = inspect.Parameter("any", inspect.Parameter.KEYWORD_ONLY)
+
+
+def _parameters(function: Any) -> dict[str, inspect.Parameter]:
+    found: dict[str, inspect.Parameter] = {}
     for kind in function.__mro__ if isinstance(function, type) else (function,):
         called = vars(kind).get("__init__") if isinstance(kind, type) else kind
         if called is not None and called is not object.__init__:
             for name, parameter in inspect.signature(called).parameters.items():
-                found.setdefault(name, parameter.annotation)
+                found.setdefault(name, parameter)
     return found
 
 
@@ -122,8 +134,6 @@ def check_value(value: Any, hint: Any, key: str) -> None:
         for limits in _ranges(hint) or [Range()] * math.isnan(value):
             if not limits.holds(value):
                 raise UserError(f"{key}: {limits}, not {value}")
-    elif value is None and _ranges(hint) and type(None) not in _alternatives(hint):
-        raise UserError(f"{key}: {_ranges(hint)[0]}, not null")
     elif isinstance(value, str) and not is_unicode(value):
         raise UserError(f"{key}: {value!r} is not Unicode text (a lone surrogate)")
     elif isinstance(value, Mapping) and isinstance(value.get("class_path"), str):
