@@ -47,7 +47,9 @@ def user_message(error: BaseException) -> str | None:
         return _line(str(causes[0]) or type(causes[0]).__name__)
     if exhausted := next(filter(_out_of_memory, _chain(error)), None):
         return _line(f"out of memory: {exhausted}; lower batch sizes, llm.prefill_chunk or the sizes of the model")
-    error = _root(error)
+    root = _root(error)
+    if any(frame.filename.startswith(PACKAGES) for frame in traceback.extract_tb(root.__traceback__)):
+        error = root  # else it was raised and caught within a library
     frames = list(traceback.extract_tb(error.__traceback__))
     if foreign := [frame for frame in frames if _is_users(frame.filename)]:
         where = f"{foreign[-1].filename}, line {foreign[-1].lineno}, in {foreign[-1].name}"
@@ -56,7 +58,9 @@ def user_message(error: BaseException) -> str | None:
     if isinstance(error, RecursionError) and any(_reads_nested(frame.filename) for frame in frames[-20:]):
         return "a config or a record is nested too deeply"
     if own and own[-1] is not frames[-1] and own[-1].filename in PASSED_ON:
-        return _line(f"the configuration is refused by {_library(frames[-1].filename)}: {_named(error)}")
+        from probe.cli.parser import without_noise
+
+        return _line(f"the configuration is refused by {_library(frames[-1].filename)}: {without_noise(_named(error))}")
     return None
 
 

@@ -124,7 +124,10 @@ class Fuzz:
         self.codes[group, str(code)] += 1
         if code not in (0, 2) or "Traceback" in text.getvalue():
             said = re.sub(r"the traceback is in \S+", "", (text.getvalue() + error)[-600:])
-            self.failures.setdefault(re.sub(r"[\d.]+", "#", said)[:200], f"{group}: {example!r:.400} -> {code}: {said}")
+            key, line = re.sub(r"[\d.]+", "#", said)[:200], f"{group}: {example!r:.400} -> {code}: {said}"
+            if key not in self.failures:
+                print(line, flush=True)  # at once: a run that is stopped has said what it found
+            self.failures.setdefault(key, line)
         for name in ("logs", "out", "out.html", "out.json"):
             path = self.folder / name
             shutil.rmtree(path, ignore_errors=True) if path.is_dir() else path.unlink(missing_ok=True)
@@ -257,11 +260,9 @@ def _examiner(name: str, done: Fuzz, chosen: settings) -> Callable[[], None]:
 
 
 def report(done: Fuzz, seconds: float) -> None:
-    """Print exit codes by group, and each failure once."""
+    """Print exit codes by group."""
     for (group, code), count in sorted(done.codes.items()):
         print(f"{group:12} exit code {code}: {count}")
-    for failure in done.failures.values():
-        print(failure)
     print(f"{done.codes.total()} commands in {seconds:.0f} s, {len(done.failures)} failures")
 
 
