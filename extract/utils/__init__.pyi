@@ -29,6 +29,7 @@ from .ranges import annotations as annotations
 from .ranges import check_arguments as check_arguments
 from .ranges import check_fields as check_fields
 from .ranges import check_value as check_value
+from .release import DISTRIBUTION as DISTRIBUTION
 from .release import check_numbers as check_numbers
 from .release import software as software
 from .release import software_text as software_text

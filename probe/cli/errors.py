@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from importlib.metadata import PackageNotFoundError, metadata
 from pathlib import Path
 
-from extract.utils.release import DISTRIBUTION
+from extract.utils import DISTRIBUTION
 
 USER_ERROR, BUG = 2, 70
 """Exit codes; 70 is EX_SOFTWARE of sysexits.h."""
