@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from datamodules.row_batches import RowBatches, Rows
 from datamodules.score_rows import Part, ScoreRows
 from extract.errors import UserError
-from extract.utils import NonNegativeInt
+from extract.utils import Repetitions
 
 
 class OffsetBatches(RowBatches):
@@ -31,7 +31,7 @@ class OffsetRows(ScoreRows):
 
     """
 
-    def __init__(self, offsets: NonNegativeInt = 10, **kwargs: Any) -> None:
+    def __init__(self, offsets: Repetitions = 10, **kwargs: Any) -> None:
         super().__init__(offset=0, **kwargs)
         self.offsets = offsets
 

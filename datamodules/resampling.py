@@ -10,7 +10,7 @@ from torch import Tensor
 
 from datamodules.sequences import Pass, Sequences, WholeSamples
 from extract.errors import UserError
-from extract.utils import NonNegativeInt, Seed
+from extract.utils import Repetitions, Seed
 
 NULLS: tuple[Literal["step", "shifted"], ...] = ("shifted", "step")
 """Permutation nulls, in the order of their passes."""
@@ -31,9 +31,7 @@ class ResampledSequences(Sequences):
 
     """
 
-    def __init__(
-        self, permutations: NonNegativeInt = 5, groups: NonNegativeInt = 10, seed: Seed = 0, **kwargs: Any
-    ) -> None:
+    def __init__(self, permutations: Repetitions = 5, groups: Repetitions = 10, seed: Seed = 0, **kwargs: Any) -> None:
         super().__init__(hidden=True, **kwargs)
         self.permutations, self.groups, self.resampling_seed = permutations, groups, seed
 

@@ -17,7 +17,7 @@ from extract.errors import UserError
 from extract.llm import LLMIdentity
 from extract.scores import Target
 from extract.store import ScoreStore, Verify, shared_names
-from extract.utils import NonNegativeInt, PositiveInt, Seed, check_precision
+from extract.utils import NonNegativeInt, PositiveInt, Seed, Workers, check_precision
 
 Part = Literal["train", "val", "test"]
 """A split."""
@@ -49,7 +49,7 @@ class ScoreRows(LightningDataModule):
         batch_size: PositiveInt = 128,
         offset: NonNegativeInt = 0,
         seed: Seed = 0,
-        num_workers: NonNegativeInt = 0,
+        num_workers: Workers = 0,
         verify: Verify = True,
     ) -> None:
         super().__init__()

@@ -24,7 +24,9 @@ class ApiPages(griffe.Extension):
         mod.members.pop("lazy_loader", None)
         stub = Path(str(mod.filepath)).with_suffix(".pyi")
         if stub.exists():
-            imports = (node for node in ast.parse(stub.read_text()).body if isinstance(node, ast.ImportFrom))
+            imports = (
+                node for node in ast.parse(stub.read_text(encoding="utf-8")).body if isinstance(node, ast.ImportFrom)
+            )
             mod.exports = [alias.asname or alias.name for node in imports for alias in node.names]
 
     def on_class(self, *, cls: griffe.Class, **_: Any) -> None:

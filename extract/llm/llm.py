@@ -10,6 +10,7 @@ from extract.errors import UserError
 from extract.llm.identity import LLMIdentity, config_hash, hub_commit, tokenizer_hash, weights_hash
 from extract.llm.location import locate_model
 from extract.llm.pretrained import Pretrained
+from extract.llm.supported import check_sizes
 from extract.utils import PositiveInt
 
 if TYPE_CHECKING:
@@ -156,11 +157,13 @@ class LLM:
         """The model's config; it needs no weights.
 
         Raises:
-            UserError: the model cannot be found.
+            UserError: the model cannot be found, or its config lacks a size.
 
         """
         if self._config is None:
-            self._config = self._pretrained.config()
+            config = self._pretrained.config()
+            check_sizes(self.name, config.get_text_config(decoder=True))
+            self._config = config
         return self._config
 
     def _text_config(self) -> Any:

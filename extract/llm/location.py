@@ -1,9 +1,8 @@
 """Where a model's files are: the embedded model, a folder, a GGUF file, or a repository of the hub."""
 
-from pathlib import Path
-
 from extract.errors import UserError
 from extract.llm.gguf import converted, embedded_gguf
+from extract.utils import user_path
 
 
 def locate_model(name: str) -> str:
@@ -19,7 +18,7 @@ def locate_model(name: str) -> str:
     'meta-llama/Llama-3.1-8B-Instruct'
 
     """
-    path = Path(name).expanduser()
+    path = user_path(name)
     if name.startswith("embedded:"):
         return str(converted(embedded_gguf(name)))
     if path.suffix == ".gguf":

@@ -3,8 +3,6 @@
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from safetensors import SafetensorError
-
 from extract.attention import register_attention
 from extract.errors import UserError
 from extract.llm.loaded_weights import check_weights, without_load_report
@@ -53,6 +51,8 @@ class Pretrained:
             ).eos_token_id
         except OSError:
             return None
+        except Exception as error:
+            raise UserError(f"llm '{self.name}': generation_config.json cannot be read ({error})") from error
         return ends
 
     def tokenizer(self) -> "PreTrainedTokenizerBase":
@@ -103,8 +103,8 @@ class Pretrained:
             return auto.from_pretrained(
                 self.location, revision=self.revision, trust_remote_code=self.trust_remote_code, **options
             )
-        except (OSError, ValueError, KeyError, ImportError, RuntimeError, SafetensorError) as error:
-            reason = " ".join(str(error).split())[:160]
+        except Exception as error:  # configs, tokenizers and devices fail in as many ways as there are classes
+            reason = " ".join(f"{type(error).__name__}: {error}".split())[:200]
             raise UserError(
                 f"llm '{self.name}': cannot be loaded; give embedded:smollm2, a folder, a .gguf file or a "
                 f"Hugging Face id that this machine can reach (transformers says: {reason})"

@@ -25,17 +25,44 @@ def weightless_model(auto: Any, config: Any, **options: Any) -> "PreTrainedModel
             model: PreTrainedModel = auto.from_config(config, attn_implementation="eager", **options)
     except ValueError as error:
         if "Unrecognized configuration class" not in str(error):
-            raise
+            raise _refused(config, error) from error
         raise UserError(
             f"{_names(config)}: no causal language model; only decoder-only models are supported"
         ) from error
+    except Exception as error:  # a config of impossible sizes or types fails in as many ways as there are classes
+        raise _refused(config, error) from error
     return model
+
+
+def _refused(config: Any, error: Exception) -> UserError:
+    reason = " ".join(str(error).split())[:160]
+    return UserError(f"{_names(config)}: its config.json makes no model ({type(error).__name__}: {reason})")
 
 
 def _names(config: Any) -> str:
     """Class that a config was saved from, or its own."""
     names = getattr(config, "architectures", None) or [type(config).__name__]
     return str(names[0])
+
+
+SIZES = ("num_hidden_layers", "num_attention_heads", "hidden_size", "max_position_embeddings")
+
+
+def check_sizes(name: str, config: Any) -> None:
+    """Refuse a config without the sizes that are read from it.
+
+    Args:
+        name: The model, for the message.
+        config: Its config, of the text model.
+
+    Raises:
+        UserError: naming the key.
+
+    """
+    for key in SIZES:
+        value = getattr(config, key, None)
+        if not isinstance(value, int) or isinstance(value, bool) or value < 1:
+            raise UserError(f"llm '{name}': {key} of its config.json is {value!r}, not a number of at least 1")
 
 
 def check_supported(model: "PreTrainedModel") -> None:

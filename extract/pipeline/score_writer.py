@@ -33,6 +33,7 @@ from extract.utils import (
     on_rank_zero,
     remove_temporary_files,
     software,
+    user_path,
     versions,
     write_card,
     written_by,
@@ -57,7 +58,7 @@ class ScoreWriter(Callback):
     def __init__(
         self, store: str = "stores/niah", argmax: bool = True, hidden_dtype: Literal["float32", "float16"] = "float32"
     ) -> None:
-        self.store, self.argmax, self.hidden_dtype = Path(store), argmax, hidden_dtype
+        self.store, self.argmax, self.hidden_dtype = user_path(store), argmax, hidden_dtype
         self._folders = [self.store / folder for folder in FOLDERS]
         self._lock = FolderLock(self.store, "--store")
         self._finished: frozenset[int] = frozenset()

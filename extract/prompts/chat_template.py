@@ -37,7 +37,8 @@ def render_chat_prompt(
         examples: Earlier turns, (user, assistant) each: few-shot examples.
 
     Raises:
-        UserError: a message has the name of a control token, and cannot be distinguished from the template's text.
+        UserError: a message has the name of a control token, and cannot be distinguished from the template's text; or
+            the template raises.
 
     """
     if not tokenizer.chat_template:
@@ -53,7 +54,14 @@ def render_chat_prompt(
 
 
 def _render(tokenizer: "PreTrainedTokenizerBase", turns: list[Turn], options: Mapping[str, Any]) -> str:
-    return str(tokenizer.apply_chat_template(turns, tokenize=False, add_generation_prompt=True, **options))
+    from jinja2 import TemplateError
+
+    try:
+        return str(tokenizer.apply_chat_template(turns, tokenize=False, add_generation_prompt=True, **options))
+    except TemplateError:
+        raise
+    except Exception as error:  # a template is a program
+        raise TemplateError(f"{type(error).__name__}: {error}") from error
 
 
 def _apply_chat_template(
@@ -78,7 +86,13 @@ def _apply_chat_template(
             return text, turns
     except TemplateError:
         pass
-    return _render(tokenizer, joined, options), joined
+    try:
+        return _render(tokenizer, joined, options), joined
+    except TemplateError as error:
+        raise UserError(
+            f"the model's chat template fails ({' '.join(str(error).split())[:200]}); give llm.chat the options "
+            "that it needs, or correct its chat_template"
+        ) from error
 
 
 _FIRST, _LAST = 0x100000, 0x10FFFD

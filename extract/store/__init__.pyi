@@ -10,6 +10,7 @@ from .manifest import read_manifest as read_manifest
 from .manifest import remove_parts as remove_parts
 from .manifest import write_manifest as write_manifest
 from .manifest import write_part as write_part
+from .manifest_form import check_identity as check_identity
 from .sample_ids import content_id as content_id
 from .sample_ids import sample_names as sample_names
 from .sample_ids import shared_names as shared_names

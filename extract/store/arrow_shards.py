@@ -1,5 +1,6 @@
 """Arrow shards of a store: written atomically, read through memory maps."""
 
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -7,8 +8,18 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
+from extract.errors import UserError
 from extract.store.arrow_messages import open_bounded
 from extract.utils import sha256, write_bytes
+
+COLUMNS: dict[str, dict[str, Callable[[Any], bool]]] = {
+    "samples": {"sample": pa.types.is_integer, "id": pa.types.is_string},
+    "steps": {
+        **dict.fromkeys(("sample", "step", "token"), pa.types.is_integer),
+        **dict.fromkeys(("hidden", "copy_paste", "reasoning", "argmax"), pa.types.is_fixed_size_list),
+    },
+}
+"""Columns that are read, and whether a type is theirs."""
 
 
 def write_shard(path: Path, table: pa.Table) -> dict[str, Any]:
@@ -37,6 +48,35 @@ def read_shard(path: Path) -> pa.Table:
 
     """
     return open_bounded(path)
+
+
+def check_columns(table: pa.Table, name: str, widths: Mapping[str, int], where: str) -> None:
+    """Refuse a shard without the columns of its table, or with one of another type or width.
+
+    Args:
+        table: The shard.
+        name: `samples` or `steps`.
+        widths: Of vector columns; `argmax` is optional.
+        where: Its file, for the message.
+
+    Raises:
+        UserError: naming the column.
+
+    """
+    types = {field.name: field.type for field in table.schema}
+    for column, is_kind in COLUMNS[name].items():
+        if column in types and not is_kind(types[column]):
+            raise UserError(f"{where}: column '{column}' has the type {types[column]}; extract again")
+        if column not in types and column != "argmax":
+            raise UserError(f"{where}: column '{column}' is missing; extract again")
+    for column in widths.keys() & types.keys() if name == "steps" else ():
+        if types[column].list_size != widths[column]:
+            raise UserError(
+                f"{where}: column '{column}' has {types[column].list_size} values a row, but the manifest's LLM "
+                f"{widths[column]}; extract again"
+            )
+    if nulls := [column for column in COLUMNS[name] if column in types and table[column].null_count]:
+        raise UserError(f"{where}: column '{nulls[0]}' lacks values; extract again")
 
 
 def vector_column(values: NDArray[Any]) -> pa.Array:

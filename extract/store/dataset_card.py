@@ -19,7 +19,7 @@ def store_card(manifest: dict[str, Any]) -> str:
     """
     from huggingface_hub import DatasetCardData
 
-    llm, task = manifest["llm"], manifest["task"]
+    llm, task = manifest["llm"], {"class": "a task", **manifest["task"]}
     files = [{"config_name": name, "data_files": f"{name}/*.arrow"} for name in CONTENTS]
     data = DatasetCardData(
         pretty_name=f"Retrieval scores of {llm['name']} on {task['class']}",

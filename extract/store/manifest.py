@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from extract.errors import UserError
+from extract.store.manifest_form import check_manifest, check_part
 from extract.store.verification import damaged_shards
 from extract.utils import UnreadableError, digest, hashed_json, read_hashed, read_json, write_bytes
 
@@ -19,7 +20,7 @@ def read_manifest(path: Path) -> dict[str, Any]:
     """Read the manifest of a store folder and check it against its own hash.
 
     Raises:
-        UserError: it is no JSON, of another format, or was edited.
+        UserError: it is no JSON, of another format, was edited, or lacks a field.
 
     """
     file = path / "manifest.json"
@@ -35,6 +36,7 @@ def read_manifest(path: Path) -> dict[str, Any]:
         raise UserError(f"{file} has format {manifest['format']}; this version reads {FORMAT}: extract again")
     if claimed != digest(manifest):
         raise UserError(f"{file} was edited since it was written: its hash does not match; extract again")
+    check_manifest(manifest, TABLES, str(file))
     return manifest
 
 
@@ -68,7 +70,7 @@ def _read_part(file: Path) -> dict[str, Any] | None:
     """Content of a part file; None of a damaged one, whose batch is then run again."""
     try:
         part, _ = read_hashed(file, "run again")
-        complete = all({"file", "rows", "bytes", "sha256"} <= part[table].keys() for table in TABLES)
-        return part if complete and part["batch"] == int(file.stem) else None
-    except (UserError, KeyError, ValueError, AttributeError):
+        check_part(part, TABLES, str(file))
+        return part if part["batch"] == int(file.stem) else None
+    except (UserError, ValueError):
         return None

@@ -11,11 +11,12 @@ from numpy.typing import NDArray
 from extract.errors import UserError
 from extract.llm import LLMIdentity
 from extract.scores import ExcludedKeys
-from extract.store.arrow_shards import column_matrix, read_shard
+from extract.store.arrow_shards import check_columns, column_matrix, read_shard
 from extract.store.manifest import TABLES, read_manifest
 from extract.store.sample_ids import sample_names
 from extract.store.sample_steps import Steps
 from extract.store.verification import Verify, damaged_shards
+from extract.utils import user_path
 
 if TYPE_CHECKING:
     import datasets
@@ -48,7 +49,7 @@ class ScoreStore:
     """
 
     def __init__(self, path: str | Path, verify: Verify = True, task: str = "niah") -> None:
-        self.path = Path(path)
+        self.path = user_path(path)
         if not (self.path / "manifest.json").is_file():
             raise UserError(
                 f"no score store at {path}; make it with: "
@@ -79,8 +80,14 @@ class ScoreStore:
         """Shards of `samples` or `steps`, memory-mapped, in batch order."""
         if name not in self._tables:
             files = (self.path / shard[name]["file"] for shard in self.manifest["shards"])
-            self._tables[name] = [read_shard(file) for file in files]
+            self._tables[name] = [self._table(file, name) for file in files]
         return self._tables[name]
+
+    def _table(self, file: Path, name: str) -> pa.Table:
+        table = read_shard(file)
+        widths = {"hidden": self.hidden_size, **dict.fromkeys(("copy_paste", "reasoning", "argmax"), self.heads)}
+        check_columns(table, name, widths, str(file))
+        return table
 
     def vectors(self, column: str) -> list[NDArray[Any]]:
         """A vector column of `steps`, such as `hidden`: one array [rows, size] for each shard, without a copy."""

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from extract.errors import UserError
 from extract.prompts import SENTENCE_END, tokenize_with_offsets
 from extract.tasks.insertion import Insertion, Placement, boundary_ends, boundary_of, insert_needle
-from extract.utils import read_text
+from extract.utils import read_text, user_path
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -39,7 +39,7 @@ def load_haystack(source: str) -> str:
     elif source.startswith("hf:"):
         text = _hub(source)
     else:
-        text = _files(Path(source).expanduser())
+        text = _files(user_path(source))
     text = " ".join(text.split())
     if not text:
         raise UserError(f"haystack '{source}': it holds no sentence; give a text of at least a few paragraphs")

@@ -82,9 +82,9 @@ class MultiHopQA(Task):
             if fitted is not None:
                 self._records[number], lengths[number] = fitted, length
         self._order = sorted(lengths, key=lambda number: (lengths[number], number))
-        _report(self._loaded.summary())
         if not self._order:
-            raise UserError(f"task source: none of {len(chosen)} questions is usable; see the reasons above")
+            raise UserError(f"task source: no usable question; {'; '.join(self._loaded.summary()) or 'it has none'}")
+        _report(self._loaded.summary())
 
     def _fit(self, record: Record) -> tuple[Record | None, int]:
         """The record, cut if need be, and its prompt's length; None if prompt and answer cannot fit."""

@@ -15,7 +15,7 @@ from extract.tasks.base import Sample, Task
 from extract.tasks.grid_axis import Axis, axis_extent, axis_value, grid_values, other_cells
 from extract.tasks.haystack import Haystack, load_haystack
 from extract.tasks.insertion import Insertion, Placement
-from extract.utils import AnyInt, PositiveInt, Seed
+from extract.utils import AnyInt, SampleCount, Seed
 
 if TYPE_CHECKING:
     from extract.llm import LLM
@@ -106,7 +106,7 @@ class NIAH(Task):
         self,
         lengths: Axis,
         depths: Axis | None = None,
-        runs: PositiveInt = 1,
+        runs: SampleCount = 1,
         seed: Seed = 0,
         haystack: str = "pydoc",
         haystack_start: Literal["random", "zero"] = "random",

@@ -8,6 +8,8 @@ from .files import replacing_folder as replacing_folder
 from .files import sha256 as sha256
 from .files import write_bytes as write_bytes
 from .files import write_together as write_together
+from .forms import check_form as check_form
+from .forms import count as count
 from .hashed_files import add_zip_hash as add_zip_hash
 from .hashed_files import check_zip_hash as check_zip_hash
 from .hashed_files import hashed_json as hashed_json
@@ -28,9 +30,14 @@ from .ranges import PositiveFloat as PositiveFloat
 from .ranges import PositiveInt as PositiveInt
 from .ranges import PositiveShare as PositiveShare
 from .ranges import Range as Range
+from .ranges import Repetitions as Repetitions
+from .ranges import Resamples as Resamples
+from .ranges import SampleCount as SampleCount
 from .ranges import Seed as Seed
 from .ranges import Share as Share
 from .ranges import ShareBelowOne as ShareBelowOne
+from .ranges import Width as Width
+from .ranges import Workers as Workers
 from .ranges import annotations as annotations
 from .ranges import check_arguments as check_arguments
 from .ranges import check_fields as check_fields
@@ -43,6 +50,7 @@ from .reading import read_json as read_json
 from .reading import read_lines as read_lines
 from .reading import read_text as read_text
 from .reading import read_yaml as read_yaml
+from .release import DISTRIBUTION as DISTRIBUTION
 from .release import check_numbers as check_numbers
 from .release import software as software
 from .release import software_text as software_text
@@ -55,4 +63,6 @@ from .terminal import DataConsole as DataConsole
 from .terminal import clean_logs as clean_logs
 from .terminal import printable as printable
 from .terminal import say as say
+from .texts import is_unicode as is_unicode
+from .texts import user_path as user_path
 from .user_cache import cache_folder as cache_folder

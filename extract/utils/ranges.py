@@ -9,6 +9,7 @@ from types import UnionType
 from typing import Annotated, Any, Union, get_args, get_origin
 
 from extract.errors import UserError
+from extract.utils.texts import is_unicode
 
 LARGEST = 2**31 - 1
 """Largest number of anything: sums of such numbers and row numbers fit into 64 bits."""
@@ -47,6 +48,11 @@ PositiveInt = Annotated[int, Range(1, LARGEST)]
 NonNegativeInt = Annotated[int, Range(0, LARGEST)]
 AnyInt = Annotated[int, Range(-LARGEST, LARGEST)]
 Seed = Annotated[int, Range(0, 2**63 - 1)]
+Resamples = Annotated[int, Range(0, 10**6)]
+Repetitions = Annotated[int, Range(0, 1000)]
+SampleCount = Annotated[int, Range(1, 10**7)]
+Width = Annotated[int, Range(1, 2**20)]
+Workers = Annotated[int, Range(0, 1024)]
 FiniteFloat = Annotated[float, Range()]
 PositiveFloat = Annotated[float, Range(0, open_low=True)]
 NonNegativeFloat = Annotated[float, Range(0)]
@@ -78,24 +84,38 @@ def check_arguments(function: Any, arguments: Mapping[str, Any], key: str) -> No
         UserError: naming the argument.
 
     """
-    hints = annotations(function)
+    known = _parameters(function)
     for name, value in arguments.items():
-        check_value(value, hints.get(name, Any), f"{key}{name}")
+        hint = known[name].annotation if name in known else Any
+        # A required argument is null where the command line links it to the data.
+        given = value is not None or known.get(name, _ANY).default is inspect.Parameter.empty
+        if not given and _ranges(hint) and type(None) not in _alternatives(hint):
+            raise UserError(f"{key}{name}: {_ranges(hint)[0]}, not null")
+        check_value(value, hint, f"{key}{name}")
 
 
 def annotations(function: Any) -> dict[str, Any]:
     """Type hints of all arguments of a class, its bases' included, or of a function."""
-    found: dict[str, Any] = {}
+    return {name: parameter.annotation for name, parameter in _parameters(function).items()}
+
+
+_ANY = inspect.Parameter("any", inspect.Parameter.KEYWORD_ONLY)
+
+
+def _parameters(function: Any) -> dict[str, inspect.Parameter]:
+    found: dict[str, inspect.Parameter] = {}
     for kind in function.__mro__ if isinstance(function, type) else (function,):
         called = vars(kind).get("__init__") if isinstance(kind, type) else kind
         if called is not None and called is not object.__init__:
             for name, parameter in inspect.signature(called).parameters.items():
-                found.setdefault(name, parameter.annotation)
+                found.setdefault(name, parameter)
     return found
 
 
 def check_value(value: Any, hint: Any, key: str) -> None:
     """Refuse a number out of the range of its type hint, or within a value of it; NaN is refused everywhere.
+
+    So is a text that cannot be encoded.
 
     Args:
         value: A plain value: numbers, lists, mappings; a mapping with a `class_path` holds arguments of that class.
@@ -114,6 +134,8 @@ def check_value(value: Any, hint: Any, key: str) -> None:
         for limits in _ranges(hint) or [Range()] * math.isnan(value):
             if not limits.holds(value):
                 raise UserError(f"{key}: {limits}, not {value}")
+    elif isinstance(value, str) and not is_unicode(value):
+        raise UserError(f"{key}: {value!r} is not Unicode text (a lone surrogate)")
     elif isinstance(value, Mapping) and isinstance(value.get("class_path"), str):
         check_arguments(resolve_name(value["class_path"]), value.get("init_args") or {}, f"{key}.init_args.")
     elif isinstance(value, Mapping):

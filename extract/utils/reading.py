@@ -78,7 +78,11 @@ def read_lines(path: str | Path, most: int = MOST_LINE) -> Iterator[tuple[str, s
 
 
 def parse_json(
-    text: str, where: str, undefined: float | None = float("nan"), pairs: Callable[[list[Any]], Any] | None = None
+    text: str,
+    where: str,
+    undefined: float | None = float("nan"),
+    pairs: Callable[[list[Any]], Any] | None = None,
+    surrogates: bool = False,
 ) -> Any:
     """Value of a JSON text.
 
@@ -87,6 +91,7 @@ def parse_json(
         where: Names it in messages.
         undefined: Value of `NaN`, which Python writes and JSON does not know.
         pairs: Makes an object of its keys and values; by default a dict.
+        surrogates: Let halves of surrogate pairs pass, where each text is checked by itself.
 
     Raises:
         UserError: it is no JSON, too deep, or holds a number or a character that cannot be used.
@@ -106,7 +111,7 @@ def parse_json(
     try:
         value = json.loads(text, object_pairs_hook=pairs, **hooks)
         _check_levels(value)
-        if _SURROGATE.search(text):
+        if not surrogates and _SURROGATE.search(text):
             json.dumps(value, ensure_ascii=False).encode()
     except UnreadableError as error:
         raise UnreadableError(f"{where}: {error}") from None

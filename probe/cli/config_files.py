@@ -4,7 +4,7 @@ import re
 from pathlib import Path, PurePath
 
 from extract.errors import UserError
-from extract.utils import remove_temporary_files, write_together
+from extract.utils import remove_temporary_files, user_path, write_together
 from probe.cli.parser import did_you_mean
 
 SHIPPED = Path(__file__).parents[1] / "configs"
@@ -28,8 +28,10 @@ def find_config(value: str) -> str:
         UserError: there is neither.
 
     """
-    if not re.fullmatch(r"[^\s:{}]+", value) or Path(value).exists():  # a value may also be YAML itself
+    if not re.fullmatch(r"[^\s:{}]+", value):  # a value may also be YAML itself
         return value
+    if (path := user_path(value)).exists():
+        return str(path)
     shipped, name = shipped_configs(), PurePath(value).as_posix().removeprefix("configs/")
     if name in shipped:
         return str(shipped[name])

@@ -7,7 +7,8 @@ from typing import Annotated, Any
 
 import lightning
 from jsonargparse import ActionConfigFile  # type: ignore[attr-defined]
-from lightning import LightningDataModule, LightningModule, Trainer
+from lightning import Callback, LightningDataModule, LightningModule, Trainer
+from lightning.pytorch.callbacks import BasePredictionWriter
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 from lightning.pytorch.utilities import rank_zero_info
 
@@ -15,15 +16,17 @@ import datamodules
 import extract
 from extract.errors import UserError
 from extract.llm import LLM
+from extract.pipeline import Extraction
 from extract.store import VERIFY_VARIABLE, always_verified
-from extract.utils import Range, check_value, digest
+from extract.utils import Range, check_value, digest, user_path
 from probe.cli.checkpoint_paths import checkpoint_path
 from probe.cli.config_files import find_config
 from probe.cli.config_text import bound_texts, check_config
 from probe.cli.parser import Parser
 from probe.cli.safe import Safe, be_safe, check_command_line, check_switches
 from probe.cli.saved_config import SavedConfig
-from probe.models import CheckpointFolders, probe_class, read_checkpoint, use_atomic_checkpoints
+from probe.cli.trainer_settings import check_trainer
+from probe.models import CheckpointFolders, check_settings, probe_class, read_checkpoint, use_atomic_checkpoints
 from probe.rag import RagEvaluation
 from probe.results import Artifacts
 
@@ -44,6 +47,13 @@ class ConfigFile(ActionConfigFile):
 
 class StageParser(Parser, LightningArgumentParser):
     """Lightning's parser with one-line errors."""
+
+
+def _keeps_predictions(callback: Callback) -> bool:
+    """Whether a callback reads predictions: ScoreWriter, Lightning's writers and a user's own; not progress bars."""
+    own = not type(callback).__module__.startswith("lightning.")
+    reads = type(callback).on_predict_batch_end is not Callback.on_predict_batch_end
+    return isinstance(callback, BasePredictionWriter) or (own and reads)
 
 
 class StageCLI(LightningCLI):
@@ -100,6 +110,13 @@ class StageCLI(LightningCLI):
         parser.link_arguments("data.offsets", "model.init_args.num_offsets", apply_on="instantiate")
         parser.link_arguments("data.probed_target", "model.init_args.target", apply_on="instantiate")
 
+    @staticmethod
+    def subcommands() -> dict[str, set[str]]:
+        """The stage that is asked for, so that only its parser is made; all of them where it is none."""
+        stages = LightningCLI.subcommands()
+        asked = sys.argv[1] if len(sys.argv) > 1 else ""
+        return {asked: stages[asked]} if asked in stages else stages
+
     def parse_arguments(self, parser: LightningArgumentParser, args: Any) -> None:
         """Parse the command line, and refuse numbers out of range before anything is done with them.
 
@@ -108,12 +125,17 @@ class StageCLI(LightningCLI):
 
         """
         super().parse_arguments(parser, args)
-        if self.subcommand_config is not None:
-            if "--safe" in sys.argv:
-                check_switches(self.subcommand_config.as_dict())
-            hints = {"seed_everything": SEED_EVERYTHING}
-            for key, value in self.subcommand_config.as_dict().items():
-                check_value(value, hints.get(key, Any), key)
+        config = self.subcommand_config
+        if config is None:
+            return
+        settings = config.as_dict()
+        if "--safe" in sys.argv:
+            check_switches(settings)
+        for key, value in settings.items():
+            check_value(value, SEED_EVERYTHING if key == "seed_everything" else Any, key)
+        check_trainer(self.config["subcommand"], settings["trainer"])
+        if settings.get("ckpt_path"):
+            config["ckpt_path"] = str(user_path(settings["ckpt_path"]))
 
     def before_instantiate_classes(self) -> None:
         """Let `--verify` reach every score store that the stage opens, in every process."""
@@ -136,7 +158,17 @@ class StageCLI(LightningCLI):
         return trainer
 
     def predict(self, **arguments: Any) -> None:
-        """Run Lightning's predict without keeping every prediction in memory."""
+        """Run Lightning's predict without keeping every prediction in memory.
+
+        Raises:
+            UserError: no callback would keep what the LLM is run for.
+
+        """
+        if isinstance(self.model, Extraction) and not any(map(_keeps_predictions, self.trainer.callbacks)):  # type: ignore[attr-defined]
+            raise UserError(
+                "trainer.callbacks: without extract.ScoreWriter nothing keeps the scores; add it to the list (a later "
+                "`callbacks:` replaces an earlier one, `callbacks+:` adds to it)"
+            )
         self.trainer.predict(**{**arguments, "return_predictions": False})
 
     def test(self, **arguments: Any) -> None:
@@ -166,6 +198,7 @@ class StageCLI(LightningCLI):
         if (kind := probe_class(held)) is not pkgutil.resolve_name(asked):
             raise UserError(f"--ckpt_path {path} holds a {held}, but model.class_path is {asked}")
         saved = {name: value for name, value in checkpoint["hyper_parameters"].items() if not name.startswith("_")}
+        check_settings(kind, saved, f"--ckpt_path {path}: hyper_parameters")
         given = self._given_settings()
         kind.check_structure(saved, given)
         common = sorted(saved.keys() & given.keys())

@@ -1,5 +1,6 @@
 """The command line: `lightning {predict,fit,validate,test} -c config.yaml`."""
 
+import io
 import logging
 import os
 import sys
@@ -7,7 +8,7 @@ import warnings
 from collections.abc import Sequence
 from pkgutil import resolve_name
 
-from extract.utils import clean_logs, say
+from extract.utils import clean_logs
 from probe.cli.import_path import set_import_path
 
 HELP = """\
@@ -57,8 +58,11 @@ COMMANDS = ("configs", "overlap", "ranking", "report", "trace")
 
 
 def main(args: Sequence[str] | None = None) -> int:
-    """Run one stage or command; the exit code. Bad input prints one line to stderr and gives exit code 2."""
-    argv = list(sys.argv[1:] if args is None else args)
+    """Run one stage or command; the exit code.
+
+    Bad input prints one line to stderr and gives exit code 2, a bug its line and 70 (see `probe.cli.errors`).
+    """
+    argv = [_as_unicode(arg) for arg in (sys.argv[1:] if args is None else args)]
     if not argv or argv in (["-h"], ["--help"]):
         print(HELP, end="")
         return 0
@@ -73,11 +77,11 @@ def main(args: Sequence[str] | None = None) -> int:
         print("interrupted", file=sys.stderr)
         return 130
     except Exception as error:
-        message = _one_line(error)
-        if message is None or os.environ.get("RETRIEVAL_HEADS_DEBUG"):
+        if os.environ.get("RETRIEVAL_HEADS_DEBUG"):
             raise
-        say(f"error: {message}", sys.stderr)
-        return 2
+        from probe.cli.errors import report_exception
+
+        return report_exception(error)
     finally:
         _leave_processes()
     return 0
@@ -100,6 +104,14 @@ def _dispatch(argv: list[str]) -> None:
         StageCLI.run_stage(safe="--safe" in argv)
 
 
+def _as_unicode(argument: str) -> str:
+    """A command-line argument as UTF-8, also where the locale is another: Python keeps other bytes as surrogates."""
+    try:
+        return os.fsencode(argument).decode()
+    except UnicodeError:
+        return argument
+
+
 def _leave_processes() -> None:
     """Close the connection to other processes: left to the interpreter's end, gloo's threads may abort it.
 
@@ -113,7 +125,9 @@ def _leave_processes() -> None:
 
 
 def _quieten() -> None:
-    """Silence warnings that a user can do nothing about."""
+    """Silence warnings that a user can do nothing about; print what a locale lacks as escapes, not as an error."""
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     os.environ.setdefault("JSONARGPARSE_DEPRECATION_WARNINGS", "off")  # Lightning's calls, not ours
     warnings.filterwarnings("ignore", message=".*Checkpoint directory .* exists and is not empty.*")
@@ -124,32 +138,6 @@ def _quieten() -> None:
     logging.getLogger("lightning.pytorch.utilities.rank_zero").addFilter(
         lambda record: not any(name in record.getMessage() for name in ("litlogger", "litmodels"))
     )
-
-
-def _one_line(error: BaseException) -> str | None:
-    """The message of the user's mistake that caused an exception; None if it is a bug of ours."""
-    causes = [link for link in _chain(error) if isinstance(link, _user_errors())]
-    if not causes and isinstance(error, OSError):
-        causes = [error]  # a disk or permission problem; deeper in the chain it may be one that was dealt with
-    return " ".join(str(causes[0]).split()) if causes else None
-
-
-def _chain(error: BaseException) -> list[BaseException]:
-    """An exception, its cause, that one's cause, and so on."""
-    chain: list[BaseException] = []
-    link: BaseException | None = error
-    while link is not None and link not in chain:
-        chain.append(link)
-        link = link.__cause__ or (None if link.__suppress_context__ else link.__context__)
-    return chain
-
-
-def _user_errors() -> tuple[type[BaseException], ...]:
-    """Exceptions whose message is meant for a user; Lightning's only where Lightning has been loaded."""
-    from extract.errors import UserError
-
-    lightning = sys.modules.get("lightning.fabric.utilities.exceptions")
-    return (UserError, lightning.MisconfigurationException) if lightning else (UserError,)
 
 
 if __name__ == "__main__":

@@ -61,6 +61,12 @@ def integer_first(hint: Any) -> Any:
     return functools.reduce(operator.or_, others, int | float)  # `|` makes a new union; `Union[…]` may give an old one
 
 
+def without_noise(message: str) -> str:
+    """The lines of a report of jsonargparse that name the mistake, as one."""
+    lines = (_NOISE.sub("", line.strip()).strip(" -") for line in message.splitlines())
+    return " ".join(line for line in lines if line)
+
+
 class Parser(ArgumentParser):
     """Reports what is wrong with the arguments as one line."""
 
@@ -81,8 +87,7 @@ class Parser(ArgumentParser):
         """
         if denied := _DENIED.search(message):
             raise refusal(*denied.groups()) from ex
-        lines = (_NOISE.sub("", line.strip()).strip(" -") for line in message.splitlines())
-        text = " ".join(line for line in lines if line)
+        text = without_noise(message)
         raise UserError((text[:300] + " …" if len(text) > 300 else text) + self._suggestion(text)) from ex
 
     def _suggestion(self, text: str) -> str:

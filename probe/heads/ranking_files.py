@@ -9,7 +9,7 @@ import numpy as np
 import yaml
 
 from extract.errors import UserError
-from extract.utils import parse_yaml, read_text, remove_temporary_files, write_bytes
+from extract.utils import parse_yaml, read_text, remove_temporary_files, user_path, write_bytes
 from probe.heads.ranking import Ranking
 from probe.heads.ranking_json import Head, finite_numbers, parse_head, parse_scores, rank_scores
 
@@ -31,7 +31,7 @@ def read_ranking(file: str | Path) -> Ranking:
         UserError: no such file, or not of that format.
 
     """
-    path = Path(file)
+    path = user_path(file)
     if path.suffix not in _READERS:
         raise UserError(f"{path} is no ranking of heads: a .json, .yaml or .tsv file is expected")
     if not path.is_file():
@@ -98,7 +98,7 @@ def write_ranking(ranking: Ranking, file: str | Path) -> None:
         UserError: another suffix, a TSV of a ranking that leaves heads out, or a file there that is no ranking.
 
     """
-    path = Path(file)
+    path = user_path(file)
     if path.suffix not in _WRITERS:
         raise UserError(f"{path}: a ranking is written as .json, .yaml or .tsv")
     text = _WRITERS[path.suffix](ranking, str(path))

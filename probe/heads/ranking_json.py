@@ -51,9 +51,15 @@ def finite_numbers(values: Iterable[Any], where: str) -> list[float]:
 
     """
     numbers = list(values)
-    if not all(isinstance(x, int | float) and not isinstance(x, bool) and np.isfinite(x) for x in numbers):
+    try:
+        found = [
+            float(number) for number in numbers if isinstance(number, int | float) and not isinstance(number, bool)
+        ]
+    except OverflowError:  # an integer of hundreds of digits
+        found = []
+    if len(found) < len(numbers) or not np.isfinite(found).all():
         raise UserError(f"{where}: finite numbers are expected")
-    return [float(number) for number in numbers]
+    return found
 
 
 def rank_scores(count: int) -> list[float]:

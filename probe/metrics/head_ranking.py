@@ -74,12 +74,14 @@ def ndcg(predicted: Float[Tensor, "row head"], truth: Float[Tensor, "row head"],
 def spearman(predicted: Float[Tensor, "row head"], truth: Float[Tensor, "row head"]) -> Float[Tensor, "row"]:
     """Spearman's rank correlation over the heads of each row, ties with their mean rank.
 
-    NaN where a side is constant.
+    NaN where a side is constant, and for a single head.
 
     >>> spearman(torch.tensor([[0.9, 0.1, 0.5], [0.3, 0.3, 0.3]]), torch.tensor([[0.2, 0.0, 0.8], [0.1, 0.2, 0.3]]))
     tensor([0.5000,    nan], dtype=torch.float64)
 
     """
+    if truth.shape[1] < 2:
+        return torch.full((len(truth),), torch.nan, dtype=torch.float64, device=predicted.device)
     # SciPy correlates rows with `pearsonr` only; its `spearmanr` correlates every pair of rows.
     ranks = [stats.rankdata(side.numpy(force=True), axis=1) for side in (predicted, truth)]
     with warnings.catch_warnings():

@@ -8,7 +8,7 @@ from jaxtyping import Float
 from numpy.typing import NDArray
 from scipy import stats
 
-from extract.utils import NonNegativeInt, Seed, check_fields
+from extract.utils import Resamples, Seed, check_fields
 
 Interval = tuple[float, float]
 """Lower and upper bound of a 95 % confidence interval."""
@@ -34,7 +34,7 @@ class Bootstrap:
 
     """
 
-    resamples: NonNegativeInt = 1000
+    resamples: Resamples = 1000
     seed: Seed = 0
 
     def __post_init__(self) -> None:
@@ -50,7 +50,8 @@ def percentile_interval(values: Sequence[float]) -> Interval:
     (2.5, 97.5)
 
     """
-    low, high = np.nanpercentile(values, [2.5, 97.5]) if len(values) else (np.nan, np.nan)
+    known = [value for value in values if not np.isnan(value)]
+    low, high = np.percentile(known, [2.5, 97.5]) if known else (np.nan, np.nan)
     return float(low), float(high)
 
 

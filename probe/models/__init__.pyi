@@ -1,5 +1,7 @@
 from .base import Probe as Probe
 from .baselines import Baselines as Baselines
+from .checkpoint import SeveralProbes as SeveralProbes
+from .checkpoint import check_settings as check_settings
 from .checkpoint import load as load
 from .checkpoint import probe_class as probe_class
 from .checkpoint import push_to_hub as push_to_hub

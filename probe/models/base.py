@@ -10,7 +10,7 @@ from rich.table import Table
 from torch import Tensor
 
 from datamodules import Rows
-from extract.utils import PositiveInt, ShareBelowOne, without_autocast
+from extract.utils import PositiveInt, ShareBelowOne, Width, without_autocast
 from probe.metrics import GatheredRows
 from probe.models.mlp import MLP, Activation
 from probe.models.training_record import TrainedOnRows
@@ -41,7 +41,7 @@ class Probe(TrainedOnRows):
         self,
         in_features: PositiveInt,
         num_heads: PositiveInt,
-        hidden: Sequence[PositiveInt] = (8192, 4096, 4096),
+        hidden: Sequence[Width] = (8192, 4096, 4096),
         dropout: ShareBelowOne = 0.1,
         activation: Activation = "relu",
         **kwargs: Any,
@@ -70,7 +70,8 @@ class Probe(TrainedOnRows):
         loss = self.loss(self(batch.hidden), batch.scores)
         self._epoch_loss += loss.detach() * len(batch.hidden)
         self._epoch_rows += len(batch.hidden)
-        if (self.global_step + 1) % self.trainer.log_every_n_steps == 0:  # type: ignore[attr-defined]
+        every: int = self.trainer.log_every_n_steps  # type: ignore[attr-defined]
+        if every and (self.global_step + 1) % every == 0:
             self.log("train/loss_step", loss, prog_bar=True)
         return loss
 

@@ -16,15 +16,20 @@ from safetensors.torch import save
 from extract.errors import UserError
 from extract.llm import LLMIdentity
 from extract.utils import (
+    annotations,
+    check_arguments,
+    check_form,
     hashed_json,
     public_name,
     read_hashed,
     remove_temporary_files,
+    user_path,
     write_card,
     write_together,
 )
 from probe.models.base import Probe
 from probe.models.model_card import probe_card
+from probe.models.saving.checkpoint_fields import check_fields, check_origin, check_weights
 from probe.models.saving.checkpoint_io import check_checkpoint
 from probe.models.training_record import TrainedOnRows
 
@@ -34,16 +39,20 @@ UNCHECKED = "{} carries no hash of its content, so that damage would not be noti
 """Remark on a probe saved by an earlier version, or by Lightning alone."""
 
 
+class SeveralProbes(UserError):
+    """A saved module that is no single probe, such as probes of later steps."""
+
+
 def read_checkpoint(path: str | Path) -> dict[str, Any]:
     """Read a probe's Lightning checkpoint as plain values and tensors; no pickled code is executed.
 
     It is compared with its hash first; one without a hash, of an earlier version or of Lightning alone, is reported.
 
     Raises:
-        UserError: no such file, not a checkpoint, a damaged one, or not a probe's.
+        UserError: no such file, not a checkpoint, a damaged one, not a probe's, or one that lacks a field.
 
     """
-    file = Path(path)
+    file = user_path(path)
     if not file.is_file():
         raise UserError(f"no checkpoint at {path}; train one with: lightning fit -c configs/probe.yaml")
     if not check_checkpoint(file):
@@ -55,6 +64,7 @@ def read_checkpoint(path: str | Path) -> dict[str, Any]:
         raise UserError(f"{path} is not a readable checkpoint ({reason}); train the probe again") from error
     if not isinstance(checkpoint, dict) or "probe" not in checkpoint:
         raise UserError(f"{path} is not a probe's checkpoint; `lightning fit -c configs/probe.yaml` makes one")
+    check_fields(checkpoint, str(path))
     return checkpoint
 
 
@@ -98,7 +108,7 @@ def load(path: str | Path, device: str | torch.device = "cpu", llm: LLMIdentity 
         UserError: no readable probe there, or it was trained for another LLM (both are named).
 
     """
-    probe = _from_folder(Path(path)) if Path(path).is_dir() else _from_checkpoint(path)
+    probe = _from_folder(user_path(path)) if user_path(path).is_dir() else _from_checkpoint(path)
     if llm is not None:
         probe.check_llm(llm)
     return probe.to(device).eval()
@@ -110,6 +120,23 @@ def _from_checkpoint(path: str | Path) -> Probe:
     return _build(checkpoint["probe"]["class"], settings, checkpoint["state_dict"], checkpoint["probe"]["origin"])
 
 
+def check_settings(kind: type[TrainedOnRows], settings: Mapping[str, Any], where: str) -> None:
+    """Refuse saved settings that a probe's class does not have, or that are out of range.
+
+    Args:
+        kind: The class.
+        settings: Its arguments.
+        where: Their place, for the message.
+
+    Raises:
+        UserError: naming the setting.
+
+    """
+    if unknown := settings.keys() - annotations(kind).keys():
+        raise UserError(f"{where}: '{min(unknown)[:40]}' is no setting of {kind.__name__}")
+    check_arguments(kind, settings, f"{where}: ")
+
+
 def _plain(settings: Mapping[str, Any]) -> dict[str, Any]:
     """Constructor arguments among the hyper-parameters; Lightning adds `_class_path` and `_instantiator`."""
     return {name: value for name, value in settings.items() if not name.startswith("_")}
@@ -118,8 +145,12 @@ def _plain(settings: Mapping[str, Any]) -> dict[str, Any]:
 def _build(name: str, settings: dict[str, Any], weights: dict[str, Any], record: dict[str, Any]) -> Probe:
     kind = probe_class(name)
     if not issubclass(kind, Probe):
-        raise UserError(f"{name} holds several probes; evaluate it with: lightning test … --ckpt_path …")
-    loaded = kind(**settings)
+        raise SeveralProbes(f"{name} holds several probes; evaluate it with: lightning test … --ckpt_path …")
+    check_settings(kind, settings, f"a saved {name}")
+    try:
+        loaded = kind(**settings)
+    except Exception as error:  # a setting of another type fails in as many ways as there are types
+        raise UserError(f"the settings of a saved {name} do not make one: {error}") from error
     try:
         loaded.load_state_dict(weights)
     except RuntimeError as error:
@@ -133,7 +164,7 @@ def save_pretrained(probe: Probe, folder: str | Path) -> None:
 
     `probe.json` holds the hash of the weights (`weights_sha256`) and its own.
     """
-    target = Path(folder)
+    target = user_path(folder)
     target.mkdir(parents=True, exist_ok=True)
     kind, record = type(probe), probe.training_record
     weights = save({k: v.contiguous() for k, v in probe.state_dict().items()})
@@ -173,6 +204,10 @@ def _from_folder(folder: Path) -> Probe:
         data = (folder / WEIGHTS).read_bytes()
         if hashed and config["weights_sha256"] != hashlib.sha256(data).hexdigest():
             raise UserError(f"{folder / WEIGHTS} is not what {CONFIG} was written with; copy or export the probe again")
-        return _build(config["class"], config["settings"], load_weights(data), config["origin"])
+        weights = load_weights(data)
     except (OSError, ValueError, KeyError, SafetensorError) as error:
         raise UserError(f"{folder} holds no saved probe ({CONFIG}, {WEIGHTS}): {error}") from error
+    check_form(config, {"class": str, "settings": dict, "origin": dict}, str(folder / CONFIG))
+    check_origin(config["origin"], f"{folder / CONFIG}, origin")
+    check_weights(weights, str(folder / WEIGHTS))
+    return _build(config["class"], config["settings"], weights, config["origin"])

@@ -12,7 +12,7 @@ from torch.nn.utils import clip_grad_norm_
 from datamodules import OffsetRows, Rows
 from extract.errors import UserError
 from extract.scores import REASONING_THRESHOLD, Target
-from extract.utils import NonNegativeInt, PositiveFloat, PositiveInt, Share, ShareBelowOne, without_autocast
+from extract.utils import PositiveFloat, PositiveInt, Repetitions, Share, ShareBelowOne, Width, without_autocast
 from probe.metrics import (
     Bootstrap,
     EvaluatedRows,
@@ -66,9 +66,9 @@ class OffsetProbes(TrainedOnRows):
         self,
         in_features: PositiveInt,
         num_heads: PositiveInt,
-        num_offsets: NonNegativeInt = 10,
+        num_offsets: Repetitions = 10,
         target: Target = "copy_paste",
-        hidden: Sequence[PositiveInt] = (8192, 4096, 4096),
+        hidden: Sequence[Width] = (8192, 4096, 4096),
         dropout: ShareBelowOne = 0.1,
         activation: Activation = "relu",
         clip_norm: PositiveFloat = 1.0,

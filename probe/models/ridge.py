@@ -73,11 +73,12 @@ def ridge_map(x: Matrix, y: Matrix, x_val: Matrix, y_val: Matrix) -> LinearMap:
     mean, scale = x.mean(axis=0), x.std(axis=0) + 1e-6
     x, x_val = (x - mean) / scale, (x_val - mean) / scale
     fits = [Ridge(alpha=alpha * len(x), solver="cholesky").fit(x, y) for alpha in ALPHAS]
-    errors = [float(np.square(fit.predict(x_val) - y_val).mean()) for fit in fits]
+    # For one head scikit-learn returns vectors where it returns matrices for several.
+    errors = [float(np.square(fit.predict(x_val).reshape(y_val.shape) - y_val).mean()) for fit in fits]
     best = int(np.argmin(errors))
     # Undo the standardisation: the map takes hidden states as they are.
-    weight = fits[best].coef_ / scale
-    bias = fits[best].intercept_ - weight @ mean
+    weight = fits[best].coef_.reshape(y.shape[1], -1) / scale
+    bias = np.reshape(fits[best].intercept_, -1) - weight @ mean
     return LinearMap(torch.from_numpy(weight).float(), torch.from_numpy(bias).float(), ALPHAS[best])
 
 

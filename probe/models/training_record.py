@@ -16,7 +16,18 @@ from extract.errors import UserError
 from extract.llm import LLMIdentity
 from extract.scores import ExcludedKeys, Target
 from extract.store import sample_names, shared_names
-from extract.utils import NonNegativeInt, PositiveFloat, Range, Seed, command, digest, public_name, software, write_card
+from extract.utils import (
+    NonNegativeInt,
+    PositiveFloat,
+    Range,
+    Resamples,
+    Seed,
+    command,
+    digest,
+    public_name,
+    software,
+    write_card,
+)
 from probe.heads import training_means
 from probe.models.baselines import Baselines, fit_baselines
 from probe.models.model_card import probe_card
@@ -48,7 +59,7 @@ class TrainedOnRows(LightningModule):
         lr: PositiveFloat = 3e-4,
         patience: NonNegativeInt = 3,
         factor: Annotated[float, Range(0, 1, open_low=True, open_high=True)] = 0.1,
-        resamples: NonNegativeInt = 200,
+        resamples: Resamples = 200,
         seed: Seed = 0,
     ) -> None:
         super().__init__()
@@ -285,4 +296,4 @@ def data_record(rows: ScoreRows, seen: Iterable[str] = ()) -> dict[str, Any]:
 
 def _split_text(record: dict[str, Any]) -> str:
     names = ("seed", "limit", "offset")
-    return f"by {record['by']} {record['fractions']}, " + ", ".join(f"{name} {record[name]}" for name in names)
+    return f"by {record['by']} {record['fractions']}, " + ", ".join(f"{name} {record.get(name)}" for name in names)

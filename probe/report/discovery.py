@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from extract.errors import UserError
-from extract.utils import read_hashed
+from extract.utils import read_hashed, user_path
 from probe.results import SCHEMA, strict
 
 RESULTS = "results.json"
@@ -42,7 +42,7 @@ class Sources:
         results: Newest first.
         stores: Score stores.
         probes: Checkpoints and folders of exported probes.
-        skipped: One line about each file of results of another schema, which is left out.
+        skipped: One line about each source that is left out: results of another schema, damaged or unfinished inputs.
 
     """
 
@@ -56,11 +56,11 @@ def find_sources(paths: Sequence[str | Path]) -> Sources:
     """Search folders; a score store is not searched further.
 
     Raises:
-        UserError: a path that does not exist, or damaged results.
+        UserError: a path that does not exist.
 
     """
     found = Sources()
-    for path in map(Path, paths):
+    for path in map(user_path, paths):
         if not path.exists():
             raise UserError(f"nothing at {path} to report on; name folders of runs, score stores or checkpoints")
         for file in _files(path):
@@ -89,7 +89,11 @@ def _classify(file: Path, found: Sources) -> None:
     elif file.name in ("best.ckpt", "probe.json"):
         found.probes.append(file if file.suffix == ".ckpt" else file.parent)
     elif file.name == RESULTS:
-        record = _read(file)
+        try:
+            record = _read(file)
+        except UserError as error:
+            found.skipped.append(f"{file} is left out: {error}")
+            return
         if (schema := record.get("schema")) == SCHEMA:
             found.results.append(Result(file, record, file.stat().st_mtime))
         else:
@@ -100,6 +104,8 @@ def _classify(file: Path, found: Sources) -> None:
 
 
 def _read(file: Path) -> dict[str, Any]:
-    record, _ = read_hashed(file, "run its command again, or leave it out")
+    record, _ = read_hashed(file, "run its command again")
+    if not isinstance(record.get("experiment", ""), str):
+        raise UserError("it holds no results of `lightning test`")
     plain: dict[str, Any] = strict(record)  # early results hold NaN for a metric that is undefined
     return plain

@@ -21,7 +21,7 @@ from extract.scores import REASONING_THRESHOLD, Target, is_dynamic
 from extract.store import ScoreStore, Steps
 from extract.utils import say
 from probe.heads import store_ranking
-from probe.models import Probe, load
+from probe.models import Probe, SeveralProbes, load
 from probe.report.blobs import pack, quantise
 
 NO_POSITION = np.iinfo(np.uint16).max
@@ -118,14 +118,22 @@ def fitting_probes(store: ScoreStore, probes: Sequence[Probe]) -> list[Probe]:
     return fitting
 
 
-def load_probes(paths: Sequence[Path]) -> list[Probe]:
-    """The probes among checkpoints; other modules, such as probes of later steps, are left out."""
+def load_probes(paths: Sequence[Path], skipped: list[str]) -> list[Probe]:
+    """The probes among checkpoints; other modules, such as probes of later steps, are left out.
+
+    Args:
+        paths: Checkpoints and folders of exported probes.
+        skipped: Takes a line about each one that cannot be loaded.
+
+    """
     found = []
     for path in paths:
         try:
             found.append(load(path))
-        except UserError:
+        except SeveralProbes:
             continue
+        except UserError as error:
+            skipped.append(f"{path} is left out: {error}")
     return found
 
 

@@ -18,10 +18,11 @@ from extract.store import ScoreStore
 from extract.utils import remove_temporary_files, say, software, software_text, versions, write_bytes
 from probe.report.blobs import blob
 from probe.report.components import without_markup
-from probe.report.discovery import Sources, find_sources
+from probe.report.discovery import Result, Sources, find_sources
 from probe.report.exhibits import EXHIBITS, Exhibit, Shown, questions_of, shown
 from probe.report.explorer import Explorer, explore, load_probes
 from probe.report.provenance import model_name, provenance_lines
+from probe.results import strict
 
 SCRIPTS = ("inflate", "plots", "permalink", "sample", "grid", "prompt", "changes", "tracks", "explorer", "rag", "page")
 """The page's scripts, in the order of their dependencies."""
@@ -54,22 +55,23 @@ def write_report(
         The file.
 
     Raises:
-        UserError: an output that exists and is no report, a folder that does not exist, a damaged file in one, or a
-            setting out of range.
+        UserError: an output that exists and is no report, a folder that does not exist, or a setting out of range.
+            Damaged and unfinished inputs are left out, with a line to stderr.
 
     """
     settings = Explorer(samples, static_top, predicted_top, threshold).checked()
     file = Path(output)
     _refuse_other_file(file)
     found = find_sources(runs)
-    for line in found.skipped:
-        say(line, sys.stderr)
     file.parent.mkdir(parents=True, exist_ok=True)
     options = {"output": output, "questions": questions, **asdict(settings)}
     flags = [text for name, value in options.items() for text in (f"--{name}", str(value))]
     command = shlex.join(["lightning", "report", *map(str, runs), *flags])
+    page = _render(found, settings, questions, command)
+    for line in found.skipped:
+        say(line, sys.stderr)
     remove_temporary_files(file.parent)
-    write_bytes(file, _render(found, settings, questions, command).encode(), follow=True)
+    write_bytes(file, page.encode(), follow=True)
     return file
 
 
@@ -84,14 +86,16 @@ def _refuse_other_file(output: Path) -> None:
 def _render(found: Sources, explorer: Explorer, questions: int, command: str) -> str:
     blobs: dict[str, str] = {}
     stores = _stores(found, explorer, blobs)
-    exhibits = [(exhibit, shown(exhibit, found.results)) for exhibit in EXHIBITS]
-    traces = [one for _, results in exhibits for run in results for one in questions_of(run.result.folder, questions)]
+    viewable = [result for result in found.results if _is_viewable(result, found.skipped)]
+    exhibits = [(exhibit, shown(exhibit, viewable)) for exhibit in EXHIBITS]
+    folders = [run.result.folder for _, results in exhibits for run in results]
+    traces = [one for folder in folders for one in _questions(folder, questions, found.skipped)]
     if traces:
-        blobs["rag"] = blob(json.dumps(traces, ensure_ascii=False).encode())
+        blobs["rag"] = blob(json.dumps(strict(traces), ensure_ascii=False, allow_nan=False).encode())
     shown_plots = [plot for _, results in exhibits for one in results for plot in one.view.plots]
     plots = [{**asdict(plot), "spec": without_markup(plot.spec)} for plot in shown_plots]
     if plots:
-        blobs["plots"] = blob(json.dumps(plots, ensure_ascii=False).encode())
+        blobs["plots"] = blob(json.dumps(strict(plots), ensure_ascii=False, allow_nan=False).encode())
         blobs["plotly"] = blob(_plotly().encode())
     numbered = _numbered(exhibits)
     return (
@@ -118,13 +122,49 @@ def _render(found: Sources, explorer: Explorer, questions: int, command: str) ->
     )
 
 
+def _is_viewable(result: Result, skipped: list[str]) -> bool:
+    """Whether a result has what its exhibit shows; one that has not is reported, since any field may be missing."""
+    try:
+        for exhibit in EXHIBITS:
+            if exhibit.takes(result.record):
+                provenance_lines(Shown(result, exhibit.view(result.record), older=0))
+                model_name(result.record)
+    except Exception as error:
+        skipped.append(f"{result.path} is left out: its record is incomplete ({type(error).__name__}: {error})")
+        return False
+    return True
+
+
+def _questions(folder: Path, count: int, skipped: list[str]) -> list[dict[str, Any]]:
+    """Questions of a run of masked RAG; of damaged traces none."""
+    try:
+        return questions_of(folder, count)
+    except (UserError, OSError) as error:
+        skipped.append(f"{folder}: its traces are left out: {error}")
+        return []
+
+
+def _opened(path: Path, skipped: list[str]) -> ScoreStore | None:
+    """A score store; none where it is unfinished or damaged."""
+    try:
+        return ScoreStore(path)
+    except UserError as error:
+        skipped.append(f"{path} is left out: {error}")
+        return None
+
+
 def _stores(found: Sources, explorer: Explorer, blobs: dict[str, str]) -> list[dict[str, Any]]:
     """Descriptions of the stores for the explorer, NIAH first; their samples' data are added to the blobs."""
-    probes = load_probes(found.probes)
-    descriptions = []
-    opened = sorted(map(ScoreStore, found.stores), key=lambda store: store.manifest["task"]["class"] != "NIAH")
-    for number, store in enumerate(opened):
-        description, packed = explore(store, probes, explorer)
+    probes = load_probes(found.probes, found.skipped)
+    descriptions: list[dict[str, Any]] = []
+    opened = [store for path in found.stores if (store := _opened(path, found.skipped))]
+    for store in sorted(opened, key=lambda store: store.manifest["task"].get("class") != "NIAH"):
+        try:
+            description, packed = explore(store, probes, explorer)
+        except UserError as error:
+            found.skipped.append(f"{store.path} is left out: {error}")
+            continue
+        number = len(descriptions)
         descriptions.append({**description, "samples": [one.summary for one in packed]})
         blobs |= {f"sample-{number}-{index}": one.data for index, one in enumerate(packed)}
     return descriptions

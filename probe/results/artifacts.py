@@ -19,6 +19,7 @@ from extract.utils import (
     remove_temporary_files,
     say,
     software,
+    user_path,
     versions,
     write_bytes,
 )
@@ -90,7 +91,7 @@ class Artifacts(Callback):
 
     def path(self, trainer: Trainer) -> Path:
         """The folder of this run. All processes must ask: Lightning broadcasts the log folder."""
-        return Path(self.folder or trainer.log_dir or trainer.default_root_dir)
+        return user_path(self.folder or trainer.log_dir or trainer.default_root_dir)
 
     def write(self, experiment: Experiment, trainer: Trainer) -> None:
         """Print the table and write the files, on rank 0; called on every process."""
@@ -152,6 +153,8 @@ def _save_plots(plots: "dict[str, Figure]", folder: Path, owned: bool, writer: A
 
 
 def _csv(records: list[dict[str, Any]]) -> str:
+    if not records:
+        return ""
     text = io.StringIO()
     writer = csv.DictWriter(text, fieldnames=list(records[0]), lineterminator="\n")
     writer.writeheader()

@@ -17,6 +17,7 @@ from extract.utils import (
     read_hashed,
     remove_temporary_files,
     software,
+    user_path,
     write_bytes,
 )
 
@@ -33,7 +34,7 @@ class Trials:
     """
 
     def __init__(self, folder: str | Path) -> None:
-        self.folder = Path(folder)
+        self.folder = user_path(folder)
         self._lock = FolderLock(self.folder, "folder for `trials`")
 
     def open(self, config: dict[str, Any]) -> list[int]:

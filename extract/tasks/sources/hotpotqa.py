@@ -5,7 +5,16 @@ from typing import Any
 
 from extract.errors import UserError
 from extract.tasks.sources.base import Source
-from extract.tasks.sources.reading import MOST_BYTES, existing_files, file_hashes, required_text
+from extract.tasks.sources.reading import (
+    MOST_BYTES,
+    MalformedRecord,
+    existing_files,
+    file_hashes,
+    optional_text,
+    record_name,
+    required_text,
+    unicode_text,
+)
 from extract.tasks.sources.records import LoadedRecords, Record, join_sentences
 from extract.utils import parse_json, read_text
 
@@ -20,7 +29,8 @@ class HotpotQA(Source):
     `supporting_facts` (`[title, sentence index]` each). Flaws of the published files: a paragraph that is repeated
     with the same words is used once. A record is left out, by id, if a supporting fact names a missing title, a
     sentence beyond its paragraph, an empty sentence, or a title of two different paragraphs, since its evidence would
-    be incomplete or ambiguous; the second record of one id is left out, too.
+    be incomplete or ambiguous; so are the second record of one id, and one with a field that is missing, empty or of
+    another type.
 
     Args:
         files: One file, or several.
@@ -33,7 +43,7 @@ class HotpotQA(Source):
     def load(self) -> LoadedRecords:
         """The records of all files, in order."""
         listed = (
-            (str(path), parse_json(read_text(path, MOST_BYTES), f"task source: {path}"))
+            (str(path), parse_json(read_text(path, MOST_BYTES), f"task source: {path}", surrogates=True))
             for path in existing_files(self.files)
         )
         return usable_records(record for where, content in listed for record in _records(content, where))
@@ -101,54 +111,57 @@ def official_record(row: dict[str, Any]) -> dict[str, Any]:
 def _records(content: Any, where: str) -> Iterable[tuple[str, Any]]:
     if not isinstance(content, list) or not content:
         raise UserError(f"task source: {where} holds no list of records (HotpotQA's format)")
-    return ((f"task source: {where}, record {number}", record) for number, record in enumerate(content))
+    return ((f"{where}, record {number}", record) for number, record in enumerate(content))
 
 
 def usable_records(records: Iterable[tuple[str, Any]]) -> LoadedRecords:
     """Records of the official format whose evidence is exactly known; the others by reason.
 
     Args:
-        records: Each with a name of its place, for messages.
+        records: Each with its place, by which one without an id is named.
 
     """
-    loaded, seen = LoadedRecords(), set()
-    for where, raw in records:
-        name = required_text(raw, "_id", where)
+    loaded, seen = LoadedRecords(), set[str]()
+    for place, raw in records:
+        name = record_name(raw, "_id", place)
         if name in seen:
             loaded.reject("repeated id", name)
             continue
         seen.add(name)
-        if record := _record(raw, name, f"{where} ({name})", loaded):
-            loaded.records.append(record)
+        try:
+            loaded.records.append(_record(raw, loaded))
+        except MalformedRecord as error:
+            loaded.reject(str(error), name)
     return loaded
 
 
-def _record(raw: dict[str, Any], name: str, where: str, loaded: LoadedRecords) -> Record | None:
-    question, answer = required_text(raw, "question", where), required_text(raw, "answer", where)
-    stated = _paragraphs(raw, where)
+def _record(raw: Any, loaded: LoadedRecords) -> Record:
+    name, question, answer = (required_text(raw, key) for key in ("_id", "question", "answer"))
+    stated = _paragraphs(raw)
     paragraphs = list(dict.fromkeys((title, tuple(sentences)) for title, sentences in stated))
     if len(paragraphs) < len(stated):
         loaded.repair("repeated paragraph used once", name)
-    facts = _facts(raw, where)
+    facts = _facts(raw)
     if reason := _flaw(paragraphs, facts):
-        loaded.reject(reason, name)
-        return None
+        raise MalformedRecord(reason)
     passages = tuple(
         join_sentences(title, sentences, [i for t, i in facts if t == title]) for title, sentences in paragraphs
     )
-    kind, level = str(raw.get("type", "")), str(raw.get("level", ""))
+    kind, level = optional_text(raw, "type"), optional_text(raw, "level")
     return Record(name, question, answer, tuple(p for p in passages if p.text), kind, level)
 
 
-def _paragraphs(raw: dict[str, Any], where: str) -> Paragraphs:
+def _paragraphs(raw: dict[str, Any]) -> Paragraphs:
     if "context" not in raw:
-        raise UserError(f"{where} has no field 'context'")
+        raise MalformedRecord("no field 'context'")
     context = raw["context"]
     if not isinstance(context, list) or not all(_is_paragraph(item) for item in context):
-        raise UserError(f"{where}: field 'context' is no list of [title, [sentence, …]]")
+        raise MalformedRecord("field 'context' is no list of [title, [sentence, …]]")
     paragraphs = [(title.strip(), [sentence.strip() for sentence in sentences]) for title, sentences in context]
     if not any(any(sentences) for _, sentences in paragraphs):
-        raise UserError(f"{where}: field 'context' is empty")
+        raise MalformedRecord("field 'context' is empty")
+    for title, sentences in paragraphs:
+        unicode_text("".join([title, *sentences]), "context")
     return paragraphs
 
 
@@ -158,14 +171,14 @@ def _is_paragraph(item: Any) -> bool:
     return isinstance(item[1], list | tuple) and all(isinstance(sentence, str) for sentence in item[1])
 
 
-def _facts(raw: dict[str, Any], where: str) -> list[tuple[str, int]]:
+def _facts(raw: dict[str, Any]) -> list[tuple[str, int]]:
     facts = raw.get("supporting_facts")
     if not isinstance(facts, list):
-        raise UserError(f"{where} has no list 'supporting_facts'")
+        raise MalformedRecord("no list 'supporting_facts'")
     for fact in facts:
         shaped = isinstance(fact, list | tuple) and len(fact) == 2
         if not shaped or not isinstance(fact[0], str) or not isinstance(fact[1], int):
-            raise UserError(f"{where}: supporting fact {fact} is no [title, sentence index]")
+            raise MalformedRecord("supporting fact that is no [title, sentence index]")
     return list(dict.fromkeys((title.strip(), index) for title, index in facts))
 
 

@@ -1,5 +1,6 @@
 """Questions of your own with marked evidence: one JSON object a line."""
 
+from collections.abc import Iterator
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -7,7 +8,14 @@ from typing import Any
 from extract.errors import UserError
 from extract.prompts import Span
 from extract.tasks.sources.base import Source
-from extract.tasks.sources.reading import existing_files, file_hashes, required_text
+from extract.tasks.sources.reading import (
+    MalformedRecord,
+    existing_files,
+    file_hashes,
+    optional_text,
+    record_name,
+    required_text,
+)
 from extract.tasks.sources.records import LoadedRecords, Passage, Record
 from extract.utils import parse_json, read_lines
 
@@ -19,7 +27,7 @@ class JsonLines(Source):
 
     `context` is text; `evidence` holds half-open character intervals of it, counted in Unicode code points. The
     context goes into the prompt as it is; its blank lines divide it into passages, the units that may be cut. `kind`
-    and `level` are optional.
+    and `level` are optional. A line that is no such record is left out, by its id or number.
 
     Args:
         files: One file, or several.
@@ -30,10 +38,18 @@ class JsonLines(Source):
         self.files = files
 
     def load(self) -> LoadedRecords:
-        """The records of all files, in order."""
-        loaded, seen = LoadedRecords(), set()
+        """The records of all files, in order; a malformed one is left out."""
+        loaded, seen = LoadedRecords(), set[str]()
         for path in existing_files(self.files):
-            for record in _records(path):
+            for place, line in _lines(path):
+                name = place
+                try:
+                    raw = _parsed(line)
+                    name = record_name(raw, "id", place)
+                    record = _record(raw)
+                except MalformedRecord as error:
+                    loaded.reject(str(error), name)
+                    continue
                 if record.id in seen:
                     loaded.reject("repeated id", record.id)
                 else:
@@ -46,33 +62,43 @@ class JsonLines(Source):
         return {"class": "JsonLines", "files": file_hashes(existing_files(self.files))}
 
 
-def _records(path: Path) -> list[Record]:
-    located = [(f"task source: {where}", line) for where, line in read_lines(path)]
-    if not located:
+def _lines(path: Path) -> Iterator[tuple[str, str]]:
+    """Lines of a file that are not blank, each with its place."""
+    empty = True
+    for where, line in read_lines(path):
+        empty = False
+        yield path.name + where.removeprefix(str(path)), line
+    if empty:
         raise UserError(f"task source: {path} is empty")
-    return [_record(parse_json(line, where), where) for where, line in located]
 
 
-def _record(raw: Any, where: str) -> Record:
-    name, question, answer = (required_text(raw, key, where) for key in ("id", "question", "answer"))
-    required_text(raw, "context", where)
+def _parsed(line: str) -> Any:
+    try:
+        return parse_json(line, "it", surrogates=True)
+    except ValueError as error:
+        raise MalformedRecord("not JSON") from error
+
+
+def _record(raw: Any) -> Record:
+    name, question, answer = (required_text(raw, key) for key in ("id", "question", "answer"))
+    required_text(raw, "context")
     context: str = raw["context"]
-    passages = split_passages(context, _evidence(raw, context, f"{where} ({name})"))
-    return Record(name, question, answer, passages, str(raw.get("kind", "")), str(raw.get("level", "")))
+    passages = split_passages(context, _evidence(raw, context))
+    return Record(name, question, answer, passages, optional_text(raw, "kind"), optional_text(raw, "level"))
 
 
-def _evidence(raw: dict[str, Any], context: str, where: str) -> list[Span]:
+def _evidence(raw: dict[str, Any], context: str) -> list[Span]:
     spans = raw.get("evidence")
     if not isinstance(spans, list) or not spans:
-        raise UserError(f"{where} has no list 'evidence' of [start, end] characters")
+        raise MalformedRecord("no list 'evidence' of [start, end] characters")
     for span in spans:
         if not isinstance(span, list) or len(span) != 2 or not all(type(bound) is int for bound in span):
-            raise UserError(f"{where}: evidence {span} is no [start, end] of characters")
+            raise MalformedRecord("evidence that is no [start, end] of characters")
         start, end = span
         if not 0 <= start < end <= len(context):
-            raise UserError(f"{where}: evidence {span} is not within the context of {len(context)} characters")
+            raise MalformedRecord("evidence that is not within the context")
         if not context[start:end].strip():
-            raise UserError(f"{where}: evidence {span} holds nothing but space")
+            raise MalformedRecord("evidence that holds nothing but space")
     return sorted((start, end) for start, end in spans)
 
 

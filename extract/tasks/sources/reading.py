@@ -4,7 +4,7 @@ from pathlib import Path
 from typing import Any
 
 from extract.errors import UserError
-from extract.utils import sha256
+from extract.utils import is_unicode, sha256, user_path
 
 MOST_BYTES = 2**30
 """Size of a file of questions; HotpotQA's largest has half of it."""
@@ -17,7 +17,7 @@ def existing_files(files: str | list[str]) -> list[Path]:
         UserError: one is missing, or is a folder.
 
     """
-    listed = [Path(file).expanduser() for file in ([files] if isinstance(files, str) else files)]
+    listed = [user_path(file) for file in ([files] if isinstance(files, str) else files)]
     if not listed:
         raise UserError("task source: no file; give the path of one at least")
     for path in listed:
@@ -33,23 +33,63 @@ def file_hashes(files: list[Path]) -> dict[str, str]:
     return {path.name: sha256(path) for path in files}
 
 
-def required_text(record: Any, key: str, where: str) -> str:
+class MalformedRecord(Exception):
+    """A record that is left out; the message is the reason, without the record's name."""
+
+
+def required_text(record: Any, key: str) -> str:
     """String field of a record, without whitespace around it.
 
     Raises:
-        UserError: the field is missing, no string or blank; names the record and the field.
+        MalformedRecord: the field is missing, no string, blank, or no Unicode text.
 
-    >>> required_text({"answer": " Oslo "}, "answer", "record 0")
+    >>> required_text({"answer": " Oslo "}, "answer")
     'Oslo'
 
     """
     if not isinstance(record, dict):
-        raise UserError(f"{where} is a {type(record).__name__}, not an object with question, answer and context")
+        raise MalformedRecord(f"a {type(record).__name__} instead of an object with question, answer and context")
     if key not in record:
-        raise UserError(f"{where} has no field '{key}'; there is {', '.join(map(str, record)) or 'nothing'}")
-    value = record[key]
+        raise MalformedRecord(f"no field '{key}'")
+    text = unicode_text(record[key], key).strip()
+    if not text:
+        raise MalformedRecord(f"field '{key}' is empty")
+    return text
+
+
+def unicode_text(value: Any, key: str) -> str:
+    """A field's value, which must be text.
+
+    Raises:
+        MalformedRecord: it is no string, or holds a lone surrogate.
+
+    """
     if not isinstance(value, str):
-        raise UserError(f"{where}: field '{key}' is a {type(value).__name__}, not text")
-    if not value.strip():
-        raise UserError(f"{where}: field '{key}' is empty")
-    return value.strip()
+        raise MalformedRecord(f"field '{key}' is a {type(value).__name__} instead of text")
+    if not is_unicode(value):
+        raise MalformedRecord(f"field '{key}' is not Unicode text")
+    return value
+
+
+def optional_text(record: dict[str, Any], key: str) -> str:
+    """Field of a record as text; empty where it is missing or null.
+
+    >>> optional_text({"level": 3}, "level"), optional_text({}, "level")
+    ('3', '')
+
+    """
+    value = record.get(key)
+    return "" if value is None else unicode_text(str(value), key)
+
+
+def record_name(record: Any, key: str, place: str) -> str:
+    """Name of a record, by which it is reported: its id, or its place where it has none.
+
+    >>> record_name({"id": "q7"}, "id", "line 3"), record_name([], "id", "line 3")
+    ('q7', 'line 3')
+
+    """
+    try:
+        return required_text(record, key)
+    except MalformedRecord:
+        return place

@@ -6,7 +6,7 @@ from typing import Any
 from extract.errors import UserError
 from extract.tasks.sources.base import Source
 from extract.tasks.sources.records import LoadedRecords, Passage, Record, join_sentences
-from extract.utils import NonNegativeInt, PositiveInt, Seed
+from extract.utils import NonNegativeInt, SampleCount, Seed
 
 HEADS = """
 Ash Birch Black Bright Cold Crow Deep Elm Fair Fern Fox Gold Grey Hart Hazel High Iron Lake Long Moss Oak Old Pine
@@ -41,7 +41,7 @@ class SyntheticQA(Source):
 
     """
 
-    def __init__(self, count: PositiveInt = 1000, seed: Seed = 0, decoys: NonNegativeInt = 1) -> None:
+    def __init__(self, count: SampleCount = 1000, seed: Seed = 0, decoys: NonNegativeInt = 1) -> None:
         self.count, self.seed, self.decoys = count, seed, decoys
 
     def load(self) -> LoadedRecords:

@@ -1,8 +1,8 @@
 """`lightning configs`: the shipped configs."""
 
 import textwrap
-from pathlib import Path
 
+from extract.utils import user_path
 from probe.cli.config_files import copy_configs, shipped_configs, summary
 
 WIDTH = 80
@@ -22,7 +22,7 @@ def configs(folder: str | None = None, force: bool = False) -> None:
         for name, path in shipped_configs().items():
             print(f"{name:<28} {summary(path)}")
         return
-    written = copy_configs(Path(folder), force)
+    written = copy_configs(user_path(folder), force)
     for line in textwrap.wrap(" ".join(written), WIDTH, break_on_hyphens=False):
         print(line)
     print(f"written: {len(written)}; already up to date: {len(shipped_configs()) - len(written)}")

@@ -1,13 +1,11 @@
 """`lightning overlap`: agreement of two static rankings of heads."""
 
-from pathlib import Path
-
 from rich.table import Table
 
 from datamodules import Split
 from extract.scores import Target
 from extract.store import always_verified
-from extract.utils import DataConsole, PositiveInt
+from extract.utils import DataConsole, PositiveInt, user_path
 from probe.heads import Ranking, ranking_overlap, read_ranking, store_ranking
 
 
@@ -47,4 +45,4 @@ def overlap(
 
 
 def _read(path: str, target: Target) -> Ranking:
-    return store_ranking(path, target, Split()) if Path(path).is_dir() else read_ranking(path)
+    return store_ranking(path, target, Split()) if user_path(path).is_dir() else read_ranking(path)

@@ -3,7 +3,7 @@
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
 import torch
@@ -13,7 +13,7 @@ from torch import Tensor
 from extract.errors import UserError
 from extract.generation import StepHeads
 from extract.heads import top_k_mask
-from extract.utils import NonNegativeInt, PositiveInt, Seed
+from extract.utils import NonNegativeInt, PositiveInt, Range, Seed
 from probe.heads import HeadCounts, Ranking, read_ranking
 
 
@@ -217,7 +217,7 @@ class AblateRandom(_FirstHeads):
         seed: Seed = 0,
         exclude_dynamic: bool = False,
         per_step: bool = False,
-        sets: PositiveInt = 1,
+        sets: Annotated[int, Range(1, 1000)] = 1,
     ) -> None:
         super().__init__(n, per_step)
         if sets < 1:

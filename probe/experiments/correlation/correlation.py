@@ -9,8 +9,8 @@ from rich.table import Table
 
 from datamodules import Pass, ResampledSequences, Rows
 from extract.errors import UserError
-from extract.utils import NonNegativeInt, PositiveInt, PositiveShare, without_autocast
-from probe.experiments.correlation.cca import CCASettings
+from extract.utils import PositiveInt, PositiveShare, Repetitions, without_autocast
+from probe.experiments.correlation.cca import CCASettings, JointMoments
 from probe.experiments.correlation.held_out_cca import HeldOutCCA
 from probe.experiments.correlation.moments import PairedMoments
 from probe.experiments.correlation.plots import plot_correlations
@@ -45,7 +45,7 @@ class Correlation(LightningModule):
         self,
         in_features: PositiveInt,
         num_heads: PositiveInt,
-        offsets: NonNegativeInt = 10,
+        offsets: Repetitions = 10,
         components: PositiveInt = 50,
         hidden_variance: PositiveShare = 0.95,
         score_variance: PositiveShare = 0.99,
@@ -90,8 +90,19 @@ class Correlation(LightningModule):
             self._moments.to(self.device).update(x, y, batch.sample)
 
     def _end_pass(self, which: Pass) -> None:
-        self._cca.add(which, self._moments.compute())
+        moments = self._moments.compute()
+        if which == Pass("train"):
+            self._refuse_constant(moments)
+        self._cca.add(which, moments)
         self._moments.reset()
+
+    def _refuse_constant(self, moments: list[JointMoments | None]) -> None:
+        """Refuse scores that are the same at every step, as after the first pass is known."""
+        if not any(one is not None and (one.y_range[: self.num_heads] > 0).any() for one in moments):
+            raise UserError(
+                f"{self._data.store_path}: no head's {self._data.target} score varies over the training rows, so there "
+                "is nothing to correlate; extract longer prompts, or another LLM"
+            )
 
     def on_test_epoch_end(self) -> None:
         """The last pass, then all metrics with their intervals."""

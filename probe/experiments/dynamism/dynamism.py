@@ -14,7 +14,7 @@ from datamodules import Rows, Sequences
 from extract.errors import UserError
 from extract.heads import HeadGrid, top_k_mask
 from extract.scores import REASONING_THRESHOLD, is_dynamic
-from extract.utils import NonNegativeInt, PositiveInt, Seed, Share
+from extract.utils import NonNegativeInt, PositiveInt, Resamples, Seed, Share
 from probe.experiments.dynamism.example import example_sample
 from probe.experiments.dynamism.metrics import DynamismMetric, DynamismSums, shuffle_steps
 from probe.experiments.dynamism.plots import plot_frequencies, plot_steps
@@ -55,7 +55,7 @@ class Dynamism(LightningModule):
         threshold: Share = REASONING_THRESHOLD,
         top: PositiveInt | None = None,
         sample: NonNegativeInt | None = None,
-        resamples: NonNegativeInt = 1000,
+        resamples: Resamples = 1000,
         seed: Seed = 0,
     ) -> None:
         super().__init__()

@@ -10,8 +10,9 @@ from rich.panel import Panel
 from rich.text import Text
 
 from extract.errors import UserError
-from extract.utils import parse_hashed, printable, read_lines
+from extract.utils import parse_hashed, printable, read_lines, user_path
 from probe.rag.results.trace import Trace
+from probe.rag.results.trace_form import check_trace
 
 
 def read_traces(path: str | Path) -> Iterator[Trace]:
@@ -21,15 +22,15 @@ def read_traces(path: str | Path) -> Iterator[Trace]:
         UserError: no such file, or a line that is not a trace or does not match its hash.
 
     """
-    file = Path(path)
+    file = user_path(path)
     if not file.is_file():
         raise UserError(f"no traces at {path}; `lightning test -c configs/rag.yaml` writes traces.jsonl")
     for where, line in read_lines(file):
         try:
             found, _ = parse_hashed(line.encode())
-            found["rounds"], found["strategy"], found["id"]
-        except (ValueError, KeyError) as error:
+        except ValueError as error:
             raise UserError(f"{where}, is no trace of masked RAG ({error})") from error
+        check_trace(found, f"{where}, is no trace of masked RAG")
         yield found
 
 
@@ -45,7 +46,7 @@ def print_trace(trace: Trace, console: Console) -> None:
             _print_retrieval(round_, console)
     console.print(Text("\nanswer ", style="bold"), _safe(trace["text"]), sep="")
     summary = (f"EM {metrics['em']:.0f}", f"F1 {metrics['f1']:.2f}", f"stopped: {trace['stop']}")
-    console.print(_safe(" · ".join((*summary, f"{metrics['forward_tokens']:,} tokens run")), "dim"))
+    console.print(_safe(" · ".join((*summary, f"{metrics.get('forward_tokens', 0):,} tokens run")), "dim"))
 
 
 def _print_retrieval(round_: dict[str, Any], console: Console) -> None:
