@@ -70,7 +70,8 @@ class Probe(TrainedOnRows):
         loss = self.loss(self(batch.hidden), batch.scores)
         self._epoch_loss += loss.detach() * len(batch.hidden)
         self._epoch_rows += len(batch.hidden)
-        if (self.global_step + 1) % self.trainer.log_every_n_steps == 0:  # type: ignore[attr-defined]
+        every: int = self.trainer.log_every_n_steps  # type: ignore[attr-defined]
+        if every and (self.global_step + 1) % every == 0:
             self.log("train/loss_step", loss, prog_bar=True)
         return loss
 
