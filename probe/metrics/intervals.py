@@ -50,7 +50,8 @@ def percentile_interval(values: Sequence[float]) -> Interval:
     (2.5, 97.5)
 
     """
-    low, high = np.nanpercentile(values, [2.5, 97.5]) if len(values) else (np.nan, np.nan)
+    known = [value for value in values if not np.isnan(value)]
+    low, high = np.percentile(known, [2.5, 97.5]) if known else (np.nan, np.nan)
     return float(low), float(high)
 
 
