@@ -10,7 +10,7 @@ from torch.utils.data import DataLoader, Dataset
 from datamodules.samplers import Share
 from extract.errors import UserError
 from extract.llm import LLM
-from extract.tasks import PromptBatch, Task
+from extract.tasks import PromptBatch, Task, check_task
 from extract.utils import PositiveInt, check_precision, digest
 
 
@@ -77,6 +77,7 @@ class Prompts(LightningDataModule):
         if self.batch_size < 1:
             raise UserError(f"data.batch_size: must be at least 1, not {self.batch_size}")
         self.task.prepare(self.llm)
+        check_task(self.task)
 
     @property
     def batches(self) -> int:

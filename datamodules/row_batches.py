@@ -97,6 +97,9 @@ class RowBatches(Dataset[Rows]):
             scores[~torch.from_numpy(inside)] = torch.nan
         return scores
 
-    def __getitem__(self, key: tuple[int, int]) -> Rows:
-        """The batch of a (number, epoch) pair of `EpochShare`."""
-        return self.batch(*key)
+    def __getitem__(self, key: tuple[int, int] | int) -> Rows:
+        """The batch of a (number, epoch) pair of `EpochShare`, or of a number alone in the first epoch.
+
+        Numbers come from the sampler that Lightning uses for `overfit_batches`: the same batches in every epoch.
+        """
+        return self.batch(key) if isinstance(key, int) else self.batch(*key)

@@ -8,6 +8,7 @@ from .answer_metrics import rouge_l as rouge_l
 from .base import PromptBatch as PromptBatch
 from .base import Sample as Sample
 from .base import Task as Task
+from .check import check_task as check_task
 from .grid_axis import Axis as Axis
 from .haystack import Haystack as Haystack
 from .haystack import load_haystack as load_haystack

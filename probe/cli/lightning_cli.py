@@ -22,9 +22,10 @@ from extract.utils import Range, check_value, digest, user_path
 from probe.cli.checkpoint_paths import checkpoint_path
 from probe.cli.config_files import find_config
 from probe.cli.config_text import bound_texts, check_config
-from probe.cli.parser import Parser
+from probe.cli.parser import Parser, refused_class
 from probe.cli.safe import Safe, be_safe, check_command_line, check_switches
 from probe.cli.saved_config import SavedConfig
+from probe.cli.switches import apply_switches
 from probe.cli.trainer_settings import check_trainer
 from probe.models import CheckpointFolders, check_settings, probe_class, read_checkpoint, use_atomic_checkpoints
 from probe.rag import RagEvaluation
@@ -142,16 +143,31 @@ class StageCLI(LightningCLI):
         if self.subcommand_config is not None and self.subcommand_config.verify:
             os.environ[VERIFY_VARIABLE] = "1"
 
-    def instantiate_trainer(self, **arguments: Any) -> Trainer:
-        """Make the Trainer.
+    def instantiate_classes(self) -> None:
+        """Make model, data module, callbacks, loggers and Trainer.
 
         Raises:
-            UserError: its precision or strategy needs a package that is not installed.
+            UserError: a class of a library refuses its settings, or needs a package that is not installed.
 
         """
         try:
-            trainer = super().instantiate_trainer(**arguments)
-        except ImportError as error:
+            super().instantiate_classes()
+        except ValueError as error:
+            if not (reason := refused_class(error)):
+                raise
+            raise UserError(reason) from error
+
+    def instantiate_trainer(self, **arguments: Any) -> Trainer:
+        """Make the Trainer, without what its switches exclude.
+
+        Raises:
+            UserError: its precision or strategy needs a package that is not installed, or settings exclude each other.
+
+        """
+        given = {**self.config_init[self.config["subcommand"]]["trainer"], **arguments}
+        try:
+            trainer = super().instantiate_trainer(**apply_switches(given))
+        except (ImportError, ValueError) as error:
             raise UserError(f"trainer: {error}") from error
         use_atomic_checkpoints(trainer)
         trainer.callbacks.append(CheckpointFolders())  # type: ignore[attr-defined]

@@ -67,6 +67,24 @@ def without_noise(message: str) -> str:
     return " ".join(line for line in lines if line)
 
 
+def refused_class(error: BaseException) -> str:
+    r"""Which class of a library, or of the user, refused to be made, and why; empty for this project's classes.
+
+    >>> error = ValueError("Problem with given class_path 'lightning.pytorch.loggers.WandbLogger':\n  no wandb")
+    >>> refused_class(error)
+    'lightning.pytorch.loggers.WandbLogger: no wandb'
+
+    """
+    link: BaseException | None = error
+    while link is not None:
+        if found := re.match(
+            r"Problem with given class_path '(?!extract\.|datamodules\.|probe\.)(.*?)':\s*", str(link)
+        ):
+            return " ".join(f"{found[1]}: {str(link)[found.end() :]}".split())
+        link = link.__cause__
+    return ""
+
+
 class Parser(ArgumentParser):
     """Reports what is wrong with the arguments as one line."""
 

@@ -179,9 +179,9 @@ def paired_difference(pairs: Sequence[dict[str, Any]], first: str, second: str, 
         if pair["metric"] == metric and (pair["first"], pair["second"]) == (first, second):
             return pair
         if pair["metric"] == metric and (pair["first"], pair["second"]) == (second, first):
-            low, high = (None if pair[bound] is None else 0.0 - pair[bound] for bound in ("high", "low"))
-            turned = {"first": first, "second": second, "difference": 0.0 - pair["difference"]}
-            return {**pair, **turned, "low": low, "high": high, "more": pair["less"], "less": pair["more"]}
+            keys = {"difference": "difference", "low": "high", "high": "low"}
+            turned = {key: None if pair[of] is None else 0.0 - pair[of] for key, of in keys.items()}
+            return {**pair, "first": first, "second": second, **turned, "more": pair["less"], "less": pair["more"]}
     raise KeyError(first, second, metric)
 
 

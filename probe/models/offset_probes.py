@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 import torch
 from jaxtyping import Float
+from lightning.pytorch.utilities import rank_zero_info
 from rich.console import Group
 from torch import Tensor, nn
 from torch.nn.utils import clip_grad_norm_
@@ -131,9 +132,18 @@ class OffsetProbes(TrainedOnRows):
     def training_step(self, batch: Rows) -> Tensor:
         """Sum of the losses: as the probes share no weight, each gets its own gradient."""
         loss = self.loss(self._outputs(batch.hidden), batch.scores)
-        if (self.global_step + 1) % self.trainer.log_every_n_steps == 0:  # type: ignore[attr-defined]
+        every: int = self.trainer.log_every_n_steps  # type: ignore[attr-defined]
+        if every and (self.global_step + 1) % every == 0:
             self.log("train/loss_step", loss.mean(), prog_bar=True)
         return loss.sum()
+
+    def _report_clipping(self) -> None:
+        """Report a setting of the Trainer that changes nothing here."""
+        if self.trainer.gradient_clip_val is not None:
+            rank_zero_info(
+                "trainer.gradient_clip_val changes nothing here: each probe's gradient is clipped to "
+                f"model.init_args.clip_norm, {self.clip_norm}"
+            )
 
     def configure_gradient_clipping(self, optimizer: Any, *_: Any, **__: Any) -> None:
         """Clip each probe's gradient separately."""
@@ -186,6 +196,7 @@ class OffsetProbes(TrainedOnRows):
     def on_fit_start(self) -> None:
         """Record the training data, and compute the baselines with their thresholds for heads that wake up."""
         super().on_fit_start()
+        self._report_clipping()
         batches = self._rows().with_known("val")
         rows = batches.read(batches.rows)
         for k, (one, (later, known)) in enumerate(zip(self.baselines, by_offset(rows), strict=True)):

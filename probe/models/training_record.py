@@ -74,13 +74,20 @@ class TrainedOnRows(LightningModule):
         """Metrics of the last test and their provenance; empty before it."""
 
     def configure_optimizers(self) -> Any:
-        """Adam, with a learning rate that drops on a plateau of `val/loss` (A.5)."""
+        """Adam, with a learning rate that drops on a plateau of `val/loss` (A.5).
+
+        The plateau is measured in validations; without any, or in Lightning's barebones mode, the rate stays.
+        """
         # Fused: the same update in one pass over memory. It unscales gradients itself, so under automatic mixed
         # precision Lightning refuses to clip them.
         fused = self.device.type in ("cpu", "cuda") and self.trainer.precision == "32-true"
         optimizer = torch.optim.Adam(self.parameters(), lr=self.lr, fused=fused)
+        if not self.trainer.enable_validation or self.trainer.barebones:
+            return optimizer
+        every = self.trainer.check_val_every_n_epoch  # None: validation counts batches over epochs
         scheduler = torch.optim.lr_scheduler.ReduceLROnPlateau(optimizer, patience=self.patience, factor=self.factor)
-        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "monitor": "val/loss"}}
+        settings = {"monitor": "val/loss", "frequency": every or 1, "strict": every is not None}
+        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, **settings}}
 
     @property
     def llm(self) -> LLMIdentity:

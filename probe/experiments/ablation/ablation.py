@@ -79,14 +79,14 @@ class Ablation(LLMStage):
         """Read the store, prepare the conditions, and find the batches that are finished."""
         del stage
         data = self._data
+        first = data.task.sample(data.task.order()[0])
         if self.heatmap is not None:
-            self.heatmap.check()
+            self.heatmap.check(first.fields)
         heads = self.dynamic_heads
         self.store_heads = read_store_heads(self.store, heads.target, heads.threshold, self.static.split)
         self._check_store(self.store_heads)
         self.passes = self._passes(self.store_heads)
         self.static_heads = self.store_heads.ranking.top_mask(self.static.top)
-        first = data.task.sample(data.task.order()[0])
         if first.forced is not None:
             raise UserError("task.teacher_forcing: an ablated model must choose its own tokens; set it to false")
         self.store_heads.refuse_shared([first.id])

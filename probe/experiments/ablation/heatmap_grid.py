@@ -1,5 +1,6 @@
 """Context length × depth grid of the heatmaps (Figs. 2 and 6)."""
 
+from collections.abc import Collection
 from dataclasses import dataclass
 from typing import Any
 
@@ -43,8 +44,21 @@ class HeatmapGrid:
     depths: Centres
     fade: bool = False
 
-    def check(self) -> None:
-        """Bad settings raise a UserError."""
+    def check(self, fields: Collection[str]) -> None:
+        """Refuse bad settings, and a task whose samples have no place in the grid.
+
+        Args:
+            fields: Names of the samples' fields (`extract.Sample.fields`).
+
+        Raises:
+            UserError: naming the key.
+
+        """
+        if missing := [name for name in ("length", "depth") if name not in fields]:
+            raise UserError(
+                f"model.heatmap: the task's samples have no {' and no '.join(missing)} in Sample.fields (tokens of the "
+                "context, depth of the evidence in percent); set model.init_args.heatmap to null"
+            )
         for name in ("lengths", "depths"):
             axis = self.axis(name)
             if not len(axis) or (len(axis) > 1 and not np.allclose(np.diff(axis), axis[1] - axis[0])):

@@ -29,7 +29,7 @@ class Outcomes:
         metrics: Names of the task's metrics; the first is 0 or 1, whether the answer is correct.
         values: Of each metric, and of each of `HEAD_COUNTS`, by condition, for each prompt; for each random set and
             prompt, where a condition has several sets.
-        length, depth: Of each prompt's context and evidence: tokens, and percent.
+        length, depth: Of each prompt's context and evidence: tokens, and percent; NaN where the task has no such field.
 
     """
 

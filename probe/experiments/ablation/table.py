@@ -21,10 +21,10 @@ def ablation_table(results: Results, metrics: list[str]) -> Group:
         metrics: Names of the task's metrics.
 
     """
-    first, second = metrics[:2]
+    shown = metrics[:2]
     reference = reference_condition(list(results["conditions"]))
     out = Table(title=_title(results), caption=_caption(results))
-    headers = ("heads per step", first, second, f"{first}, baseline correct", f"{second}, baseline correct")
+    headers = ("heads per step", *shown, *(f"{metric}, baseline correct" for metric in shown))
     for header in ("ablated", *headers, "compensated"):
         out.add_column(header, justify="right" if header != "ablated" else "left")
     for name in results["conditions"]:
@@ -36,12 +36,12 @@ def ablation_table(results: Results, metrics: list[str]) -> Group:
             *(
                 Estimate.of(estimates[metric]).text(3, 2, leading_zero=False)
                 for estimates in groups
-                for metric in (first, second)
+                for metric in shown
             ),
             everything["compensated_static"].value_text(2),
         )
     names = list(results["conditions"])
-    return Group(out, *comparison_tables(results["pairs"]["all"], reference, names, metrics[:2], "prompts"))
+    return Group(out, *comparison_tables(results["pairs"]["all"], reference, names, shown, "prompts"))
 
 
 def _title(results: Results) -> str:
@@ -63,7 +63,7 @@ def _caption(results: Results) -> str:
 
 
 def comparison_text(results: Results, metrics: list[str]) -> str:
-    """One line for each condition but those of a k-sweep: its difference from the reference by both metrics."""
+    """One line for each condition but those of a k-sweep: its difference from the reference, by two metrics at most."""
     reference = reference_condition(list(results["conditions"]))
     lines = [
         f"Difference from {reference} on the same {results['prompts']} prompts [95 % bootstrap interval], p of the "

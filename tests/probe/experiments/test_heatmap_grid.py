@@ -63,4 +63,4 @@ def test_an_axis_of_start_stop_and_step_has_both_ends() -> None:
 )
 def test_bad_grids_are_refused(lengths: Any) -> None:
     with pytest.raises(UserError, match=r"model\.heatmap\.lengths"):
-        HeatmapGrid(lengths, [1.0]).check()
+        HeatmapGrid(lengths, [1.0]).check(("length", "depth"))
