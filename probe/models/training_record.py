@@ -1,17 +1,17 @@
 """Modules trained on score rows: settings that all share, and the record of the training data in checkpoints."""
 
+import sys
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated, Any, ClassVar
 
 import torch
-from lightning import LightningModule
 from lightning.pytorch.trainer.states import TrainerFn
 from lightning.pytorch.utilities import rank_zero_info
 from torch import Tensor
 
-from datamodules import ScoreRows
+from datamodules import Resumable, ScoreRows
 from extract.errors import UserError
 from extract.llm import LLMIdentity
 from extract.scores import ExcludedKeys, Target
@@ -22,7 +22,7 @@ from probe.models.baselines import Baselines, fit_baselines
 from probe.models.model_card import probe_card
 
 
-class TrainedOnRows(LightningModule):
+class TrainedOnRows(Resumable):
     """A LightningModule that is trained on score rows and keeps the record of its training data in checkpoints.
 
     Args:
@@ -69,7 +69,9 @@ class TrainedOnRows(LightningModule):
         fused = self.device.type in ("cpu", "cuda") and self.trainer.precision == "32-true"
         optimizer = torch.optim.Adam(self.parameters(), lr=self.lr, fused=fused)
         scheduler = torch.optim.lr_scheduler.ReduceLROnPlateau(optimizer, patience=self.patience, factor=self.factor)
-        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "monitor": "val/loss"}}
+        # `Resumable` steps it, Lightning never: the frequency is in epochs.
+        config = {"scheduler": scheduler, "monitor": "val/loss", "frequency": sys.maxsize}
+        return {"optimizer": optimizer, "lr_scheduler": config}
 
     @property
     def llm(self) -> LLMIdentity:
@@ -213,6 +215,7 @@ class TrainedOnRows(LightningModule):
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Add class and training record in plain values, so that loading executes no code."""
+        super().on_save_checkpoint(checkpoint)
         name = public_name(type(self))
         baselines = [one.as_dict() for one in self.baselines]
         checkpoint["probe"] = {"class": name, "origin": self.training_record, "baselines": baselines}
@@ -226,6 +229,7 @@ class TrainedOnRows(LightningModule):
             UserError: the data are another LLM's, or a setting of the structure differs.
 
         """
+        super().on_load_checkpoint(checkpoint)
         probe = checkpoint.get("probe", {})
         self.training_record = probe.get("origin", {})
         self.baselines = [Baselines.from_dict(values) for values in probe.get("baselines", [])]
