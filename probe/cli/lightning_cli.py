@@ -21,6 +21,7 @@ from extract.utils import Range, check_value, digest
 from probe.cli.config_files import find_config
 from probe.cli.parser import Parser
 from probe.cli.saved_config import SavedConfig
+from probe.cli.stop_at_batch import StopAtBatch, stage
 from probe.models import CheckpointFolders, probe_class, read_checkpoint, use_atomic_checkpoints
 from probe.rag import RagEvaluation
 from probe.results import Artifacts
@@ -116,7 +117,12 @@ class StageCLI(LightningCLI):
             raise UserError(f"trainer: {error}") from error
         use_atomic_checkpoints(trainer)
         trainer.callbacks.append(CheckpointFolders())  # type: ignore[attr-defined]
+        trainer.callbacks.append(StopAtBatch())  # type: ignore[attr-defined]
         return trainer
+
+    def _run_subcommand(self, subcommand: str) -> None:
+        with stage(self.trainer):
+            super()._run_subcommand(subcommand)
 
     def predict(self, **arguments: Any) -> None:
         """Run Lightning's predict without keeping every prediction in memory."""

@@ -7,6 +7,8 @@ import warnings
 from collections.abc import Sequence
 from pkgutil import resolve_name
 
+from probe.cli.stopping import reporting, stoppable
+
 HELP = """\
 usage: lightning {predict,fit,validate,test} -c CONFIG [-c OVERLAY …] [--KEY VALUE …]
 
@@ -51,8 +53,15 @@ COMMANDS = ("configs", "overlap", "ranking", "report", "trace")
 
 
 def main(args: Sequence[str] | None = None) -> int:
-    """Run one stage or command; the exit code. Bad input prints one line to stderr and gives exit code 2."""
+    """Run one stage or command; the exit code. Bad input prints one line to stderr and gives exit code 2.
+
+    SIGTERM and Ctrl-C stop it after its current batch, with exit code 143 or 130: see `probe.cli.stopping`.
+    """
     argv = list(sys.argv[1:] if args is None else args)
+    return stoppable(argv, lambda: _main(argv))
+
+
+def _main(argv: list[str]) -> int:
     if not argv or argv in (["-h"], ["--help"]):
         print(HELP, end="")
         return 0
@@ -62,15 +71,13 @@ def main(args: Sequence[str] | None = None) -> int:
     _quieten()
     try:
         _dispatch(argv)
-    except KeyboardInterrupt:
-        print("interrupted", file=sys.stderr)
-        return 130
     except Exception as error:
-        message = _one_line(error)
-        if message is None or os.environ.get("RETRIEVAL_HEADS_DEBUG"):
-            raise
-        print(f"error: {message}", file=sys.stderr)
-        return 2
+        with reporting():
+            message = _one_line(error)
+            if message is None or os.environ.get("RETRIEVAL_HEADS_DEBUG"):
+                raise
+            print(f"error: {message}", file=sys.stderr)
+            return 2
     finally:
         _leave_processes()
     return 0
