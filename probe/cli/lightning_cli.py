@@ -116,8 +116,8 @@ class StageCLI(LightningCLI):
         except ImportError as error:
             raise UserError(f"trainer: {error}") from error
         use_atomic_checkpoints(trainer)
-        trainer.callbacks.append(CheckpointFolders())  # type: ignore[attr-defined]
-        trainer.callbacks.append(StopAtBatch())  # type: ignore[attr-defined]
+        # In this order: a stopped run saves its state before it releases the folders.
+        trainer.callbacks.extend([StopAtBatch(), CheckpointFolders()])  # type: ignore[attr-defined]
         return trainer
 
     def _run_subcommand(self, subcommand: str) -> None:
