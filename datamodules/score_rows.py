@@ -201,7 +201,8 @@ class ScoreRows(LightningDataModule):
         progress = loop.epoch_loop.batch_progress
         loader.position = lambda: 0 if progress.is_last_batch else progress.current.ready
         # Its workers read ahead before Lightning tells a resumed run's epoch.
-        loader.sampler.set_epoch(loop.epoch_progress.current.processed)
+        epochs: Any = loop.epoch_progress.current
+        loader.sampler.set_epoch(epochs.processed)
         return loader
 
     def val_dataloader(self) -> DataLoader[Rows]:
