@@ -4,6 +4,7 @@ from .prompts import KeepsBatches as KeepsBatches
 from .prompts import Prompts as Prompts
 from .prompts import RunsPasses as RunsPasses
 from .resampling import ResampledSequences as ResampledSequences
+from .resumable import Resumable as Resumable
 from .row_batches import RowBatches as RowBatches
 from .row_batches import Rows as Rows
 from .score_rows import ScoreRows as ScoreRows

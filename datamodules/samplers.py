@@ -1,9 +1,9 @@
 """Samplers that divide fixed batches among processes by batch number."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
-from torch.utils.data import DistributedSampler
+from torch.utils.data import DataLoader, DistributedSampler
 
 
 class Share(DistributedSampler[Any]):
@@ -42,6 +42,26 @@ class Share(DistributedSampler[Any]):
 class EpochShare(Share):
     """`Share` of (batch number, epoch) pairs: a loader's worker processes are not told the epoch otherwise."""
 
+    begun = 0
+    """Batches of the next epoch that a resumed run had before: they are left out."""
+
     def __iter__(self) -> Iterator[tuple[int, int]]:
         """Pairs of batch number and epoch."""
-        return ((number, self.epoch) for number in super().__iter__())
+        begun, self.begun = self.begun, 0
+        return ((number, self.epoch) for number in list(super().__iter__())[begun:])
+
+
+class ResumableLoader(DataLoader[Any]):
+    """A loader with an `EpochShare` that goes on in the midst of an epoch; Lightning keeps its state in checkpoints."""
+
+    position: Callable[[], int] = staticmethod(lambda: 0)
+    """Gives the number of batches that training has had of this epoch; workers may have read more."""
+
+    def state_dict(self) -> dict[str, int]:
+        """The position, for a checkpoint."""
+        return {"batches": self.position()}
+
+    def load_state_dict(self, state: dict[str, int]) -> None:
+        """Begin the next epoch there."""
+        assert isinstance(self.sampler, EpochShare)
+        self.sampler.begun = state["batches"]

@@ -5,13 +5,14 @@ from collections.abc import Iterator
 from typing import Any, Literal
 
 import numpy as np
+import torch
 from lightning import LightningDataModule
 from lightning.pytorch.utilities.types import EVAL_DATALOADERS
 from torch.utils.data import DataLoader
 
 from datamodules.columns import Columns
 from datamodules.row_batches import RowBatches, Rows
-from datamodules.samplers import EpochShare
+from datamodules.samplers import EpochShare, ResumableLoader
 from datamodules.splits import Split
 from extract.errors import UserError
 from extract.llm import LLMIdentity
@@ -180,17 +181,29 @@ class ScoreRows(LightningDataModule):
         batches = self.batches(split)
         assert self.trainer is not None
         share = EpochShare(len(batches), self.trainer.global_rank, self.trainer.world_size, even=split == "train")
-        return DataLoader(
+        kind, generator = (ResumableLoader, torch.Generator()) if split == "train" else (DataLoader, None)
+        return kind(
             batches,
             batch_size=None,
             sampler=share,
             num_workers=self.num_workers,
             persistent_workers=self.num_workers > 0,
+            generator=generator,  # its own for training: see `Resumable`
         )
 
     def train_dataloader(self) -> DataLoader[Rows]:
-        """Shuffled batches of the training rows."""
-        return self._loader("train")
+        """Shuffled batches of the training rows; an epoch that was interrupted goes on."""
+        loader = self._loader("train")
+        assert isinstance(loader, ResumableLoader)
+        assert isinstance(loader.sampler, EpochShare)
+        assert self.trainer is not None
+        loop = self.trainer.fit_loop
+        progress = loop.epoch_loop.batch_progress
+        loader.position = lambda: 0 if progress.is_last_batch else progress.current.ready
+        # Its workers read ahead before Lightning tells a resumed run's epoch.
+        epochs: Any = loop.epoch_progress.current
+        loader.sampler.set_epoch(epochs.processed)
+        return loader
 
     def val_dataloader(self) -> DataLoader[Rows]:
         """Batches of the validation rows, in order."""

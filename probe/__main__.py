@@ -2,7 +2,10 @@
 
 import sys
 
-from probe.cli.main import main
+try:
+    from probe.cli.main import main
+except KeyboardInterrupt:  # later ones are dealt with in `main`
+    sys.exit(130)
 
 if __name__ == "__main__":
     sys.exit(main())

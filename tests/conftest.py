@@ -64,11 +64,11 @@ PROBES = (
 install_import_hook([*CHECKED, *PROBES], "beartype.beartype")
 
 import lightning.pytorch  # noqa: F401 (its log goes to the stderr of its import, which must outlive a single test)
-import torch
 from hypothesis import settings
 
 from extract.llm import LLM
 from probe.cli.main import main
+from tests.helpers.model_shapes import save_tiny_llama
 
 settings.register_profile("project", deadline=None)  # a busy machine is no failure
 settings.load_profile("project")
@@ -92,24 +92,8 @@ def llm() -> LLM:
 @pytest.fixture(scope="session")
 def tiny_llm_folder(llm: LLM, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A random 3-layer Llama with grouped heads and the embedded tokenizer."""
-    from transformers import LlamaConfig, LlamaForCausalLM
-
-    torch.manual_seed(0)
-    config = LlamaConfig(
-        vocab_size=len(llm.tokenizer),
-        hidden_size=32,
-        intermediate_size=64,
-        num_hidden_layers=3,
-        num_attention_heads=4,
-        num_key_value_heads=2,
-        max_position_embeddings=512,
-        bos_token_id=1,
-        eos_token_id=2,
-        pad_token_id=2,
-    )
     folder = tmp_path_factory.mktemp("tiny-llm")
-    LlamaForCausalLM(config).save_pretrained(folder)
-    llm.tokenizer.save_pretrained(folder)
+    save_tiny_llama(llm, folder)
     return folder
 
 

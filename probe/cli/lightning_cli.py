@@ -25,6 +25,7 @@ from probe.cli.config_text import bound_texts, check_config
 from probe.cli.parser import Parser, refused_class
 from probe.cli.safe import Safe, be_safe, check_command_line, check_switches
 from probe.cli.saved_config import SavedConfig
+from probe.cli.stop_at_batch import StopAtBatch, stage
 from probe.cli.switches import apply_switches
 from probe.cli.trainer_settings import check_trainer
 from probe.models import CheckpointFolders, check_settings, probe_class, read_checkpoint, use_atomic_checkpoints
@@ -170,8 +171,13 @@ class StageCLI(LightningCLI):
         except (ImportError, ValueError) as error:
             raise UserError(f"trainer: {error}") from error
         use_atomic_checkpoints(trainer)
-        trainer.callbacks.append(CheckpointFolders())  # type: ignore[attr-defined]
+        # In this order: a stopped run saves its state before it releases the folders.
+        trainer.callbacks.extend([StopAtBatch(), CheckpointFolders()])  # type: ignore[attr-defined]
         return trainer
+
+    def _run_subcommand(self, subcommand: str) -> None:
+        with stage(self.trainer):
+            super()._run_subcommand(subcommand)
 
     def predict(self, **arguments: Any) -> None:
         """Run Lightning's predict without keeping every prediction in memory.

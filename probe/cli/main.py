@@ -10,6 +10,7 @@ from pkgutil import resolve_name
 
 from extract.utils import clean_logs
 from probe.cli.import_path import set_import_path
+from probe.cli.stopping import reporting, stoppable
 
 HELP = """\
 usage: lightning {predict,fit,validate,test} -c CONFIG [-c OVERLAY …] [--KEY VALUE …]
@@ -60,9 +61,14 @@ COMMANDS = ("configs", "overlap", "ranking", "report", "trace")
 def main(args: Sequence[str] | None = None) -> int:
     """Run one stage or command; the exit code.
 
-    Bad input prints one line to stderr and gives exit code 2, a bug its line and 70 (see `probe.cli.errors`).
+    Bad input prints one line to stderr and gives exit code 2, a bug its line and 70: see `probe.cli.errors`. SIGTERM
+    and Ctrl-C stop it after its current batch, with exit code 143 or 130: see `probe.cli.stopping`.
     """
     argv = [_as_unicode(arg) for arg in (sys.argv[1:] if args is None else args)]
+    return stoppable(argv, lambda: _main(argv))
+
+
+def _main(argv: list[str]) -> int:
     if not argv or argv in (["-h"], ["--help"]):
         print(HELP, end="")
         return 0
@@ -73,15 +79,13 @@ def main(args: Sequence[str] | None = None) -> int:
     clean_logs(*LOGGERS)
     try:
         _dispatch(argv)
-    except KeyboardInterrupt:
-        print("interrupted", file=sys.stderr)
-        return 130
     except Exception as error:
-        if os.environ.get("RETRIEVAL_HEADS_DEBUG"):
-            raise
-        from probe.cli.errors import report_exception
+        with reporting():
+            if os.environ.get("RETRIEVAL_HEADS_DEBUG"):
+                raise
+            from probe.cli.errors import report_exception
 
-        return report_exception(error)
+            return report_exception(error)
     finally:
         _leave_processes()
     return 0

@@ -77,10 +77,12 @@ class Probe(TrainedOnRows):
 
     def on_train_epoch_start(self) -> None:
         """Reset the epoch's mean loss."""
+        super().on_train_epoch_start()
         self._epoch_loss, self._epoch_rows = torch.zeros((), device=self.device), 0
 
     def on_train_epoch_end(self) -> None:
         """Log the epoch's mean loss over all processes."""
+        super().on_train_epoch_end()
         self.log("train/loss_epoch", self._epoch_loss / self._epoch_rows, prog_bar=True, sync_dist=True)
 
     def evaluated_outputs(self, hidden: Float[Tensor, "row hidden"]) -> Float[Tensor, "row output"]:

@@ -1,17 +1,17 @@
 """Modules trained on score rows: settings that all share, and the record of the training data in checkpoints."""
 
+import sys
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated, Any, ClassVar
 
 import torch
-from lightning import LightningModule
 from lightning.pytorch.trainer.states import TrainerFn
 from lightning.pytorch.utilities import rank_zero_info
 from torch import Tensor
 
-from datamodules import ScoreRows
+from datamodules import Resumable, ScoreRows
 from extract.errors import UserError
 from extract.llm import LLMIdentity
 from extract.scores import ExcludedKeys, Target
@@ -33,7 +33,7 @@ from probe.models.baselines import Baselines, fit_baselines
 from probe.models.model_card import probe_card
 
 
-class TrainedOnRows(LightningModule):
+class TrainedOnRows(Resumable):
     """A LightningModule that is trained on score rows and keeps the record of its training data in checkpoints.
 
     Args:
@@ -84,10 +84,10 @@ class TrainedOnRows(LightningModule):
         optimizer = torch.optim.Adam(self.parameters(), lr=self.lr, fused=fused)
         if not self.trainer.enable_validation or self.trainer.barebones:
             return optimizer
-        every = self.trainer.check_val_every_n_epoch  # None: validation counts batches over epochs
         scheduler = torch.optim.lr_scheduler.ReduceLROnPlateau(optimizer, patience=self.patience, factor=self.factor)
-        settings = {"monitor": "val/loss", "frequency": every or 1, "strict": every is not None}
-        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, **settings}}
+        # `Resumable` steps it, Lightning never: the frequency is in epochs.
+        config = {"scheduler": scheduler, "monitor": "val/loss", "frequency": sys.maxsize}
+        return {"optimizer": optimizer, "lr_scheduler": config}
 
     @property
     def llm(self) -> LLMIdentity:
@@ -231,6 +231,7 @@ class TrainedOnRows(LightningModule):
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Add class and training record in plain values, so that loading executes no code."""
+        super().on_save_checkpoint(checkpoint)
         name = public_name(type(self))
         baselines = [one.as_dict() for one in self.baselines]
         checkpoint["probe"] = {"class": name, "origin": self.training_record, "baselines": baselines}
@@ -244,6 +245,7 @@ class TrainedOnRows(LightningModule):
             UserError: the data are another LLM's, or a setting of the structure differs.
 
         """
+        super().on_load_checkpoint(checkpoint)
         probe = checkpoint.get("probe", {})
         self.training_record = probe.get("origin", {})
         self.baselines = [Baselines.from_dict(values) for values in probe.get("baselines", [])]

@@ -11,7 +11,7 @@ from datamodules import ScoreRows
 from extract.errors import UserError
 from extract.llm import LLM
 from extract.tasks import MultiHopQA
-from extract.utils import digest, on_rank_zero
+from extract.utils import STOP, digest, on_rank_zero
 from probe.metrics import Bootstrap
 from probe.models import ProbeRegressor
 from probe.rag.results.outcomes import RagOutcomes
@@ -156,7 +156,8 @@ class RagEvaluation(RagCallback):
         batches = self.runner.batches()
         left = [number for number in batches if number not in done][trainer.global_rank :: trainer.world_size]
         for number in tqdm(left, desc="Masked RAG, batches of questions", disable=not trainer.is_global_zero):
-            self.trials.write(number, self.runner.run(batches[number], self.strategies))
+            with STOP.batch():
+                self.trials.write(number, self.runner.run(batches[number], self.strategies))
 
     def _outcomes(self) -> RagOutcomes:
         traces, expected = self.trials.read(), len(self.task) * len(self.strategies)

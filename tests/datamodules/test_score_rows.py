@@ -9,6 +9,7 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from lightning import Trainer
 from lightning.pytorch.plugins.precision import Precision
 
 from datamodules import OffsetRows, ResampledSequences, ScoreRows, Sequences, Split
@@ -73,7 +74,10 @@ def test_shares_are_seventy_twenty_ten() -> None:
 
 def opened(store: Path, **settings: object) -> ScoreRows:
     rows = ScoreRows(str(store), **settings)  # type: ignore[arg-type]
-    rows.trainer = SimpleNamespace(global_rank=0, world_size=1, precision_plugin=Precision())  # type: ignore[assignment]
+    loop = Trainer(accelerator="cpu", logger=False, enable_checkpointing=False).fit_loop
+    rows.trainer = SimpleNamespace(  # type: ignore[assignment]
+        global_rank=0, world_size=1, precision_plugin=Precision(), fit_loop=loop
+    )
     rows.setup("fit")
     return rows
 

@@ -1,6 +1,7 @@
 """Shapes of the shipped LLMs, as in their configs on the hub, and their memory."""
 
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -99,3 +100,24 @@ SHAPES["phi4-mini"].smaller["rope_parameters"] = {
     **PHI_ROPE,
     **{"short_factor": [1.0] * 3, "long_factor": [1.5, 4.0, 9.0]},
 }
+
+
+def save_tiny_llama(llm: Any, folder: Path) -> None:
+    """A random 3-layer Llama with grouped heads, and another LLM's tokenizer."""
+    from transformers import LlamaConfig, LlamaForCausalLM
+
+    torch.manual_seed(0)
+    config = LlamaConfig(
+        vocab_size=len(llm.tokenizer),
+        hidden_size=32,
+        intermediate_size=64,
+        num_hidden_layers=3,
+        num_attention_heads=4,
+        num_key_value_heads=2,
+        max_position_embeddings=512,
+        bos_token_id=1,
+        eos_token_id=2,
+        pad_token_id=2,
+    )
+    LlamaForCausalLM(config).save_pretrained(folder)
+    llm.tokenizer.save_pretrained(folder)

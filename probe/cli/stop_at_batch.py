@@ -1,0 +1,201 @@
+"""The callback that stops a Trainer after its batch, on all processes, and saves where `fit` goes on."""
+
+import logging
+import os
+import re
+import signal
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from multiprocessing import parent_process
+from pathlib import Path
+from typing import Any, NoReturn
+
+import torch
+from lightning import Callback, LightningModule, Trainer
+from lightning.pytorch.callbacks import ModelCheckpoint
+from lightning.pytorch.strategies.launchers import _MultiProcessingLauncher
+from lightning.pytorch.trainer.states import TrainerFn
+from lightning.pytorch.utilities.exceptions import SIGTERMException
+from torch.multiprocessing.spawn import ProcessRaisedException
+
+from extract.errors import UserError
+from extract.utils import STOP, Stopped
+from probe.cli.run_processes import FURTHER, end_with_parent
+from probe.cli.signals import listening, take_signals
+from probe.cli.stopping import RUN, STOPPED_CHECKPOINT
+
+_REFUSED = re.compile(rf"^{re.escape(UserError.__module__)}\.{UserError.__name__}: (.*)$", re.MULTILINE)
+"""The end of a traceback's text."""
+
+
+class StopAtBatch(Callback):
+    """Stop after the current batch when a signal asks for it; the last callback, so that the batch is written.
+
+    `predict`, `validate` and `test` stop before the next batch. In `fit` all processes agree after a training batch;
+    the weights of that step, the optimizer and the random states go into `stopped.ckpt`. A signal during validation,
+    or before it, is obeyed at the end of the epoch: Lightning cannot resume inside of a validation.
+
+    SLURM's requeue signal is Lightning's to handle: it saves a checkpoint and requeues the job. It does so at the same
+    points, where the state is whole and the same on all processes.
+    """
+
+    def __init__(self) -> None:
+        self._requeue: Callable[[], Any] | None = None
+        self._requeued = False
+        self._listening = ExitStack()
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Nothing: a spawned process has its own."""
+        return {}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        del state
+        self.__init__()  # type: ignore[misc]
+
+    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        """In a process that multiprocessing has spawned, handle signals as in the first; say where checkpoints go."""
+        del pl_module, stage
+        if parent_process() is not None:
+            end_with_parent()
+            self._listening.enter_context(listening(_end, _end, os.getppid()))
+        RUN.checkpoints = lambda: folders(trainer)
+
+    def _take_signals(self, trainer: Trainer) -> None:
+        """Replace Lightning's handlers: that of SIGTERM communicates, that of SIGUSR1 saves in the midst of a step."""
+        take_signals()
+        number: Any = getattr(trainer._accelerator_connector.cluster_environment, "requeue_signal", None)
+        handler = signal.getsignal(number) if number is not None else None
+        if callable(handler) and trainer.state.fn == TrainerFn.FITTING:
+            self._requeue = lambda: handler(number, None)
+            signal.signal(number, lambda *_: setattr(self, "_requeued", True))
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """From here on signals wait for the end of a batch."""
+        del pl_module
+        STOP.check()
+        STOP.finishing = True
+        self._take_signals(trainer)
+        for callback in trainer.checkpoint_callbacks:
+            # Else a resumed run in which no epoch is better than those before would overwrite `last.ckpt` at its end.
+            if isinstance(callback, ModelCheckpoint) and callback.last_model_path:
+                callback._last_checkpoint_saved = callback.last_model_path
+
+    def on_train_batch_end(
+        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        """Stop or requeue, but not where a validation or the end of the epoch comes next."""
+        del pl_module, outputs, batch, batch_idx
+        loop, fetcher = trainer.fit_loop.epoch_loop, trainer.fit_loop._data_fetcher
+        assert fetcher is not None
+        if not loop.batch_progress.is_last_batch and not loop._should_check_val_fx(fetcher):
+            self._obey(trainer)
+
+    def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Stop at the end of the epoch, which Lightning completes first; requeue after a batch of the next."""
+        del pl_module
+        if parent_process() is None:  # a spawned one stops after a batch of the next epoch
+            self._obey(trainer, requeue=trainer.num_training_batches == 1)  # then there is no other place
+
+    def _obey(self, trainer: Trainer, requeue: bool = True) -> None:
+        wanted = 2 if self._requeued and requeue else 1 if STOP.signum is not None else 0
+        if trainer.world_size > 1:  # a signal may have reached some processes only
+            number = torch.tensor(wanted, device=trainer.strategy.root_device)
+            wanted = int(trainer.strategy.reduce(number, reduce_op="max"))
+        if wanted == 2 and self._requeue is not None:
+            self._requeued = False
+            self._requeue()
+        elif wanted == 1 and parent_process() is not None:
+            # There Lightning calls nothing for an exception, and a process that ends with 0 lets the first wait.
+            self._save(trainer)
+            raise Stopped(STOP.signum or signal.SIGTERM)
+        elif wanted == 1:
+            # Lightning ends its loop at the next point from which it can resume: after this batch, or this epoch.
+            trainer._signal_connector.received_sigterm = True
+
+    def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
+        """Save the state of the stop."""
+        del pl_module
+        if isinstance(exception, SIGTERMException) and trainer.state.fn == TrainerFn.FITTING:
+            self._save(trainer)
+        STOP.finishing = False
+
+    def _save(self, trainer: Trainer) -> None:
+        for folder in folders(trainer)[:1]:
+            trainer.save_checkpoint(folder / STOPPED_CHECKPOINT, weights_only=False)
+
+    def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """The training is complete: nothing goes on from its stop any more."""
+        del pl_module
+        STOP.finishing = False
+        resumed = Path(str(trainer.ckpt_path)) if trainer.ckpt_path else None
+        if resumed is not None and resumed.name == STOPPED_CHECKPOINT and trainer.is_global_zero:
+            resumed.unlink(missing_ok=True)
+
+    def _begin(self, trainer: Trainer) -> None:
+        if trainer.state.fn != TrainerFn.FITTING:
+            self._take_signals(trainer)
+
+    def _next_batch(self, trainer: Trainer) -> None:
+        if trainer.state.fn != TrainerFn.FITTING:
+            STOP.check()
+            STOP.finishing = True
+
+    def _last_batch(self, trainer: Trainer) -> None:
+        if trainer.state.fn != TrainerFn.FITTING:
+            STOP.finishing = False
+            STOP.check()
+
+    def on_predict_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Handle signals."""
+        del pl_module
+        self._begin(trainer)
+
+    on_test_start = on_validation_start = on_predict_start
+
+    def on_predict_batch_start(self, trainer: Trainer, *_: Any, **__: Any) -> None:
+        """Stop before this batch, or finish it before a signal is obeyed."""
+        self._next_batch(trainer)
+
+    on_test_batch_start = on_validation_batch_start = on_predict_batch_start
+
+    def on_predict_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Stop after the last batch."""
+        del pl_module
+        self._last_batch(trainer)
+
+    on_test_epoch_end = on_validation_epoch_end = on_predict_epoch_end
+
+
+@contextmanager
+def stage(trainer: Trainer) -> Iterator[None]:
+    """A stage of the Trainer, with its further processes.
+
+    Raises:
+        UserError: one of those that multiprocessing spawned raised it; of an exception there only its text arrives.
+
+    """
+    launcher: Any = trainer.strategy.launcher
+    FURTHER.find = lambda: getattr(launcher, "procs", ())
+    RUN.checkpoints = lambda: folders(trainer)
+    # Where all processes are spawned, they stop at their batches, and this one waits for them.
+    STOP.finishing = isinstance(launcher, _MultiProcessingLauncher)
+    logging.getLogger("torch.multiprocessing.spawn").setLevel(logging.ERROR)  # it reports each process that it ends
+    try:
+        yield
+    except ProcessRaisedException as error:
+        if found := _REFUSED.findall(str(error)):
+            raise UserError(found[-1]) from error
+        raise
+    finally:
+        STOP.finishing = False
+
+
+def folders(trainer: Trainer) -> list[Path]:
+    """Where the Trainer's checkpoints go."""
+    callbacks = (one for one in trainer.checkpoint_callbacks if isinstance(one, ModelCheckpoint))
+    return [Path(str(one.dirpath)) for one in callbacks if one.dirpath]
+
+
+def _end(signum: int) -> NoReturn:
+    """End a spawned process at once; the first says why."""
+    os._exit(128 + signum)
