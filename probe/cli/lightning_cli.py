@@ -19,13 +19,13 @@ from extract.llm import LLM
 from extract.pipeline import Extraction
 from extract.store import VERIFY_VARIABLE, always_verified
 from extract.utils import Range, check_value, digest, user_path
-from probe.cli.checkpoint_paths import checkpoint_path
-from probe.cli.config_files import find_config
-from probe.cli.config_text import bound_texts, check_config
+from probe.cli.config.checkpoint_paths import checkpoint_path
+from probe.cli.config.config_files import find_config
+from probe.cli.config.config_text import bound_texts, check_config
+from probe.cli.config.safe import Safe, be_safe, check_command_line, check_switches
+from probe.cli.config.saved_config import SavedConfig
 from probe.cli.parser import Parser, refused_class
-from probe.cli.safe import Safe, be_safe, check_command_line, check_switches
-from probe.cli.saved_config import SavedConfig
-from probe.cli.stop_at_batch import StopAtBatch, stage
+from probe.cli.stopping.stop_at_batch import StopAtBatch, stage
 from probe.cli.switches import apply_switches
 from probe.cli.trainer_settings import check_trainer
 from probe.models import CheckpointFolders, check_settings, probe_class, read_checkpoint, use_atomic_checkpoints

@@ -10,7 +10,7 @@ from pkgutil import resolve_name
 
 from extract.utils import clean_logs
 from probe.cli.import_path import set_import_path
-from probe.cli.stopping import reporting, stoppable
+from probe.cli.stopping.stoppable import reporting, stoppable
 
 HELP = """\
 usage: lightning {predict,fit,validate,test} -c CONFIG [-c OVERLAY …] [--KEY VALUE …]
@@ -121,7 +121,7 @@ def _leave_processes() -> None:
 
     Locks of folders that a failed run has not released go, too.
     """
-    if locks := sys.modules.get("extract.utils.locks"):
+    if locks := sys.modules.get("extract.utils.files.locks"):
         locks.release_locks()
     distributed = sys.modules.get("torch.distributed")
     if distributed and distributed.is_available() and distributed.is_initialized():

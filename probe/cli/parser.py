@@ -13,7 +13,7 @@ from jsonargparse import ArgumentParser, auto_cli
 
 from extract.errors import UserError
 from extract.utils import check_arguments
-from probe.cli.safe import refusal
+from probe.cli.config.safe import refusal
 
 _NOISE = re.compile(
     r"Does not validate against any of the Union subtypes|^- Expected a <class 'NoneType'>|"

@@ -1,8 +1,7 @@
 """Modules trained on score rows: settings that all share, and the record of the training data in checkpoints."""
 
 import sys
-from collections.abc import Iterable, Mapping
-from dataclasses import asdict
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, ClassVar
 
@@ -25,12 +24,12 @@ from extract.utils import (
     command,
     digest,
     public_name,
-    software,
     write_card,
 )
 from probe.heads import training_means
 from probe.models.baselines import Baselines, fit_baselines
 from probe.models.model_card import probe_card
+from probe.models.saving.data_record import data_record, split_text
 
 
 class TrainedOnRows(Resumable):
@@ -165,8 +164,8 @@ class TrainedOnRows(Resumable):
         if rows.test_path is None and record["store"] == rows.store.fingerprint:
             if record["split"] != (split := rows.split_record()):
                 raise UserError(
-                    f"data.split {_split_text(split)} is not the one this probe was trained with "
-                    f"({_split_text(record['split'])}): test rows would be training rows"
+                    f"data.split {split_text(split)} is not the one this probe was trained with "
+                    f"({split_text(record['split'])}): test rows would be training rows"
                 )
         elif shared := shared_names(rows.sample_names("test", records=True), self.training_ids):
             raise UserError(
@@ -282,27 +281,3 @@ class TrainedOnRows(Resumable):
                     group["lr"] = self.lr
         for schedule in checkpoint.get("lr_schedulers", ()):
             schedule.update(patience=self.patience, factor=self.factor)
-
-
-def data_record(rows: ScoreRows, seen: Iterable[str] = ()) -> dict[str, Any]:
-    """Training record of a data module: LLM, store, target, split, and ids of training and validation samples.
-
-    Args:
-        rows: The data module.
-        seen: Samples that the probe was fitted on before, in this store or another.
-
-    """
-    return {
-        "llm": rows.identity.as_dict(),
-        "store": rows.store.fingerprint,
-        "target": rows.target,
-        "excluded": None if rows.store.excluded is None else asdict(rows.store.excluded),
-        "split": rows.split_record(),
-        "software": software(),
-        "seen": sorted({*rows.split_ids("train"), *rows.split_ids("val"), *seen}),
-    }
-
-
-def _split_text(record: dict[str, Any]) -> str:
-    names = ("seed", "limit", "offset")
-    return f"by {record['by']} {record['fractions']}, " + ", ".join(f"{name} {record.get(name)}" for name in names)

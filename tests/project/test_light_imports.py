@@ -11,7 +11,7 @@ from tests.conftest import ROOT
 from tests.project.test_structure import FILES
 
 PACKAGES = [name for name, file in FILES.items() if file.name == "__init__.py"]
-WITHOUT_TORCH = [*PACKAGES, "extract.errors", "extract.utils.files", "probe.cli.main", "probe.cli.parser"]
+WITHOUT_TORCH = [*PACKAGES, "extract.errors", "extract.utils.files.writing", "probe.cli.main", "probe.cli.parser"]
 WITH_TORCH = ["extract.heads", "extract.scores", "probe.heads.ranking", "probe.heads.ranking_files"]
 FIRST_HEAVY = """
 import importlib, sys

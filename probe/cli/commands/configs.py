@@ -3,7 +3,7 @@
 import textwrap
 
 from extract.utils import user_path
-from probe.cli.config_files import copy_configs, shipped_configs, summary
+from probe.cli.config.config_files import copy_configs, shipped_configs, summary
 
 WIDTH = 80
 

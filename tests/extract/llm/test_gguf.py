@@ -18,7 +18,7 @@ from extract.llm import LLM
 from extract.llm import gguf as conversion
 from extract.llm.gguf import converted
 from extract.llm.pre_tokenizers import DIGITS, GPT2, WHOLE_WORDS
-from extract.utils.processes import this_process
+from extract.utils.files.processes import this_process
 from tests.helpers.gguf_files import write_gguf
 
 

@@ -9,7 +9,7 @@ import pytest
 from extract import ScoreStore
 from extract.store import remove_parts
 from extract.utils import LOCK
-from extract.utils.processes import Process
+from extract.utils.files.processes import Process
 from tests.extract.utils.test_locks import hold, other_run  # noqa: F401 (fixture)
 
 Extract = Callable[..., tuple[int, str]]

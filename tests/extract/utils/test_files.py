@@ -13,8 +13,8 @@ from hypothesis import strategies as st
 
 from extract.errors import UserError
 from extract.utils import remove_temporary_files, replacing, replacing_folder, write_bytes, write_together
-from extract.utils.files import FOREIGN_AGE, temporary_name
-from extract.utils.processes import Process, this_process
+from extract.utils.files.processes import Process, this_process
+from extract.utils.files.writing import FOREIGN_AGE, temporary_name
 
 
 def names(folder: Path) -> list[str]:
@@ -82,7 +82,7 @@ def test_a_link_at_a_name_that_can_be_guessed_is_not_followed(tmp_path: Path, gu
 def test_the_temporary_name_itself_is_created_exclusively(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "victim").write_bytes(b"victim")
     (tmp_path / "guessed").symlink_to("victim")
-    monkeypatch.setattr("extract.utils.files.temporary_name", lambda path: path.with_name("guessed"))
+    monkeypatch.setattr("extract.utils.files.writing.temporary_name", lambda path: path.with_name("guessed"))
     with pytest.raises(UserError, match="File exists"):
         write_bytes(tmp_path / "x", b"new")
     assert (tmp_path / "victim").read_bytes() == b"victim"
@@ -142,7 +142,7 @@ def test_long_and_odd_names_can_be_written(tmp_path: Path, name: str) -> None:
 def left_over(path: Path, owner: Process, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A temporary file for `path` that a process left."""
     with monkeypatch.context() as patch:
-        patch.setattr("extract.utils.files.this_process", lambda: owner)
+        patch.setattr("extract.utils.files.writing.this_process", lambda: owner)
         temporary = temporary_name(path)
     temporary.write_bytes(b"half")
     return temporary

@@ -14,7 +14,7 @@ import pytest
 from extract.errors import UserError
 from extract.utils import LOCK, FolderLock, release_locks
 from extract.utils import locks as module
-from extract.utils.processes import Process, _started, this_process
+from extract.utils.files.processes import Process, _started, this_process
 from tests.conftest import ROOT
 
 FOREIGN = Process("node7", "0" * 12, 4242, 1)

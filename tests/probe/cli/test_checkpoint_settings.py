@@ -218,7 +218,7 @@ def test_a_first_fit_from_the_last_checkpoint_begins_anew(stage: Stage, tmp_path
 def test_the_best_checkpoint_is_the_one_that_the_last_states_where_its_name_varies(
     stage: Stage, trained: Any, tmp_path: Path
 ) -> None:
-    from probe.cli.checkpoint_paths import checkpoint_path
+    from probe.cli.config.checkpoint_paths import checkpoint_path
 
     trained("ProbeClassifier")
     callback = {"class_path": f"{BASE}.ModelCheckpoint", "init_args": {"dirpath": str(tmp_path), "filename": "{epoch}"}}

@@ -11,9 +11,9 @@ import pytest
 import yaml
 
 from extract.errors import UserError
-from probe.cli.config_text import bound_texts
+from probe.cli.config.config_text import bound_texts
+from probe.cli.config.safe import check_classes, known_classes
 from probe.cli.main import main
-from probe.cli.safe import check_classes, known_classes
 from tests.conftest import ROOT, Run
 from tests.project.test_configs import CONFIGS, commands, without_checkpoint
 

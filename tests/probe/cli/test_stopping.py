@@ -198,7 +198,7 @@ sys.exit(command_line.main(["report", "runs"]))
 """
 PARENT = f"""
 import os, subprocess, sys
-from probe.cli.run_processes import FIRST
+from probe.cli.stopping.run_processes import FIRST
 process = subprocess.Popen([sys.executable, "-c", {CHILD!r}], env={{**os.environ, FIRST: str(os.getpid())}})
 process.wait()
 """

@@ -21,8 +21,8 @@ from lightning.pytorch.plugins.io import AsyncCheckpointIO
 import probe
 from extract.errors import UserError
 from extract.utils import LOCK, remove_temporary_files
-from extract.utils.files import temporary_name
-from extract.utils.processes import Process, this_process
+from extract.utils.files.processes import Process, this_process
+from extract.utils.files.writing import temporary_name
 from probe.models import AtomicCheckpointIO, use_atomic_checkpoints
 from tests.extract.utils.test_locks import hold, other_run  # noqa: F401 (fixture)
 from tests.probe.models.test_probes import stage, store  # noqa: F401 (fixtures)
@@ -104,7 +104,7 @@ def test_fit_writes_atomic_checkpoints_and_leaves_its_folder_clean(
     (tmp_path / "a").mkdir()
     with monkeypatch.context() as patch:
         ended = Process(own.host, own.system, own.pid, own.started + 1)
-        patch.setattr("extract.utils.files.this_process", lambda: ended)
+        patch.setattr("extract.utils.files.writing.this_process", lambda: ended)
         partial = temporary_name(tmp_path / "a" / "best.ckpt")
     partial.write_bytes(b"half")
     (tmp_path / "a" / "mine.tmp").write_text("mine")

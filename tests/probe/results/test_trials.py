@@ -8,7 +8,7 @@ import pytest
 
 from extract.errors import UserError
 from extract.utils import software
-from extract.utils.processes import Process
+from extract.utils.files.processes import Process
 from probe.results import Trials
 from tests.extract.utils.test_locks import hold, other_run  # noqa: F401 (fixture)
 

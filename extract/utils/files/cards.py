@@ -5,7 +5,7 @@ import re
 from pathlib import Path
 
 from extract.errors import UserError
-from extract.utils.files import write_bytes
+from extract.utils.files.writing import write_bytes
 
 CARD = "README.md"
 _SEAL = "<!-- written by dynamic-retrieval-heads, {}: replaced by its next card unless it was edited -->\n"

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 from extract.errors import UserError
-from extract.utils.processes import Process, this_process
+from extract.utils.files.processes import Process, this_process
 
 Buffer = bytes | memoryview
 """Content of a file."""

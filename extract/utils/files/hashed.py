@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 from extract.errors import UserError
-from extract.utils.reading import parse_json, read_text
+from extract.utils.files.reading import parse_json, read_text
 
 HASH = "sha256"
 """Name of the last member of a hashed JSON object."""

@@ -100,7 +100,7 @@ def parse_json(
     [1, None]
     >>> parse_json("[" * 200 + "]" * 200, "mine.jsonl, line 1")
     Traceback (most recent call last):
-    extract.utils.reading.UnreadableError: mine.jsonl, line 1: more than 100 levels of lists and objects
+    extract.utils.files.reading.UnreadableError: mine.jsonl, line 1: more than 100 levels of lists and objects
 
     """
 
@@ -184,7 +184,7 @@ def check_yaml(text: str, where: str) -> None:
     >>> check_yaml("a: &a [x, x]\nb: &b [*a, *a]\nc: [*b, *b]", "small.yaml")
     >>> check_yaml("a: &a [*a]", "endless.yaml")
     Traceback (most recent call last):
-    extract.utils.reading.UnreadableError: endless.yaml: more than 100 levels of lists and objects
+    extract.utils.files.reading.UnreadableError: endless.yaml: more than 100 levels of lists and objects
 
     """
     if len(text) > MOST_YAML_BYTES:

@@ -13,8 +13,8 @@ from pathlib import Path
 from typing import Any
 
 from extract.errors import UserError
-from extract.utils.files import temporary_name
-from extract.utils.processes import Process, this_process
+from extract.utils.files.processes import Process, this_process
+from extract.utils.files.writing import temporary_name
 from extract.utils.run_record import command
 
 LOCK = ".drh-lock"

@@ -11,8 +11,8 @@ from pathlib import Path
 from typing import NoReturn
 
 from extract.utils import STOP
-from probe.cli.run_processes import FURTHER, end_with_parent, first_process, is_further
-from probe.cli.signals import PATIENCE, listening
+from probe.cli.stopping.run_processes import FURTHER, end_with_parent, first_process, is_further
+from probe.cli.stopping.signals import PATIENCE, listening
 
 STOPPED_CHECKPOINT = "stopped.ckpt"
 """Written beside the other checkpoints where `fit` stops; removed when a run that resumed from it is complete."""

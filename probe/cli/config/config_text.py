@@ -9,7 +9,7 @@ import yaml
 from jsonargparse import get_loader, set_dumper, set_loader
 
 from extract.utils import check_yaml, printable, read_text
-from probe.cli.safe import check_classes
+from probe.cli.config.safe import check_classes
 
 
 def bound_texts(safe: bool) -> None:

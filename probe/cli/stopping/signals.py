@@ -14,7 +14,7 @@ from contextlib import contextmanager, suppress
 from typing import Any, NoReturn
 
 from extract.utils import STOP
-from probe.cli.run_processes import FURTHER
+from probe.cli.stopping.run_processes import FURTHER
 
 SIGNALS = (signal.SIGTERM, signal.SIGINT)
 REPEATED = 1.0

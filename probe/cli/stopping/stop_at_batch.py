@@ -20,9 +20,9 @@ from torch.multiprocessing.spawn import ProcessRaisedException
 
 from extract.errors import UserError
 from extract.utils import STOP, Stopped
-from probe.cli.run_processes import FURTHER, end_with_parent
-from probe.cli.signals import listening, take_signals
-from probe.cli.stopping import RUN, STOPPED_CHECKPOINT
+from probe.cli.stopping.run_processes import FURTHER, end_with_parent
+from probe.cli.stopping.signals import listening, take_signals
+from probe.cli.stopping.stoppable import RUN, STOPPED_CHECKPOINT
 
 _REFUSED = re.compile(rf"^{re.escape(UserError.__module__)}\.{UserError.__name__}: (.*)$", re.MULTILINE)
 """The end of a traceback's text."""

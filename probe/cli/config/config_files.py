@@ -7,7 +7,7 @@ from extract.errors import UserError
 from extract.utils import remove_temporary_files, user_path, write_together
 from probe.cli.parser import did_you_mean
 
-SHIPPED = Path(__file__).parents[1] / "configs"
+SHIPPED = Path(__file__).parents[2] / "configs"
 
 
 def shipped_configs() -> dict[str, Path]:

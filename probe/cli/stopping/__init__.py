@@ -1,0 +1,1 @@
+"""SIGTERM and Ctrl-C: a stage stops after its batch, on all processes."""
