@@ -13,7 +13,7 @@ import pytest
 
 from extract.errors import UserError
 from extract.utils import LOCK, FolderLock, release_locks
-from extract.utils import locks as module
+from extract.utils.files import locks as module
 from extract.utils.files.processes import Process, _started, this_process
 from tests.conftest import ROOT
 
