@@ -43,6 +43,4 @@ from .run_record import command as command
 from .run_record import digest as digest
 from .run_record import first_difference as first_difference
 from .run_record import versions as versions
-from .stopping import STOP as STOP
-from .stopping import Stopped as Stopped
 from .user_cache import cache_folder as cache_folder

@@ -10,7 +10,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import NoReturn
 
-from extract.utils import STOP
+from extract.stopping import STOP
 from probe.cli.run_processes import FURTHER, end_with_parent, first_process, is_further
 from probe.cli.signals import PATIENCE, listening
 
@@ -77,7 +77,7 @@ def stoppable(argv: Sequence[str], command: Callable[[], int]) -> int:
         code = _code(command)
         if STOP.signum is None:
             return code
-        if RUN.further:  # Lightning kills all processes at once where one ends with another code
+        if RUN.further:  # Lightning kills all processes where one ends with another code
             return 0
         FURTHER.end(wait=PATIENCE)
         print(RUN.line(STOP.signum), file=sys.stderr, flush=True)
@@ -86,11 +86,15 @@ def stoppable(argv: Sequence[str], command: Callable[[], int]) -> int:
 
 def _code(command: Callable[[], int]) -> int:
     try:
+        STOP.finishing = False
+        STOP.check()
         return command()
     except SystemExit as ended:  # `Stopped`, or Lightning's own at the end of an epoch
         if STOP.signum is None:
             raise
         return 128 + STOP.signum if ended.code else 0
+    finally:
+        STOP.finishing = True  # what follows is short, and ends the process
 
 
 @contextmanager
@@ -115,7 +119,7 @@ def reporting() -> Iterator[None]:
 
 
 def _end(signum: int) -> NoReturn:
-    """End at once because of a signal."""
+    """End immediately because of a signal."""
     if RUN.further:
         os._exit(0)
     print(RUN.line(signum), file=sys.stderr, flush=True)
@@ -124,7 +128,7 @@ def _end(signum: int) -> NoReturn:
 
 
 def _fail(code: int) -> NoReturn:
-    """End at once because a further process has failed; it has said why, unless it was killed."""
+    """End immediately because a further process has failed; it has said why, unless it was killed."""
     if code < 0:
         name = signal.Signals(-code).name
         print(f"error: a process of this run was ended by {name}; run the same command again", file=sys.stderr)
