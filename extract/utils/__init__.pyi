@@ -60,8 +60,6 @@ from .run_record import command as command
 from .run_record import digest as digest
 from .run_record import first_difference as first_difference
 from .run_record import versions as versions
-from .stopping import STOP as STOP
-from .stopping import Stopped as Stopped
 from .terminal import DataConsole as DataConsole
 from .terminal import clean_logs as clean_logs
 from .terminal import printable as printable

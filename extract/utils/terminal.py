@@ -26,7 +26,7 @@ def printable(text: str, keep: str = "") -> str:
 
 def say(line: object, file: TextIO | None = None) -> None:
     """Print one line about data, by default to stdout."""
-    print(printable(str(line)), file=file or sys.stdout)
+    print(printable(str(line)), file=file or sys.stdout, flush=True)
 
 
 class DataConsole(Console):

@@ -10,8 +10,9 @@ from tqdm import tqdm
 from datamodules import ScoreRows
 from extract.errors import UserError
 from extract.llm import LLM
+from extract.stopping import STOP
 from extract.tasks import MultiHopQA
-from extract.utils import STOP, digest, on_rank_zero
+from extract.utils import digest, on_rank_zero
 from probe.metrics import Bootstrap
 from probe.models import ProbeRegressor
 from probe.rag.results.outcomes import RagOutcomes

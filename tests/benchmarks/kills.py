@@ -36,7 +36,7 @@ from tests.helpers.model_shapes import save_tiny_llama
 from tests.helpers.stores import make_store
 
 SIGNALS = (signal.SIGKILL, signal.SIGTERM, signal.SIGINT)
-RUN_ONLY = {"command", "checkpoint", "trials", "versions", "software"}
+RUN_ONLY = {"command", "checkpoint", "trials", "versions", "software", "sha256"}
 """Keys of results that name the run, not its outcome."""
 CPU = ("--trainer.accelerator", "cpu")
 WIDTHS = ("--model.init_args.hidden", "[16]")

@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from typing import Any, NoReturn
 
-from extract.utils import STOP
+from extract.stopping import STOP
 from probe.cli.stopping.run_processes import FURTHER
 
 SIGNALS = (signal.SIGTERM, signal.SIGINT)
@@ -28,7 +28,7 @@ class Watcher(threading.Thread):
 
     Args:
         pipe: Where the interpreter writes the number of each signal.
-        end: Ends this process at once, with the exit code of a signal.
+        end: Ends this process immediately, with the exit code of a signal.
         fail: Ends it because a further process of the run ended with this exit code.
         parent: The first process of the run, if this is a further one.
 
@@ -93,6 +93,7 @@ def listening(
         yield
         return
     STOP.reset()
+    STOP.finishing = True  # until the command begins
     reading, writing = os.pipe()
     os.set_blocking(writing, False)
     former = {number: signal.getsignal(number) for number in SIGNALS}

@@ -19,7 +19,7 @@ from lightning.pytorch.utilities.exceptions import SIGTERMException
 from torch.multiprocessing.spawn import ProcessRaisedException
 
 from extract.errors import UserError
-from extract.utils import STOP, Stopped
+from extract.stopping import STOP, Stopped
 from probe.cli.stopping.run_processes import FURTHER, end_with_parent
 from probe.cli.stopping.signals import listening, take_signals
 from probe.cli.stopping.stoppable import RUN, STOPPED_CHECKPOINT
@@ -197,5 +197,5 @@ def folders(trainer: Trainer) -> list[Path]:
 
 
 def _end(signum: int) -> NoReturn:
-    """End a spawned process at once; the first says why."""
+    """End a spawned process immediately; the first says why."""
     os._exit(128 + signum)

@@ -10,7 +10,8 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import NoReturn
 
-from extract.utils import STOP
+from extract.stopping import STOP
+from extract.utils import say
 from probe.cli.stopping.run_processes import FURTHER, end_with_parent, first_process, is_further
 from probe.cli.stopping.signals import PATIENCE, listening
 
@@ -77,20 +78,24 @@ def stoppable(argv: Sequence[str], command: Callable[[], int]) -> int:
         code = _code(command)
         if STOP.signum is None:
             return code
-        if RUN.further:  # Lightning kills all processes at once where one ends with another code
+        if RUN.further:  # Lightning kills all processes where one ends with another code
             return 0
         FURTHER.end(wait=PATIENCE)
-        print(RUN.line(STOP.signum), file=sys.stderr, flush=True)
+        say(RUN.line(STOP.signum), sys.stderr)
         return 128 + STOP.signum
 
 
 def _code(command: Callable[[], int]) -> int:
     try:
+        STOP.finishing = False
+        STOP.check()
         return command()
     except SystemExit as ended:  # `Stopped`, or Lightning's own at the end of an epoch
         if STOP.signum is None:
             raise
         return 128 + STOP.signum if ended.code else 0
+    finally:
+        STOP.finishing = True  # what follows is short, and ends the process
 
 
 @contextmanager
@@ -115,18 +120,18 @@ def reporting() -> Iterator[None]:
 
 
 def _end(signum: int) -> NoReturn:
-    """End at once because of a signal."""
+    """End immediately because of a signal."""
     if RUN.further:
         os._exit(0)
-    print(RUN.line(signum), file=sys.stderr, flush=True)
+    say(RUN.line(signum), sys.stderr)
     FURTHER.end(wait=0)
     os._exit(128 + signum)
 
 
 def _fail(code: int) -> NoReturn:
-    """End at once because a further process has failed; it has said why, unless it was killed."""
+    """End immediately because a further process has failed; it has said why, unless it was killed."""
     if code < 0:
         name = signal.Signals(-code).name
-        print(f"error: a process of this run was ended by {name}; run the same command again", file=sys.stderr)
+        say(f"error: a process of this run was ended by {name}; run the same command again", sys.stderr)
     FURTHER.end(wait=0)
     os._exit(code if code > 0 else 1)

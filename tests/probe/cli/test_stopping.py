@@ -15,8 +15,8 @@ import pytest
 
 import extract.pipeline.extraction
 from extract.generation import decode
+from extract.stopping import STOP, Stopped
 from extract.store import ScoreStore
-from extract.utils import STOP, Stopped
 from probe.cli import main as command_line
 from tests.conftest import ROOT, Run
 from tests.helpers.signals import signal_at

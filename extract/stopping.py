@@ -17,7 +17,7 @@ class Stopped(SystemExit):
 
 
 class StopRequest:
-    """The signal that this process received, and whether it may end at once or finishes a batch first.
+    """The signal that this process received, and whether it may end immediately or finishes a batch first.
 
     Outside of batches there is nothing to finish: the signal's handler raises `Stopped` where the process is.
     """
@@ -62,7 +62,7 @@ class StopRequest:
         ...     stop.received(15)
         ...     print("finished")
         Traceback (most recent call last):
-        extract.utils.stopping.Stopped: 143
+        extract.stopping.Stopped: 143
 
         """
         self.check()
