@@ -69,7 +69,7 @@ def check_columns(table: pa.Table, name: str, widths: Mapping[str, int], where: 
             raise UserError(f"{where}: column '{column}' has the type {types[column]}; extract again")
         if column not in types and column != "argmax":
             raise UserError(f"{where}: column '{column}' is missing; extract again")
-    for column in widths.keys() & types.keys() if name == "steps" else ():
+    for column in (column for column in widths if column in types) if name == "steps" else ():
         if types[column].list_size != widths[column]:
             raise UserError(
                 f"{where}: column '{column}' has {types[column].list_size} values a row, but the manifest's LLM "

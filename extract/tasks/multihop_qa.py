@@ -183,4 +183,4 @@ def _report(lines: Iterable[str]) -> None:
     from lightning.pytorch.utilities import rank_zero_info  # here, so that tasks import without lightning
 
     for line in lines:
-        rank_zero_info(line)
+        rank_zero_info(f"{line}; the store's manifest names all")

@@ -138,9 +138,17 @@ def results(folder: Path) -> dict[str, Kind]:
         Artifacts(str(folder)).write(done, trainer)
     write_traces(folder / "traces.jsonl", traces(2))
     return {
-        "results.json": Kind(folder / "results.json", lambda: [one.record for one in find_sources([folder]).results]),
+        "results.json": Kind(folder / "results.json", lambda: _read_results(folder)),
         "traces.jsonl": Kind(folder / "traces.jsonl", lambda: list(read_traces(folder / "traces.jsonl"))),
     }
+
+
+def _read_results(folder: Path) -> list[Any]:
+    """The results that a report shows; one that it leaves out is noticed by the line that says so."""
+    found = find_sources([folder])
+    if found.skipped:
+        raise UserError(found.skipped[0])
+    return [one.record for one in found.results]
 
 
 def conversions(folder: Path) -> dict[str, Kind]:

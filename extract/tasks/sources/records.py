@@ -63,14 +63,14 @@ class LoadedRecords:
         >>> loaded = LoadedRecords()
         >>> loaded.reject("no supporting fact", "q7")
         >>> loaded.summary()
-        ["questions left out: 1, no supporting fact (q7); the store's manifest names all"]
+        ['questions left out: 1, no supporting fact (q7)']
 
         """
         lines = []
         for what, groups in (("left out", self.rejected), ("repaired", self.repaired)):
             for reason, names in groups.items():
                 some = ", ".join(names[:3]) + (", …" if len(names) > 3 else "")
-                lines.append(f"questions {what}: {len(names)}, {reason} ({some}); the store's manifest names all")
+                lines.append(f"questions {what}: {len(names)}, {reason} ({some})")
         return lines
 
 

@@ -15,7 +15,7 @@ MOST_BYTES = 2**28
 MOST_YAML_BYTES = 2**22
 """Size of a YAML text."""
 MOST_LINE = 2**26
-"""Characters of a line of JSON Lines."""
+"""Bytes of a line of JSON Lines."""
 MOST_LEVELS = 100
 """Levels of lists and mappings within each other."""
 MOST_NODES = 10**6
@@ -60,21 +60,23 @@ def read_lines(path: str | Path, most: int = MOST_LINE) -> Iterator[tuple[str, s
 
     Args:
         path: The file.
-        most: Most characters of a line.
+        most: Most bytes of a line.
 
     Raises:
         UserError: a line is longer, or not UTF-8.
 
     """
-    with Path(path).open(encoding="utf-8", newline="\n") as file:  # a carriage return is part of its line
-        try:
-            for number, line in enumerate(iter(lambda: file.readline(most + 1), ""), start=1):
-                if len(line) > most:
-                    raise UnreadableError(f"{path}, line {number}, has more than {most:,} characters, the most read")
-                if line.strip():
-                    yield f"{path}, line {number}", line
-        except UnicodeDecodeError as error:
-            raise UnreadableError(f"{path} is not UTF-8 text ({error.reason})") from error
+    with Path(path).open("rb") as file:
+        for number, line in enumerate(iter(lambda: file.readline(most + 1), b""), start=1):
+            where = f"{path}, line {number}"
+            if len(line) > most:
+                raise UnreadableError(f"{where}, has more than {most:,} bytes, the most read")
+            try:
+                text = line.decode()
+            except UnicodeDecodeError as error:
+                raise UnreadableError(f"{where}, is not UTF-8 text ({error.reason})") from error
+            if text.strip():
+                yield where, text
 
 
 def parse_json(

@@ -75,10 +75,6 @@ class StopAtBatch(Callback):
         STOP.check()
         STOP.finishing = True
         self._take_signals(trainer)
-        for callback in trainer.checkpoint_callbacks:
-            # Else a resumed run in which no epoch is better than those before would overwrite `last.ckpt` at its end.
-            if isinstance(callback, ModelCheckpoint) and callback.last_model_path:
-                callback._last_checkpoint_saved = callback.last_model_path
 
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
@@ -124,9 +120,16 @@ class StopAtBatch(Callback):
             trainer.save_checkpoint(folder / STOPPED_CHECKPOINT, weights_only=False)
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """The training is complete: nothing goes on from its stop any more."""
+        """The training is complete: nothing goes on from its stop any more, and `last.ckpt` is its end.
+
+        Lightning leaves there the last epoch that was better than those before, or the end if a resumed run had none.
+        """
         del pl_module
         STOP.finishing = False
+        for callback in trainer.checkpoint_callbacks:
+            if isinstance(callback, ModelCheckpoint) and callback._last_global_step_saved != trainer.global_step:
+                callback._last_checkpoint_saved = ""  # not what a link would name
+                callback._save_last_checkpoint(trainer, callback._monitor_candidates(trainer))
         resumed = Path(str(trainer.ckpt_path)) if trainer.ckpt_path else None
         if resumed is not None and resumed.name == STOPPED_CHECKPOINT and trainer.is_global_zero:
             resumed.unlink(missing_ok=True)

@@ -96,7 +96,7 @@ def test_what_does_not_fit_is_dropped_or_cut_but_never_its_evidence(llm: LLM, tm
     assert "Passage 0 says" in text
     assert "Passage 29" not in text
     assert "Al came." in "".join(llm.tokenizer.decode(sample.ids[a:b]) for a, b in sample.evidence)
-    with pytest.raises(UserError, match="none of 3 questions is usable"):
+    with pytest.raises(UserError, match="no usable question; questions left out: 3, longer"):
         prepared(llm, JsonLines(str(tmp_path / "q.jsonl")), max_tokens=50)
 
 
@@ -200,7 +200,7 @@ def test_synthetic_questions_need_their_context(llm: LLM) -> None:
 
 @pytest.mark.parametrize(
     ("content", "message"),
-    [(None, "is a folder"), ("{", "is not JSON"), ('[{"_id": "x"}]', "has no field 'question'")],
+    [(None, "is a folder"), ("{", "is not JSON"), ('[{"_id": "x"}]', "no field 'question'")],
 )
 def test_bad_questions_end_the_command_with_one_line(
     run: Run, tmp_path: Path, content: str | None, message: str
