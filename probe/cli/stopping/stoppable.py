@@ -81,7 +81,7 @@ def stoppable(argv: Sequence[str], command: Callable[[], int]) -> int:
         if RUN.further:  # Lightning kills all processes where one ends with another code
             return 0
         FURTHER.end(wait=PATIENCE)
-        say(RUN.line(STOP.signum), sys.stderr)
+        _print_line(STOP.signum)
         return 128 + STOP.signum
 
 
@@ -119,11 +119,20 @@ def reporting() -> Iterator[None]:
         FURTHER.end(wait=0)
 
 
+def _print_line(signum: int) -> None:
+    """The line, below progress bars: each is closed, which ends its own line."""
+    bars = sys.modules.get("tqdm.std")
+    for bar in list(getattr(bars.tqdm, "_instances", ())) if bars else ():
+        bar.close()
+    sys.stdout.flush()
+    say(RUN.line(signum), sys.stderr)
+
+
 def _end(signum: int) -> NoReturn:
     """End immediately because of a signal."""
     if RUN.further:
         os._exit(0)
-    say(RUN.line(signum), sys.stderr)
+    _print_line(signum)
     FURTHER.end(wait=0)
     os._exit(128 + signum)
 
