@@ -224,7 +224,7 @@ def test_regressors_are_evaluated_by_r2(stage: Stage, store: Path, tmp_path: Pat
         (("--data", "datamodules.ScoreRows"), "datamodules.OffsetRows"),
         (("--data.init_args.offsets", 8), "no row of the"),
         (("--data.init_args.offsets", 1, "--model.init_args.wake_offsets", "[0]"), "wake_offsets: at least 1, not 0"),
-        (("--data.init_args.offsets", -1), "data.init_args.offsets: at least 0, not -1"),
+        (("--data.init_args.offsets", -1), "data.init_args.offsets: at least 0 and at most 1000, not -1"),
         (("--data.init_args.offset", 1), "did you mean 'offsets'"),
     ],
 )

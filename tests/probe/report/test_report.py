@@ -190,9 +190,9 @@ def damaged(folder: Path, name: str, content: bytes) -> None:
     ("name", "content", "message"),
     [
         ("results.json", b"{", "damaged"),
-        ("results.json", b"[]", "holds no results"),
+        ("results.json", b"[]", "it is no JSON object"),
         ("results.json", b"\xff\xfe", "damaged"),
-        ("results.json", b"[" * 10**5, "nested too deeply"),
+        ("results.json", b"[" * 10**5, "more than 100 levels"),
         ("results.json", b'{"experiment": 3, "schema": 2}', "holds no results"),
         ("results.json", b'{"experiment": "dynamism", "schema": 2}', "record is incomplete"),
         ("results.json", b'{"experiment": "ablation", "schema": 2, "dynamic_heads": 3}', "record is incomplete"),
