@@ -1,6 +1,7 @@
 """The callback that turns predictions into a score store, on any number of processes."""
 
 import json
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, Literal
 
@@ -62,6 +63,7 @@ class ScoreWriter(Callback):
         self._folders = [self.store / folder for folder in FOLDERS]
         self._lock = FolderLock(self.store, "--store")
         self._finished: frozenset[int] = frozenset()
+        self._created = self._made_folder = False
         self._written_by = written_by({"software": software()})
 
     def finished_batches(self) -> frozenset[int]:
@@ -90,6 +92,7 @@ class ScoreWriter(Callback):
         """Create or resume the store; the numbers of its finished batches."""
         manifest = self._manifest()
         if manifest is None or not manifest["complete"]:
+            self._made_folder = not self.store.exists()
             self._make_folders(self.store)
             self._lock.acquire()
             manifest = self._manifest()  # as the run left it that had the lock until now
@@ -122,6 +125,7 @@ class ScoreWriter(Callback):
                 f"{self.store} holds shards but no manifest that describes them; delete that folder, "
                 "or choose another --store"
             )
+        self._created = True
         self._begin(config)
 
     def _begin(self, config: dict[str, Any]) -> None:
@@ -183,9 +187,17 @@ class ScoreWriter(Callback):
         self._lock.release()
 
     def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
-        """The same where the run failed or was stopped."""
-        del trainer, pl_module, exception
+        """The same where the run failed or was stopped; a new store without a batch goes, too."""
+        del pl_module, exception
+        empty = self._created and trainer.world_size == 1 and not any(self.store.glob("*/*"))
+        if empty:
+            (self.store / "manifest.json").unlink(missing_ok=True)
+            for folder in self._folders:
+                folder.rmdir()
         self._lock.release()
+        if empty and self._made_folder:
+            with suppress(OSError):  # something else has come into it
+                self.store.rmdir()
 
     def _complete(self, batches: int) -> None:
         manifest = read_manifest(self.store)
