@@ -50,7 +50,7 @@ def test_a_lock_names_its_holder_and_is_removed(tmp_path: Path) -> None:
     lock.acquire()  # the same process has it already
     record = json.loads((tmp_path / LOCK).read_text())
     assert (record["pid"], record["host"]) == (os.getpid(), this_process().host)
-    assert record["command"].startswith("lightning ")
+    assert record["command"].startswith("lightning")
     lock.release()
     lock.release()
     assert list(tmp_path.iterdir()) == []
