@@ -65,9 +65,10 @@ class Resumable(LightningModule):
                 "it will end with other weights than an unbroken one"
             )
             return
-        torch.set_rng_state(states["cpu"][self.global_rank])
+        # Copies: torch crashes on a row of a matrix that is not its first.
+        torch.set_rng_state(states["cpu"][self.global_rank].clone())
         if "cuda" in states and self.device.type == "cuda":
-            torch.cuda.set_rng_state(states["cuda"][self.global_rank], self.device)
+            torch.cuda.set_rng_state(states["cuda"][self.global_rank].clone(), self.device)
 
     def on_train_epoch_start(self) -> None:
         """Sample the number that a loader takes from the global generator for its workers at each epoch.

@@ -4,10 +4,14 @@ import json
 import os
 import signal
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 import torch
 
+from datamodules import Resumable
+from datamodules.resumable import RANDOM
 from probe.models import read_checkpoint
 from tests.conftest import Run
 from tests.helpers.signals import signal_at
@@ -80,6 +84,24 @@ def test_a_stopped_fit_goes_on_as_if_it_had_not(
         assert not (folder / "stopped.ckpt").exists()
         for file in ("best.ckpt", "last.ckpt"):
             same(tmp_path / "whole" / file, folder / file)
+
+
+def test_each_process_has_its_own_random_state() -> None:
+    before, states, expected = torch.get_rng_state(), [], []
+    for seed in (1, 2):
+        torch.manual_seed(seed)
+        states.append(torch.get_rng_state())
+        expected.append(float(torch.rand(())))
+    for rank in (0, 1):
+        module: Any = SimpleNamespace(
+            _restored={RANDOM: {"cpu": torch.stack(states)}},
+            trainer=SimpleNamespace(world_size=2),
+            global_rank=rank,
+            device=torch.device("cpu"),
+        )
+        Resumable.on_train_start(module)
+        assert float(torch.rand(())) == expected[rank]
+    torch.set_rng_state(before)
 
 
 @pytest.mark.parametrize("place", ["batch", "last_batch"])
