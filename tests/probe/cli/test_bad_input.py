@@ -144,8 +144,7 @@ def test_a_disk_full_in_mid_run_is_one_line_and_the_run_goes_on_later(tiny_llm_f
     (line,) = lines(failed.stderr)
     assert "cannot write" in line
     assert "File too large" in line
-    assert not list((tmp_path / "s").rglob("*.tmp"))
-    assert not list((tmp_path / "s" / "steps").iterdir())
+    assert not (tmp_path / "s").exists()  # no batch was finished
     subprocess.run(stage, check=True, cwd=ROOT, capture_output=True)
 
 

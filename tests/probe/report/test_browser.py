@@ -44,7 +44,7 @@ def report(llm: LLM, tmp_path_factory: pytest.TempPathFactory) -> Path:
     (folder / "runs" / "rag" / "traces.jsonl").write_text("\n".join(json.dumps(line) for line in traces(2)))
     small = ScoreStore(explorer_store(folder / "a-small", llm))
     trained = ProbeClassifier(8, 12, hidden=[4])
-    split = {"by": "sample", "sizes": {"train": 7}, "seed": 0}
+    split = {"by": "sample", "fractions": [0.7, 0.2, 0.1], "sizes": {"train": 7}, "seed": 0}
     trained.training_record = {"llm": small.identity.as_dict(), "store": small.fingerprint, "target": "copy_paste"}
     trained.training_record |= {"split": split, "seen": [f"explorer:{number}" for number in range(9)]}
     save_pretrained(trained, folder / "ckpts" / "explorer")
