@@ -2,6 +2,7 @@
 
 import inspect
 import math
+import sys
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from pkgutil import resolve_name
@@ -131,6 +132,8 @@ def check_value(value: Any, hint: Any, key: str) -> None:
 
     """
     if isinstance(value, int | float) and not isinstance(value, bool):
+        if isinstance(value, int) and value.bit_length() > sys.float_info.max_exp:
+            raise UserError(f"{key}: a number beyond the range of floating point")
         for limits in _ranges(hint) or [Range()] * math.isnan(value):
             if not limits.holds(value):
                 raise UserError(f"{key}: {limits}, not {value}")

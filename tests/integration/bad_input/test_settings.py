@@ -65,6 +65,7 @@ ROWS: list[tuple[tuple[str, ...], str, str]] = [
     (FIT, f"{D}split.fractions=[2,-1,0]", "fractions: at least 0 and at most 1, not 2.0"),
     (FIT, f"{D}split.seed=-1", "split.seed: at least 0"),
     (FIT, f"{D}split.limit=0", "split.limit: at least 1"),
+    (FIT, f"--trainer.limit_train_batches={10**400}", "limit_train_batches: a number beyond the range"),
     (FIT, f"{D}verify=maybe", "Expected a <class 'bool'>"),
     (FIT, "--data=extract.NIAH", "subclass of LightningDataModule"),
     (FIT, "--data=datamodules.Prompts", "are required: task"),
