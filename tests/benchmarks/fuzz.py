@@ -1,6 +1,8 @@
 """Random configurations and files through the command line: every exit code must be 0 or 2.
 
 python -m tests.benchmarks.fuzz [--examples N] [--groups NAME …]
+
+Run it with HF_HUB_OFFLINE=1: a record may name a model of the hub, and its client tries again for half a minute.
 """
 
 import argparse
