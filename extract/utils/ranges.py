@@ -74,7 +74,7 @@ def check_fields(settings: Any) -> None:
 
 
 def check_arguments(function: Any, arguments: Mapping[str, Any], key: str) -> None:
-    """Refuse arguments of a class or function out of the ranges of its signature.
+    """Refuse arguments of a class or function out of the ranges of its signature, or null where it allows none.
 
     Args:
         function: What they are passed to; arguments that a class passes on are those of its bases.
@@ -87,12 +87,10 @@ def check_arguments(function: Any, arguments: Mapping[str, Any], key: str) -> No
     """
     known = _parameters(function)
     for name, value in arguments.items():
-        hint = known[name].annotation if name in known else Any
-        # A required argument is null where the command line links it to the data.
-        given = value is not None or known.get(name, _ANY).default is inspect.Parameter.empty
-        if not given and _ranges(hint) and type(None) not in _alternatives(hint):
-            raise UserError(f"{key}{name}: {_ranges(hint)[0]}, not null")
-        check_value(value, hint, f"{key}{name}")
+        parameter = known.get(name, _ANY)
+        if value is None and not _may_be_null(parameter):
+            raise UserError(f"{key}{name}: {_shown(parameter.annotation)}, not null")
+        check_value(value, parameter.annotation, f"{key}{name}")
 
 
 def annotations(function: Any) -> dict[str, Any]:
@@ -100,7 +98,7 @@ def annotations(function: Any) -> dict[str, Any]:
     return {name: parameter.annotation for name, parameter in _parameters(function).items()}
 
 
-_ANY = inspect.Parameter("any", inspect.Parameter.KEYWORD_ONLY)
+_ANY = inspect.Parameter("any", inspect.Parameter.KEYWORD_ONLY, annotation=Any)
 
 
 def _parameters(function: Any) -> dict[str, inspect.Parameter]:
@@ -111,6 +109,22 @@ def _parameters(function: Any) -> dict[str, inspect.Parameter]:
             for name, parameter in inspect.signature(called).parameters.items():
                 found.setdefault(name, parameter)
     return found
+
+
+def _may_be_null(parameter: inspect.Parameter) -> bool:
+    """Whether an argument may be null: by its type or default, or required, for the command line may set it later."""
+    if parameter.default is None or parameter.default is inspect.Parameter.empty:
+        return True
+    anything = (None, type(None), Any, object)
+    types = _alternatives(parameter.annotation)
+    return any(one in anything or not (get_origin(one) or isinstance(one, type)) for one in types)
+
+
+def _shown(hint: Any) -> str:
+    """What is expected, for messages: the range of a number, else the type."""
+    if limits := _ranges(hint):
+        return str(limits[0])
+    return f"a value of the type {getattr(get_origin(hint) or hint, '__name__', hint)}"
 
 
 def check_value(value: Any, hint: Any, key: str) -> None:

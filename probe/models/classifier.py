@@ -6,7 +6,6 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from extract.errors import UserError
 from extract.utils import NonNegativeFloat, PositiveInt, ShareBelowOne
 from probe.metrics import Evaluated, RankedDecisions, best_threshold, differences
 from probe.models.base import Probe
@@ -94,11 +93,7 @@ class ProbeClassifier(Probe):
 
     def _threshold_of(self, kind: str) -> float:
         own = {"probe": self.threshold, "static": self.static_threshold}
-        if kind in own:
-            return float(own[kind])
-        if kind not in self.baselines[0].thresholds:
-            raise UserError(f"the checkpoint lacks the threshold of baseline '{kind}'; train the probe again")
-        return self.baselines[0].thresholds[kind]
+        return float(own[kind]) if kind in own else self.baselines[0].thresholds[kind]
 
     def _evaluate(self, name: str, decisions: RankedDecisions) -> Evaluated:
         threshold = self._threshold_of(name)

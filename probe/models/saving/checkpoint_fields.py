@@ -8,6 +8,7 @@ from torch import Tensor
 from extract.errors import UserError
 from extract.store import check_identity
 from extract.utils import check_form, count
+from probe.models.baselines import KINDS
 
 NUMBER = (int, float)
 SPLIT = {"by": str, "fractions": [NUMBER], "seed": count()}
@@ -17,8 +18,9 @@ TABLE = {"means": Tensor, "overall": Tensor}
 BASELINE = {
     **{"target": str, "threshold": NUMBER, "static": Tensor},
     **dict.fromkeys(("step", "active", "inactive"), TABLE),
-    "thresholds": dict,
+    **{"heads": (dict, type(None)), "thresholds": {}},
 }
+HEADS = {"weight": Tensor, "bias": Tensor, "alpha": NUMBER}
 
 
 def check_origin(record: Any, where: str) -> None:
@@ -81,9 +83,30 @@ def check_fields(checkpoint: Any, where: str) -> None:
     baselines = checkpoint["probe"].get("baselines", [])
     check_form(baselines, [BASELINE], f"{where}, probe, baselines")
     for number, one in enumerate(baselines):
-        place = f"{where}, probe, baselines, {number}"
-        check_form(list(one["thresholds"].values()), [NUMBER], f"{place}, thresholds")
-        if one.get("heads") is not None:
-            check_form(one["heads"], {"weight": Tensor, "bias": Tensor, "alpha": NUMBER}, f"{place}, heads")
-        if unknown := one.keys() - BASELINE.keys() - {"heads"}:
-            raise UserError(f"{place}: '{min(map(str, unknown))[:40]}' is no field of a baseline")
+        _check_baseline(one, f"{where}, probe, baselines, {number}")
+    _check_wake_thresholds(checkpoint["probe"].get("wake_thresholds", {}), baselines, f"{where}, probe")
+
+
+def _check_baseline(one: dict[str, Any], where: str) -> None:
+    """Its ridge regression and, of copy-paste scores, the thresholds of all predictors that it has."""
+    if one["heads"] is not None:
+        check_form(one["heads"], HEADS, f"{where}, heads")
+    if unknown := one.keys() - BASELINE.keys():
+        raise UserError(f"{where}: '{min(map(str, unknown))[:40]}' is no field of a baseline")
+    if one["target"] != "reasoning":
+        check_form(one["thresholds"], _thresholds(one), f"{where}, thresholds")
+
+
+def _check_wake_thresholds(found: Any, baselines: list[dict[str, Any]], where: str) -> None:
+    """The thresholds of heads that wake up, by offset: of the probe and of the offset's predictors."""
+    check_form(found, dict, f"{where}, wake_thresholds")
+    for k, thresholds in found.items():
+        place = f"{where}, wake_thresholds, {k!s:.20}"
+        if k not in range(len(baselines)):
+            raise UserError(f"{place}: no offset that has baselines")
+        check_form(thresholds, {"probe": NUMBER, **_thresholds(baselines[k])}, place)
+
+
+def _thresholds(baseline: dict[str, Any]) -> dict[str, Any]:
+    kinds = KINDS if baseline["heads"] is not None else KINDS[:-1]
+    return dict.fromkeys(kinds, NUMBER)

@@ -72,6 +72,7 @@ ROWS: list[tuple[tuple[str, ...], str, str]] = [
     # experiments on a store
     (DYNAMISM, f"{M}static_top=0", "static_top: at least 1"),
     (DYNAMISM, f"{M}static_sizes=[0]", "static_sizes: at least 1"),
+    (DYNAMISM, f"{M}static_sizes=null", "static_sizes: a value of the type Sequence, not null"),
     (DYNAMISM, f"{M}threshold=.nan", "threshold: at least 0 and at most 1, not nan"),
     (DYNAMISM, f"{M}resamples=1000000000", "at most 1000000"),
     (DYNAMISM, f"{M}sample=-1", "sample: at least 0"),
@@ -91,6 +92,7 @@ ROWS: list[tuple[tuple[str, ...], str, str]] = [
     (NIAH, f"{TASK}seed=-1", "seed: at least 0"),
     (NIAH, f"{TASK}haystack_start=middle", "Got value: middle"),
     (NIAH, f"{TASK}evidence=all", "Got value: all"),
+    (NIAH, f"{TASK}evidence=null", "evidence"),
     (NIAH, f"{TASK}placement=after", "Got value: after"),
     (NIAH, f"{TASK}lengths=abc", "lengths"),
     (NIAH, f"{TASK}lengths={{low: .nan, high: 3}}", "nan"),
