@@ -22,5 +22,6 @@ from .probe_results import COMPARED as COMPARED
 from .probe_results import PROBE_TABLES as PROBE_TABLES
 from .probe_results import probe_records as probe_records
 from .probe_results import probe_table as probe_table
+from .text_table import TextTable as TextTable
 from .trials import Trial as Trial
 from .trials import Trials as Trials
