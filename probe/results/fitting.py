@@ -5,10 +5,9 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from rich.cells import cell_len, set_cell_size
-from rich.console import Console
 from rich.text import Text
 
-from extract.utils import printable
+from extract.utils import DataConsole, printable
 
 GAP = 2
 """Spaces between two columns."""
@@ -16,7 +15,7 @@ NAME_SHARE, LEAST_NAME = 0.4, 8
 """Largest share of the width that names may take before they are broken, and characters that they always may."""
 MOST_LINES = 2
 """Lines of a cell."""
-_MEASURE = Console()
+_MEASURE = DataConsole()
 
 
 @dataclass(frozen=True)

@@ -1,6 +1,6 @@
 """Tables of experiments for the terminal, fitted to its width; plain text where the output is no terminal."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 from rich import box
 from rich.cells import cell_len
@@ -8,7 +8,7 @@ from rich.console import Console, ConsoleOptions, RenderResult
 from rich.table import Table
 from rich.text import Text
 
-from probe.results.fitting import GAP, Column, Fit, broken, distinct, fit, one_line, text_width
+from probe.results.fitting import GAP, MOST_LINES, Column, Fit, broken, distinct, fit, one_line, text_width
 
 Cell = str | tuple[str, ...]
 """A value, or its forms from the longest to the shortest (see `probe.metrics.Estimate.forms`); `\\n` breaks a line."""
@@ -57,7 +57,7 @@ class TextTable:
         self._names.append(name)
         for column, cell in zip(self.columns, cells, strict=True):
             forms = (cell,) if isinstance(cell, str) else cell
-            column.cells.append(tuple("\n".join(map(one_line, form.split("\n"))) for form in forms))
+            column.cells.append(tuple(map(_lines, forms)))
 
     def add_section(self) -> None:
         """End a group of rows."""
@@ -119,6 +119,29 @@ class TextTable:
     def _lost_interval(self, place: int, found: Fit) -> bool:
         texts = zip(self.columns[place].texts(0), self.columns[place].texts(found.levels[place]), strict=True)
         return any("[" in full and "[" not in shown for full, shown in texts)
+
+
+def _lines(text: str) -> str:
+    """Printable text; breaks are kept where they make no more lines than a cell may have."""
+    lines = text.split("\n")
+    return "\n".join(map(one_line, lines)) if len(lines) <= MOST_LINES else one_line(text)
+
+
+def metrics_table(title: str, metrics: Sequence[Mapping[str, float]]) -> TextTable:
+    r"""Metrics that Lightning's trainer returns, one column for each data loader.
+
+    >>> print(*metrics_table("Validation", [{"val/f1": 0.8125, "val/loss": 0.25}]).plain(), sep="\n")
+    Validation
+    metric     value
+    val/f1    0.8125
+    val/loss    0.25
+
+    """
+    several = [f"data loader {number}" for number in range(len(metrics))]
+    out = TextTable(title, ["metric", *(several if len(several) > 1 else ["value"])], complete="the logger has all")
+    for name in sorted(set().union(*metrics)):
+        out.add_row(name, *(f"{found[name]:.6g}" if name in found else "" for found in metrics))
+    return out
 
 
 def _padded(text: str, width: int) -> str:
