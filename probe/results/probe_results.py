@@ -63,7 +63,7 @@ def probe_table(experiment: str, results: dict[str, Any], rows: ScoreRows) -> Te
     out.add_section()
     for metric in COMPARED[experiment]:
         gaps = [Estimate.of(results["differences"][kind][metric]).forms(4, 3, sign=True) for kind in kinds[1:]]
-        out.add_row(f"{metric}, probe minus", "", *gaps, "")
+        out.add_row(f"{metric}, gain", "", *gaps, "")
     return out
 
 
@@ -74,6 +74,7 @@ def _evaluated(results: dict[str, Any]) -> list[str]:
 def _notes(results: dict[str, Any], rows: ScoreRows) -> list[str]:
     split = rows.split
     notes = [f"split by {split.by}, seed {split.seed}, offset {rows.offset}", "[95 % bootstrap interval over samples]"]
+    notes.append("gain: paired difference, probe minus baseline")
     notes += [f"{kind}: {BASELINES[kind]}" for kind in _evaluated(results)[1:]]
     if "threshold" in results["probe"]:
         notes.append("decision threshold: highest F1 on the validation split")

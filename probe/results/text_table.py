@@ -66,7 +66,7 @@ class TextTable:
     def plain(self) -> Iterator[str]:
         """Lines of plain text: every cell in full, on one line."""
         texts = [[self._first, *distinct(self._names)]]
-        texts += [[column.header, *(text.replace("\n", " ") for text in column.texts(0))] for column in self.columns]
+        texts += [[column.header, *(one_line(text) for text in column.texts(0))] for column in self.columns]
         widths = [max(map(cell_len, column)) for column in texts]
         yield from filter(None, [self.title])
         for number, (name, *cells) in enumerate(zip(*texts, strict=True)):
