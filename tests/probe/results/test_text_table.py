@@ -104,13 +104,13 @@ def test_in_a_file_a_row_is_one_line_in_full(made: tuple[TextTable, list[str]], 
             assert " ".join(column.cells[number][0].split()) in line
 
 
-@settings(max_examples=20)
+@settings(max_examples=15)
 @given(st.lists(st.builds(Estimate, st.floats(0, 1), st.just(0.25), st.just(0.75)), min_size=2, max_size=9))
 def test_what_is_left_out_is_named(row: list[Estimate]) -> None:
     headers = [f"metric-{number}" for number in range(len(row))]
     table = TextTable("", ["", *headers], important=headers[-1:])
     table.add_row("name", *(estimate.forms(4) for estimate in row))
-    for width in range(40, 200, 7):
+    for width in range(40, 200, 23):
         head, (_, *notes) = shown(table, width)[1 : -len(body(shown(table, width))) - 1], body(shown(table, width))
         note = " ".join(" ".join(notes).split())
         assert headers[-1] in "".join(head)  # the most important stays
