@@ -108,14 +108,11 @@ def _labels(llms: list[dict[str, Any]]) -> list[str]:
         return [str(llms[0]["name"])]
     labels = [_name(llm) for llm in llms]
     for detail in DETAILS:
-        longer = [f"{label}, {str(llm.get(detail) or 'unknown')[:15]}" for label, llm in zip(labels, llms, strict=True)]
-        repeated = [label for label in labels if labels.count(label) > 1]
-        varied = {
-            label
-            for label in repeated
-            if len({new for old, new in zip(labels, longer, strict=True) if old == label}) > 1
-        }
-        labels = [new if old in varied else old for old, new in zip(labels, longer, strict=True)]
+        for label in {label for label in labels if labels.count(label) > 1}:
+            places = [place for place, one in enumerate(labels) if one == label]
+            values = [str(llms[place].get(detail) or "unknown")[:15] for place in places]
+            for place, value in zip(places, values, strict=True):
+                labels[place] += f", {value}" if len(set(values)) > 1 else ""
     return [label if labels.count(label) == 1 else f"{label} ({place + 1})" for place, label in enumerate(labels)]
 
 
