@@ -40,6 +40,10 @@ class DataConsole(Console):
     def __init__(self, **options: Any) -> None:
         super().__init__(markup=False, emoji=False, highlight=False, **options)
 
+    def print(self, *objects: Any, **options: Any) -> None:
+        """Print; where the output is no terminal, lines keep their length."""
+        super().print(*objects, **{"crop": self.is_terminal, **options})
+
     def render_str(self, text: str, **options: Any) -> Text:
         """Rich text of a string, in cells, titles and captions, too."""
         return super().render_str(printable(text, keep="\n"), **options)

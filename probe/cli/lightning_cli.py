@@ -18,7 +18,7 @@ from extract.errors import UserError
 from extract.llm import LLM
 from extract.pipeline import Extraction
 from extract.store import VERIFY_VARIABLE, always_verified
-from extract.utils import Range, check_value, digest, user_path
+from extract.utils import DataConsole, Range, check_value, digest, user_path
 from probe.cli.config.checkpoint_paths import checkpoint_path
 from probe.cli.config.config_files import find_config
 from probe.cli.config.config_text import bound_texts, check_config
@@ -30,7 +30,7 @@ from probe.cli.switches import apply_switches
 from probe.cli.trainer_settings import check_trainer
 from probe.models import CheckpointFolders, check_settings, probe_class, read_checkpoint, use_atomic_checkpoints
 from probe.rag import RagEvaluation
-from probe.results import Artifacts
+from probe.results import Artifacts, metrics_table
 
 SEED_EVERYTHING = Annotated[int, Range(0, 2**32 - 1)]
 """Seeds that Lightning accepts."""
@@ -196,7 +196,18 @@ class StageCLI(LightningCLI):
     def test(self, **arguments: Any) -> None:
         """Run Lightning's test, without its table of metrics where one of our callbacks prints its own."""
         reported = any(isinstance(callback, Artifacts | RagEvaluation) for callback in self.trainer.callbacks)  # type: ignore[attr-defined]
-        self.trainer.test(**{**arguments, "verbose": arguments["verbose"] and not reported})
+        found = self.trainer.test(**{**arguments, "verbose": False})
+        self._print_metrics("Test", found, arguments["verbose"] and not reported)
+
+    def validate(self, **arguments: Any) -> None:
+        """Run Lightning's validation."""
+        found = self.trainer.validate(**{**arguments, "verbose": False})
+        self._print_metrics("Validation", found, arguments["verbose"])
+
+    def _print_metrics(self, title: str, found: Any, verbose: bool) -> None:
+        """Print the logged metrics, in place of Lightning's table, which takes no heed of the terminal."""
+        if verbose and found and any(found) and self.trainer.is_global_zero:
+            DataConsole().print(metrics_table(title, found))
 
     def _parse_ckpt_path(self) -> None:
         """Take the model's settings from the checkpoint, save those that the user gives.

@@ -86,6 +86,19 @@ class Estimate:
         bounds = self.interval_text(digits if interval_digits is None else interval_digits, sign, leading_zero)
         return f"{self.value_text(digits, sign)} {bounds}".rstrip()
 
+    def forms(
+        self, digits: int = 3, interval_digits: int | None = None, sign: bool = False, leading_zero: bool = True
+    ) -> tuple[str, str, str]:
+        """Value and interval for a table, from the longest form to the shortest: `text`, shorter bounds, no interval.
+
+        >>> Estimate(0.8293, 0.8184, 0.84).forms(digits=4, interval_digits=3)
+        ('0.8293 [0.818, 0.840]', '0.8293 [.82, .84]', '0.8293')
+
+        """
+        bounds = digits if interval_digits is None else interval_digits
+        full, short = self.text(digits, bounds, sign, leading_zero), self.text(digits, min(bounds, 2), sign, False)
+        return full, short, self.value_text(digits, sign)
+
 
 def _number(value: float, digits: int, sign: bool) -> str:
     return f"{value:+.{digits}f}" if sign else f"{value:.{digits}f}"

@@ -6,7 +6,6 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 from jaxtyping import Float
-from rich.table import Table
 from torch import Tensor
 
 from datamodules import Rows
@@ -14,7 +13,7 @@ from extract.utils import PositiveInt, ShareBelowOne, Width, without_autocast
 from probe.metrics import GatheredRows
 from probe.models.mlp import MLP, Activation
 from probe.models.training_record import TrainedOnRows
-from probe.results import probe_records, probe_table
+from probe.results import TextTable, probe_records, probe_table
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -112,7 +111,7 @@ class Probe(TrainedOnRows):
         """One row for each metric of the probe and of each baseline."""
         return probe_records(self.results)
 
-    def table(self) -> Table:
+    def table(self) -> TextTable:
         """Probe, baselines and the paper's row (Tables 2 and 3)."""
         return probe_table(self.experiment, self.results, self._rows())
 

@@ -9,4 +9,7 @@ from .components import line as line
 from .components import measured as measured
 from .components import spread as spread
 from .discovery import Result as Result
+from .models import Model as Model
+from .models import Models as Models
+from .models import llm_of as llm_of
 from .page import write_report as write_report

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from extract.errors import UserError
+from extract.store import TABLES, finished_batches, read_manifest
 from extract.utils import read_hashed, user_path
 from probe.results import SCHEMA, strict
 
@@ -42,6 +43,7 @@ class Sources:
         results: Newest first.
         stores: Score stores.
         probes: Checkpoints and folders of exported probes.
+        unfinished: One line about each score store that an extraction has not finished.
         skipped: One line about each source that is left out: results of another schema, damaged or unfinished inputs.
 
     """
@@ -49,6 +51,7 @@ class Sources:
     results: list[Result] = field(default_factory=list)
     stores: list[Path] = field(default_factory=list)
     probes: list[Path] = field(default_factory=list)
+    unfinished: list[str] = field(default_factory=list)
     skipped: list[str] = field(default_factory=list)
 
 
@@ -101,6 +104,31 @@ def _classify(file: Path, found: Sources) -> None:
                 f"{file} is left out: its schema is {schema}, and this version reads {SCHEMA}; run its command again: "
                 f"{record.get('command', 'unknown')}"
             )
+
+
+def rows_so_far(store: Path) -> str:
+    """What an unfinished score store holds, in words; empty for a finished or damaged one."""
+    try:
+        manifest = read_manifest(store)
+    except UserError:
+        return ""
+    if manifest["complete"]:
+        return ""
+    batches = [*finished_batches(store).values()] or manifest["shards"]
+    samples, steps = (sum(batch[table]["rows"] for batch in batches) for table in TABLES)
+    return f" ({steps:,} rows of {samples:,} samples so far)"
+
+
+def task_name(task: dict[str, Any]) -> str:
+    """Class of a store's task, and of the source of its questions.
+
+    >>> task_name({"class": "NIAH"}), task_name({"class": "MultiHopQA", "source": {"class": "HotpotQA"}})
+    ('NIAH', 'MultiHopQA, HotpotQA')
+
+    """
+    source = task.get("source")
+    named = (task.get("class"), source.get("class") if isinstance(source, dict) else None)
+    return ", ".join(str(name) for name in named if name) or "task not recorded"
 
 
 def _read(file: Path) -> dict[str, Any]:

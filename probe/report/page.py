@@ -17,11 +17,13 @@ from extract.errors import UserError
 from extract.store import ScoreStore
 from extract.utils import remove_temporary_files, say, software, software_text, versions, write_bytes
 from probe.report.blobs import blob
+from probe.report.by_model import ByModel, by_model
 from probe.report.components import without_markup
-from probe.report.discovery import Result, Sources, find_sources
+from probe.report.discovery import Result, Sources, find_sources, rows_so_far, task_name
 from probe.report.exhibits import EXHIBITS, Exhibit, Shown, questions_of, shown
 from probe.report.explorer import Explorer, explore, load_probes
-from probe.report.provenance import model_name, provenance_lines
+from probe.report.models import Model, Models, llm_of
+from probe.report.provenance import provenance_lines
 from probe.results import strict
 
 SCRIPTS = ("inflate", "plots", "permalink", "sample", "grid", "prompt", "changes", "tracks", "explorer", "rag", "page")
@@ -85,9 +87,11 @@ def _refuse_other_file(output: Path) -> None:
 
 def _render(found: Sources, explorer: Explorer, questions: int, command: str) -> str:
     blobs: dict[str, str] = {}
-    stores = _stores(found, explorer, blobs)
+    opened = [store for path in found.stores if (store := _opened(path, found))]
     viewable = [result for result in found.results if _is_viewable(result, found.skipped)]
-    exhibits = [(exhibit, shown(exhibit, viewable)) for exhibit in EXHIBITS]
+    models = Models(llm_of(record) for record in (*(one.record for one in viewable), *(s.manifest for s in opened)))
+    stores = _stores(opened, models, found, explorer, blobs)
+    exhibits = [(exhibit, shown(exhibit, viewable, models)) for exhibit in EXHIBITS]
     folders = [run.result.folder for _, results in exhibits for run in results]
     traces = [one for folder in folders for one in _questions(folder, questions, found.skipped)]
     if traces:
@@ -97,12 +101,13 @@ def _render(found: Sources, explorer: Explorer, questions: int, command: str) ->
     if plots:
         blobs["plots"] = blob(json.dumps(strict(plots), ensure_ascii=False, allow_nan=False).encode())
         blobs["plotly"] = blob(_plotly().encode())
-    numbered = _numbered(exhibits)
     return (
         _environment()
         .get_template("report.html.j2")
         .render(
-            exhibits=[(exhibit, results) for exhibit, results in numbered if results],
+            exhibits=_by_model(exhibits),
+            several_models=models.several,
+            unfinished=found.unfinished,
             missing=[exhibit for exhibit, results in exhibits if not results],
             provenance=provenance_lines,
             stores=stores,
@@ -111,9 +116,7 @@ def _render(found: Sources, explorer: Explorer, questions: int, command: str) ->
             blobs=blobs,
             style=Markup(_asset("report.css")),
             script=Markup("\n".join(_asset(f"{name}.js") for name in SCRIPTS)),
-            models=sorted(
-                {name for _, results in exhibits for one in results if (name := model_name(one.result.record))}
-            ),
+            models=sorted({one.model.shape for _, results in exhibits for one in results if one.model.shape}),
             generated=datetime.datetime.now().astimezone().strftime("%Y-%m-%d %H:%M %Z"),
             command=command,
             versions=versions(),
@@ -127,8 +130,7 @@ def _is_viewable(result: Result, skipped: list[str]) -> bool:
     try:
         for exhibit in EXHIBITS:
             if exhibit.takes(result.record):
-                provenance_lines(Shown(result, exhibit.view(result.record), older=0))
-                model_name(result.record)
+                provenance_lines(Shown(result, exhibit.view(result.record), 0, Model(0, "")))
     except Exception as error:
         skipped.append(f"{result.path} is left out: its record is incomplete ({type(error).__name__}: {error})")
         return False
@@ -144,20 +146,23 @@ def _questions(folder: Path, count: int, skipped: list[str]) -> list[dict[str, A
         return []
 
 
-def _opened(path: Path, skipped: list[str]) -> ScoreStore | None:
+def _opened(path: Path, found: Sources) -> ScoreStore | None:
     """A score store; none where it is unfinished or damaged."""
     try:
         return ScoreStore(path)
     except UserError as error:
-        skipped.append(f"{path} is left out: {error}")
+        so_far = rows_so_far(path)
+        found.unfinished += [f"{error}{so_far}"] if so_far else []
+        found.skipped.append(f"{path} is left out: {error}{so_far}")
         return None
 
 
-def _stores(found: Sources, explorer: Explorer, blobs: dict[str, str]) -> list[dict[str, Any]]:
+def _stores(
+    opened: list[ScoreStore], models: Models, found: Sources, explorer: Explorer, blobs: dict[str, str]
+) -> list[dict[str, Any]]:
     """Descriptions of the stores for the explorer, NIAH first; their samples' data are added to the blobs."""
     probes = load_probes(found.probes, found.skipped)
     descriptions: list[dict[str, Any]] = []
-    opened = [store for path in found.stores if (store := _opened(path, found.skipped))]
     for store in sorted(opened, key=lambda store: store.manifest["task"].get("class") != "NIAH"):
         try:
             description, packed = explore(store, probes, explorer)
@@ -165,21 +170,20 @@ def _stores(found: Sources, explorer: Explorer, blobs: dict[str, str]) -> list[d
             found.skipped.append(f"{store.path} is left out: {error}")
             continue
         number = len(descriptions)
-        descriptions.append({**description, "samples": [one.summary for one in packed]})
+        of = {"model": models.of(llm_of(store.manifest)).label, "task": task_name(store.manifest["task"])}
+        descriptions.append({**description, **of, "samples": [one.summary for one in packed]})
         blobs |= {f"sample-{number}-{index}": one.data for index, one in enumerate(packed)}
     return descriptions
 
 
-def _numbered(exhibits: list[tuple[Exhibit, list[Shown]]]) -> list[tuple[Exhibit, list[tuple[Shown, int]]]]:
-    """Each result with the index of its first plot."""
-    numbered, count = [], 0
+def _by_model(exhibits: list[tuple[Exhibit, list[Shown]]]) -> list[ByModel]:
+    """The exhibits that have results, with the index of the first plot of each result."""
+    found, plots = [], 0
     for exhibit, results in exhibits:
-        indexed = []
-        for one in results:
-            indexed.append((one, count))
-            count += len(one.view.plots)
-        numbered.append((exhibit, indexed))
-    return numbered
+        if results:
+            found.append(by_model(exhibit, results, plots))
+        plots += sum(len(one.view.plots) for one in results)
+    return found
 
 
 def _plotly() -> str:

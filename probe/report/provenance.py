@@ -10,12 +10,6 @@ UNITS = ("rows", "steps", "samples", "prompts", "questions")
 """What results count."""
 
 
-def model_name(record: dict[str, Any]) -> str:
-    """Name and size of the LLM; empty where the record has none."""
-    llm = record.get("llm")
-    return f"{llm['name']} ({llm['layers']} layers × {llm['heads']} heads)" if isinstance(llm, dict) else ""
-
-
 def provenance_lines(one: Shown) -> list[tuple[str, str]]:
     """Names and values; what the record lacks is left out."""
     record = one.result.record
@@ -23,12 +17,13 @@ def provenance_lines(one: Shown) -> list[tuple[str, str]]:
     llm, store = record.get("llm"), record.get("store") or trained.get("store")
     store_record = store if isinstance(store, dict) else {"fingerprint": store}
     split = record.get("split") or store_record.get("split") or trained.get("split")
-    model = f"{model_name(record)}, {llm['dtype']}, weights {llm['weights'][:19]}" if isinstance(llm, dict) else ""
+    size = f"{llm['layers']} layers × {llm['heads']} heads" if isinstance(llm, dict) else ""
+    model = f"{llm['name']} ({size}), {llm['dtype']}, weights {llm['weights'][:19]}" if isinstance(llm, dict) else ""
     lines = [
         ("LLM", model),
         ("store", str(store_record.get("fingerprint") or "")),
         ("test store", str(record["test_store"]) if record.get("test_store", store) != store else ""),
-        ("n", _counts(record)),
+        ("n", counts(record)),
         ("seed", str(record.get("seed", split["seed"] if split else ""))),
         ("split", f"by {split['by']}, {_sizes(split['sizes'])}, seed {split['seed']}" if split else ""),
         ("checkpoint", str(record.get("checkpoint") or "")),
@@ -40,7 +35,7 @@ def provenance_lines(one: Shown) -> list[tuple[str, str]]:
     return [(name, text) for name, text in lines if text]
 
 
-def _counts(record: dict[str, Any]) -> str:
+def counts(record: dict[str, Any]) -> str:
     """Numbers of rows, steps, samples, prompts and questions, by part of the split where the record has that."""
     found = []
     for name in UNITS:

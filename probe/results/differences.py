@@ -3,9 +3,8 @@
 from collections.abc import Sequence
 from typing import Any
 
-from rich.table import Table
-
-from probe.metrics import difference_text, paired_difference
+from probe.metrics import Estimate, difference_text, p_text, paired_difference
+from probe.results.text_table import TextTable
 
 CAPTION = (
     "mean difference on the same {units} [95 % bootstrap interval]; p of this metric: paired sign-flip permutation "
@@ -15,7 +14,7 @@ CAPTION = (
 
 def comparison_tables(
     pairs: Sequence[dict[str, Any]], reference: str, conditions: Sequence[str], metrics: Sequence[str], units: str
-) -> list[Table]:
+) -> list[TextTable]:
     """One table, none if there is nothing to compare: the difference of each condition from the reference.
 
     A cell is the difference by a metric, with interval, p and Holm's p.
@@ -28,15 +27,19 @@ def comparison_tables(
         units: What is compared, for the caption: `prompts` or `questions`.
 
     """
-    out = Table(title=f"Difference from {reference}", caption=CAPTION.format(units=units))
-    for header in ("", *metrics):
-        out.add_column(header, justify="right" if header else "left")
+    out = TextTable(f"Difference from {reference}", ["", *metrics], CAPTION.format(units=units))
     others = [name for name in conditions if name != reference]
     for name in others:
-        out.add_row(name, *(_text(pairs, name, reference, metric) for metric in metrics))
+        out.add_row(name, *(_forms(pairs, name, reference, metric) for metric in metrics))
     return [out] if others else []
 
 
-def _text(pairs: Sequence[dict[str, Any]], name: str, reference: str, metric: str) -> str:
+def _forms(pairs: Sequence[dict[str, Any]], name: str, reference: str, metric: str) -> tuple[str, ...]:
+    """In one line; p below the difference; the difference and the corrected p."""
     pair = paired_difference(pairs, name, reference, metric)
-    return difference_text(pair) if pair["n"] else ""
+    if not pair["n"]:
+        return ("",)
+    estimate = Estimate(pair["difference"], pair["low"], pair["high"])
+    p, corrected = p_text(pair), p_text({"p": None, **{name: pair[name] for name in ("p_holm",) if name in pair}})
+    value = estimate.value_text(3, sign=True)
+    return difference_text(pair), f"{estimate.text(3, 2, sign=True)}\n{p}".strip(), f"{value}, {corrected or p}"

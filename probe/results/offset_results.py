@@ -3,10 +3,10 @@
 from typing import Any
 
 from rich.console import Group
-from rich.table import Table
 
 from extract.scores import Target
 from probe.metrics import Estimate
+from probe.results.text_table import TextTable
 
 PREDICTORS = ("probe", "static", "step", "repeat", "transition", "heads")
 """What is evaluated at each k: the probe, and the baselines that have no hidden state (`probe.models.Baselines`)."""
@@ -62,17 +62,16 @@ def offset_tables(results: dict[str, Any]) -> Group:
     return Group(*tables)
 
 
-def _table(title: str, offsets: list[dict[str, Any]], metric: str) -> Table:
-    out = Table(title=title)
+def _table(title: str, offsets: list[dict[str, Any]], metric: str) -> TextTable:
     counted = "events" if "events" in offsets[0] else "rows"
-    for header in ("k", counted, *PREDICTORS, "probe - heads"):
-        out.add_column(header, justify="right")
+    gap = "probe - heads"
+    out = TextTable(title, ["k", counted, *PREDICTORS, gap], important=("probe", gap, "heads", "static"))
     for offset in offsets:
         cells = [_cell(offset.get(kind), metric) for kind in PREDICTORS]
-        gap = _cell(offset["differences"].get("heads"), metric, sign=True)
-        out.add_row(str(offset["k"]), f"{offset[counted]:,}", *cells, gap)
+        difference = _cell(offset["differences"].get("heads"), metric, sign=True)
+        out.add_row(str(offset["k"]), f"{offset[counted]:,}", *cells, difference)
     return out
 
 
-def _cell(metrics: dict[str, dict[str, float]] | None, name: str, sign: bool = False) -> str:
-    return Estimate.of(metrics[name]).text(digits=3, interval_digits=2, sign=sign) if metrics else ""
+def _cell(metrics: dict[str, dict[str, float]] | None, name: str, sign: bool = False) -> tuple[str, ...]:
+    return Estimate.of(metrics[name]).forms(digits=3, interval_digits=2, sign=sign) if metrics else ("",)

@@ -2,11 +2,10 @@
 
 from typing import Any
 
-from rich.table import Table
-
 from datamodules import ScoreRows
 from probe.metrics import Estimate
 from probe.results.paper import PAPER_MODEL, TABLE_2, TABLE_3, published
+from probe.results.text_table import TextTable
 
 BASELINES = {
     "static": "each head's training mean",
@@ -42,7 +41,7 @@ def probe_records(results: dict[str, Any]) -> list[dict[str, Any]]:
     return own + paired
 
 
-def probe_table(experiment: str, results: dict[str, Any], rows: ScoreRows) -> Table:
+def probe_table(experiment: str, results: dict[str, Any], rows: ScoreRows) -> TextTable:
     """Metrics of probe and baselines with their 95 % intervals, and the paper's row.
 
     Args:
@@ -53,19 +52,18 @@ def probe_table(experiment: str, results: dict[str, Any], rows: ScoreRows) -> Ta
     """
     held_out = f"{results['rows']:,} held-out rows of {results['samples']} samples"
     title = f"{experiment.capitalize()} on {rows.test_path or rows.store_path}: {held_out}"
-    out = Table(title=title, caption="; ".join(_notes(results, rows)))
     kinds = _evaluated(results)
     names = [f"{kind} baseline" if kind in BASELINES else kind for kind in kinds]
-    for header in ("", *names, f"paper, {PAPER_MODEL}"):
-        out.add_column(header, justify="right" if header else "left", overflow="fold")
+    paper_column = f"paper, {PAPER_MODEL}"
+    out = TextTable(title, ["", *names, paper_column], "; ".join(_notes(results, rows)), ["probe", paper_column])
     for metric in _metrics(results):
         paper = published(PROBE_TABLES[experiment], metric).get(PAPER_MODEL)
-        cells = [_estimate(results[kind], metric).text(4, 3, leading_zero=False) for kind in kinds]
+        cells = [_estimate(results[kind], metric).forms(4, 3, leading_zero=False) for kind in kinds]
         out.add_row(metric, *cells, "" if paper is None else f"{paper:.4f}")
     out.add_section()
     for metric in COMPARED[experiment]:
-        gaps = [Estimate.of(results["differences"][kind][metric]).text(4, 3, sign=True) for kind in kinds[1:]]
-        out.add_row(f"{metric}, probe minus", "", *gaps, "")
+        gaps = [Estimate.of(results["differences"][kind][metric]).forms(4, 3, sign=True) for kind in kinds[1:]]
+        out.add_row(f"{metric}, gain", "", *gaps, "")
     return out
 
 
@@ -76,6 +74,7 @@ def _evaluated(results: dict[str, Any]) -> list[str]:
 def _notes(results: dict[str, Any], rows: ScoreRows) -> list[str]:
     split = rows.split
     notes = [f"split by {split.by}, seed {split.seed}, offset {rows.offset}", "[95 % bootstrap interval over samples]"]
+    notes.append("gain: paired difference, probe minus baseline")
     notes += [f"{kind}: {BASELINES[kind]}" for kind in _evaluated(results)[1:]]
     if "threshold" in results["probe"]:
         notes.append("decision threshold: highest F1 on the validation split")

@@ -1,12 +1,11 @@
 """`lightning overlap`: agreement of two static rankings of heads."""
 
-from rich.table import Table
-
 from datamodules import Split
 from extract.scores import Target
 from extract.store import always_verified
 from extract.utils import DataConsole, PositiveInt, user_path
 from probe.heads import Ranking, ranking_overlap, read_ranking, store_ranking
+from probe.results import TextTable
 
 
 def overlap(
@@ -34,9 +33,8 @@ def overlap(
     """
     with always_verified(verify):
         result = ranking_overlap(_read(first, target), _read(second, target), n, layers, heads)
-    table = Table(title=f"{first} and {second}: {result.heads} {result.unit}")
-    for header in ("", "observed", "by chance", "p"):
-        table.add_column(header, justify="right" if header else "left")
+    title = f"{first} and {second}: {result.heads} {result.unit}"
+    table = TextTable(title, ["", "observed", "by chance", "p"], complete="written to a file, the output has all")
     table.add_row(f"shared in the top {n}", str(result.shared), f"{result.expected:.2f}", f"{result.p_shared:.2g}")
     if result.ranked:
         name = f"Spearman over {result.ranked} that both rank"

@@ -3,12 +3,11 @@
 from typing import Any
 
 from rich.console import Group
-from rich.table import Table
 
 from probe.experiments.ablation.comparison import TOP_K, reference_condition
 from probe.experiments.ablation.outcomes import GROUPS
 from probe.metrics import Estimate, difference_text, paired_difference
-from probe.results import comparison_tables
+from probe.results import TextTable, comparison_tables
 
 Results = dict[str, Any]
 
@@ -23,10 +22,9 @@ def ablation_table(results: Results, metrics: list[str]) -> Group:
     """
     shown = metrics[:2]
     reference = reference_condition(list(results["conditions"]))
-    out = Table(title=_title(results), caption=_caption(results))
     headers = ("heads per step", *shown, *(f"{metric}, baseline correct" for metric in shown))
-    for header in ("ablated", *headers, "compensated"):
-        out.add_column(header, justify="right" if header != "ablated" else "left")
+    columns = ["ablated", *headers, "compensated"]
+    out = TextTable(_title(results), columns, _caption(results), important=[shown[0], headers[0], *shown[1:]])
     for name in results["conditions"]:
         groups = [results["metrics"][group][name] for group in GROUPS]
         everything = {metric: Estimate.of(cell) for metric, cell in groups[0].items()}
@@ -34,7 +32,7 @@ def ablation_table(results: Results, metrics: list[str]) -> Group:
             name,
             everything["ablated"].value_text(2),
             *(
-                Estimate.of(estimates[metric]).text(3, 2, leading_zero=False)
+                Estimate.of(estimates[metric]).forms(3, 2, leading_zero=False)
                 for estimates in groups
                 for metric in shown
             ),

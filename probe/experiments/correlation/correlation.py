@@ -5,7 +5,6 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 import torch
 from lightning import LightningModule
-from rich.table import Table
 
 from datamodules import Pass, ResampledSequences, Rows
 from extract.errors import UserError
@@ -16,7 +15,7 @@ from probe.experiments.correlation.moments import PairedMoments
 from probe.experiments.correlation.plots import plot_correlations
 from probe.experiments.correlation.step_number import StepwiseCCA, with_step
 from probe.experiments.correlation.table import correlation_records, correlation_table
-from probe.results import COMPONENT_1
+from probe.results import COMPONENT_1, TextTable
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -136,7 +135,7 @@ class Correlation(LightningModule):
         """One row for each offset, kind and metric."""
         return correlation_records(self.results)
 
-    def table(self) -> Table:
+    def table(self) -> TextTable:
         """Component 1 and the means of all kinds at each k, beside the paper."""
         return correlation_table(self.results, self.components)
 

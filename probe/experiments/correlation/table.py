@@ -3,11 +3,9 @@
 from collections.abc import Mapping
 from typing import Any
 
-from rich.table import Table
-
 from probe.experiments.correlation.held_out_cca import DIFFERENCE, KINDS, METRICS
 from probe.metrics import Estimate
-from probe.results import COMPONENT_1, PAPER_MODEL
+from probe.results import COMPONENT_1, PAPER_MODEL, TextTable
 
 
 def correlation_records(results: dict[str, Any]) -> list[dict[str, Any]]:
@@ -24,7 +22,7 @@ def correlation_records(results: dict[str, Any]) -> list[dict[str, Any]]:
     ]
 
 
-def correlation_table(results: dict[str, Any], components: int) -> Table:
+def correlation_table(results: dict[str, Any], components: int) -> TextTable:
     """Component 1 and the means at each offset, of all kinds, beside the paper's component 1.
 
     Args:
@@ -33,31 +31,26 @@ def correlation_table(results: dict[str, Any], components: int) -> Table:
 
     """
     title = f"Canonical correlation of hidden states and the scores k steps later ({results['target']})"
-    out = Table(title=title, caption=_caption(results, components))
-    columns = ("in sample", "held out", "step number", "within step", "null, shifted", "null, same step")
-    for header in ("k", "", *columns, "paper"):
-        out.add_column(header, justify="right" if header else "left")
+    columns = ["in sample", "held out", "step number", "within step", "null, shifted", "null, same step"]
+    kept = ("held out", "paper", "step number", "null, same step", "null, shifted")
+    out = TextTable(title, ["k, components", *columns, "paper"], _caption(results, components), important=kept)
     for offset in results["offsets"]:
         for metric in METRICS:
             first = metric == METRICS[0]
-            label = metric.replace("_", " ").removesuffix(" mean")
+            label = metric.replace("_", " ").removeprefix("component ").removesuffix(" mean")
             cells = [_cell(offset.get(kind, {}).get(metric), kind) for kind in KINDS]
-            out.add_row(
-                str(offset["k"]) if first else "",
-                label,
-                *cells,
-                _paper(results["target"], offset["k"]) if first else "",
-                end_section=metric == METRICS[-1],
-            )
+            paper = _paper(results["target"], offset["k"]) if first else ""
+            out.add_row(f"k = {offset['k']}, {label}", *cells, paper)
+        out.add_section()
     return out
 
 
-def _cell(estimate: Mapping[str, Any] | None, kind: str) -> str:
+def _cell(estimate: Mapping[str, Any] | None, kind: str) -> tuple[str, ...]:
     """Nulls without their ranges, which the plot shows."""
     if estimate is None or estimate["value"] is None:
-        return "–"
+        return ("–",)
     found = Estimate.of(estimate)
-    return found.value_text() if kind.startswith("null") else found.text(3, 2)
+    return (found.value_text(),) if kind.startswith("null") else found.forms(3, 2)
 
 
 def _paper(target: str, k: int) -> str:

@@ -7,7 +7,6 @@ import numpy as np
 import torch
 from jaxtyping import Bool, Float
 from lightning import LightningModule
-from rich.table import Table
 from torch import Tensor
 
 from datamodules import Rows, Sequences
@@ -22,7 +21,7 @@ from probe.experiments.dynamism.static_sizes import StaticSizes, StaticSizeSums
 from probe.experiments.dynamism.table import dynamism_records, dynamism_table
 from probe.heads import HeadMeans, Ranking, read_ranking
 from probe.metrics import Estimate
-from probe.results import TABLE_1
+from probe.results import TABLE_1, TextTable
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -181,7 +180,7 @@ class Dynamism(LightningModule):
         """One row for each metric of the store and of its shuffled baseline."""
         return dynamism_records(self.results)
 
-    def table(self) -> Table:
+    def table(self) -> TextTable:
         """Table 1 of this store, beside its shuffled baseline and the paper's row."""
         return dynamism_table(self.results)
 

@@ -3,11 +3,9 @@
 from collections.abc import Mapping
 from typing import Any
 
-from rich.table import Table
-
 from probe.experiments.dynamism.metrics import METRICS
 from probe.metrics import Estimate
-from probe.results import PAPER_MODEL, TABLE_1, published
+from probe.results import PAPER_MODEL, TABLE_1, TextTable, published
 
 KINDS = ("dynamic", "shuffled")
 """The store itself, and its shuffled baseline."""
@@ -33,10 +31,15 @@ def metric_text(name: str, estimate: Mapping[str, Any], heads: int) -> str:
     ('73 / 270', '2.5700')
 
     """
+    return _forms(name, estimate, heads)[0]
+
+
+def _forms(name: str, estimate: Mapping[str, Any], heads: int) -> tuple[str, ...]:
+    """The same from the longest form to the shortest."""
     if name == "heads_ever":
-        return f"{estimate['value']:.0f} / {heads}"
+        return (f"{estimate['value']:.0f} / {heads}",)
     digits = DIGITS.get(name, 4)
-    return Estimate.of(estimate).text(digits, min(digits, 3))
+    return Estimate.of(estimate).forms(digits, min(digits, 3))
 
 
 def paper_text(name: str) -> str:
@@ -52,7 +55,7 @@ def paper_text(name: str) -> str:
     return metric_text(name, {"value": value}, int(TABLE_1[PAPER_MODEL]["heads"]))
 
 
-def dynamism_table(results: dict[str, Any]) -> Table:
+def dynamism_table(results: dict[str, Any]) -> TextTable:
     """Metrics beside the shuffled baseline's and the paper's, then those of other sizes of the static set."""
     caption = (
         f"dynamic heads: {results['dynamic_heads']}; static heads: top {len(results['static_heads'])} of "
@@ -60,12 +63,11 @@ def dynamism_table(results: dict[str, Any]) -> Table:
         "interval over samples]; shuffled: each head's activations permuted over the steps of a sample"
     )
     title = f"Dynamism of heads: {results['steps']:,} steps of {results['samples']} samples ({results['evaluation']})"
-    out = Table(title=title, caption=caption)
-    for header in ("", "dynamic", "shuffled", f"paper, {PAPER_MODEL}"):
-        out.add_column(header, justify="right" if header else "left", overflow="fold")
+    paper = f"paper, {PAPER_MODEL}"
+    out = TextTable(title, ["", *KINDS, paper], caption, important=(KINDS[0], paper))
     for group, metrics in (("metrics", METRICS), ("static_size_metrics", results["static_size_metrics"]["dynamic"])):
         for metric in metrics:
-            cells = [metric_text(metric, results[group][kind][metric], results["heads"]) for kind in KINDS]
+            cells = [_forms(metric, results[group][kind][metric], results["heads"]) for kind in KINDS]
             out.add_row(metric, *cells, paper_text(metric))
         out.add_section()
     return out

@@ -4,12 +4,11 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from rich.table import Table
 
 from probe.metrics import Estimate
 from probe.rag.results.outcomes import RagOutcomes
 from probe.rag.strategies import Strategy
-from probe.results import PAPER_MODEL, TABLE_4
+from probe.results import PAPER_MODEL, TABLE_4, TextTable
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -25,10 +24,10 @@ RETRIEVAL_CAPTION = (
 )
 
 
-def answer_table(outcomes: RagOutcomes, title: str, strategies: Sequence[Strategy]) -> Table:
+def answer_table(outcomes: RagOutcomes, title: str, strategies: Sequence[Strategy]) -> TextTable:
     """EM and F1 of the strategies with intervals, and the paper's row."""
     caption = f"[95 % interval: Wilson for EM, bootstrap over questions for others]; {PAPER_MODEL}: the paper's EM / F1"
-    out = _table(title, caption, "EM", "F1", PAPER_MODEL)
+    out = TextTable(title, ["", "EM", "F1", PAPER_MODEL], caption)
     metrics = outcomes.metrics()
     for label, strategy in zip(outcomes.strategies, strategies, strict=True):
         published = TABLE_4[PAPER_MODEL].get(strategy.paper_column or "")
@@ -40,10 +39,10 @@ def answer_table(outcomes: RagOutcomes, title: str, strategies: Sequence[Strateg
     return out
 
 
-def retrieval_table(outcomes: RagOutcomes) -> Table:
+def retrieval_table(outcomes: RagOutcomes) -> TextTable:
     """What the strategies made visible, and what that cost."""
-    headers = ("first recall", "by chance", "recall", "precision", "visible", "retrievals", "tokens run")
-    out = _table("Retrieval", RETRIEVAL_CAPTION, *headers)
+    headers = ["first recall", "by chance", "recall", "precision", "visible", "retrievals", "tokens run"]
+    out = TextTable("Retrieval", ["", *headers], RETRIEVAL_CAPTION)
     for label, cells in outcomes.metrics().items():
         out.add_row(
             label,
@@ -55,15 +54,8 @@ def retrieval_table(outcomes: RagOutcomes) -> Table:
     return out
 
 
-def _table(title: str, caption: str, *headers: str) -> Table:
-    out = Table(title=title, caption=caption)
-    for header in ("", *headers):
-        out.add_column(header, justify="right" if header else "left")
-    return out
-
-
-def _with_interval(metric: dict[str, Any]) -> str:
-    return Estimate.of(metric).text(3, 2, leading_zero=False) if metric["n"] else ""
+def _with_interval(metric: dict[str, Any]) -> tuple[str, ...]:
+    return Estimate.of(metric).forms(3, 2, leading_zero=False) if metric["n"] else ("",)
 
 
 def _value(metric: dict[str, Any], digits: int) -> str:

@@ -62,7 +62,9 @@ class Explorer {
       const right = line.right === null || line.right === undefined ? "" : line.right ? " · correct" : " · wrong";
       return make("option", { value: index, textContent: `${line.sample}: ${line.prompt} + ${line.steps} tokens${right} · ${line.question}` });
     });
-    this.node("pick-sample").replaceChildren(...lines);
+    const group = make("optgroup", { label: `${store.task} · ${store.model}` });
+    group.append(...lines);
+    this.node("pick-sample").replaceChildren(group);
     this.node("store-note").textContent =
       `${store.llm}; store ${store.fingerprint.slice(0, 12)}. ` +
       (store.held_out ? "The samples are held out from training. " : "These samples may have been training samples of the probe. ") +

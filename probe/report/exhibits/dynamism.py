@@ -78,7 +78,9 @@ def _sizes(record: dict[str, Any]) -> TableView:
 
 
 def _grid(record: dict[str, Any]) -> HeadGrid:
-    return HeadGrid(record["llm"]["layers"], record["llm"]["heads"])
+    """Layers and heads; all heads in one layer where no LLM is recorded."""
+    llm = record.get("llm") or {"layers": 1, "heads": len(record["frequency"])}
+    return HeadGrid(llm["layers"], llm["heads"])
 
 
 def _steps(record: dict[str, Any]) -> Plot:

@@ -4,7 +4,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from probe.report import Result, View
+from probe.experiments.correlation import KINDS
+from probe.report import Model, Models, Result, View, llm_of
 from probe.report.exhibits import ablation, correlation, dynamism, offset_probes, probes, rag
 
 Record = dict[str, Any]
@@ -23,6 +24,8 @@ class Exhibit:
         experiment: Whose results it shows, by the name in results.json.
         view: Tables and plots of a record.
         selects: Which of the experiment's records it shows; by default all.
+        own: Places of the first table's columns that are compared between models.
+        published: Places of its columns of the paper.
 
     """
 
@@ -34,6 +37,8 @@ class Exhibit:
     experiment: str
     view: Callable[[Record], View]
     selects: Callable[[Record], bool] = lambda _: True
+    own: tuple[int, ...] = (0,)
+    published: tuple[int, ...] = ()
 
     def takes(self, record: Record) -> bool:
         """Whether it shows this record."""
@@ -58,6 +63,8 @@ EXHIBITS = (
         "lightning test -c configs/dynamism.yaml --store STORE",
         "dynamism",
         dynamism.view,
+        own=(0, 1),
+        published=(2, 3),
     ),
     Exhibit(
         "ablation",
@@ -69,6 +76,7 @@ EXHIBITS = (
         "ablation",
         ablation.view,
         _ablation("copy_paste", sweep=False),
+        own=(0, 1),
     ),
     Exhibit(
         "ablation-k",
@@ -79,6 +87,7 @@ EXHIBITS = (
         "ablation",
         ablation.view,
         _ablation("copy_paste", sweep=True),
+        own=(0, 1),
     ),
     Exhibit(
         "correlation",
@@ -90,6 +99,8 @@ EXHIBITS = (
         "correlation",
         correlation.view,
         _target("copy_paste"),
+        own=(KINDS.index("held_out"), KINDS.index("null_step")),
+        published=(len(KINDS),),
     ),
     Exhibit(
         "classifier",
@@ -99,6 +110,8 @@ EXHIBITS = (
         "lightning test -c configs/probe.yaml --store STORE --ckpt_path CKPT",
         "classifier",
         probes.view,
+        own=(0, 1),
+        published=(-2, -1),
     ),
     Exhibit(
         "regressor",
@@ -108,6 +121,8 @@ EXHIBITS = (
         "lightning test -c configs/regressor.yaml --store STORE --ckpt_path CKPT",
         "regressor",
         probes.view,
+        own=(0, 1),
+        published=(-2, -1),
     ),
     Exhibit(
         "rag",
@@ -118,6 +133,8 @@ EXHIBITS = (
         "lightning test -c configs/rag.yaml --ckpt_path CKPT",
         "rag",
         rag.view,
+        own=(0, 2),
+        published=(1, 3),
     ),
     Exhibit(
         "ablation-qa",
@@ -128,6 +145,7 @@ EXHIBITS = (
         "ablation",
         ablation.view,
         _ablation("reasoning", sweep=False),
+        own=(0, 1),
     ),
     Exhibit(
         "ablation-qa-k",
@@ -138,6 +156,7 @@ EXHIBITS = (
         "ablation",
         ablation.view,
         _ablation("reasoning", sweep=True),
+        own=(0, 1),
     ),
     Exhibit(
         "correlation-qa",
@@ -148,6 +167,8 @@ EXHIBITS = (
         "correlation",
         correlation.view,
         _target("reasoning"),
+        own=(KINDS.index("held_out"), KINDS.index("null_step")),
+        published=(len(KINDS),),
     ),
     Exhibit(
         "offset_probes",
@@ -170,13 +191,17 @@ class Shown:
     view: View
     older: int
     """Number of earlier results of the same command, which are not shown."""
+    model: Model
 
 
-def shown(exhibit: Exhibit, results: list[Result]) -> list[Shown]:
-    """The newest result of each command: copy-paste scores first, then the newest first."""
-    by_command: dict[str, list[Result]] = {}
+def shown(exhibit: Exhibit, results: list[Result], models: Models) -> list[Shown]:
+    """The newest result of each command, by model: copy-paste scores first, then the newest first."""
+    by_command: dict[tuple[Model, str], list[Result]] = {}
     for result in results:
         if exhibit.takes(result.record):
-            by_command.setdefault(str(result.record.get("command", result.path)), []).append(result)
-    newest = sorted(by_command.values(), key=lambda same: same[0].record.get("target") == "reasoning")
-    return [Shown(same[0], exhibit.view(same[0].record), len(same) - 1) for same in newest]
+            command = str(result.record.get("command", result.path))
+            by_command.setdefault((models.of(llm_of(result.record)), command), []).append(result)
+    newest = [
+        Shown(same[0], exhibit.view(same[0].record), len(same) - 1, model) for (model, _), same in by_command.items()
+    ]
+    return sorted(newest, key=lambda one: (one.model.number, one.result.record.get("target") == "reasoning"))
