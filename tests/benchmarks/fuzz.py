@@ -47,7 +47,7 @@ KEYS = {
         *(f"trainer.{name}" for name in ("log_every_n_steps", "gradient_clip_val", "limit_train_batches")),
         *(f"trainer.{name}" for name in ("limit_val_batches", "accumulate_grad_batches", "num_sanity_val_steps")),
         *(f"trainer.{name}" for name in ("val_check_interval", "check_val_every_n_epoch", "overfit_batches")),
-        *("model", "data", "trainer.callbacks", "trainer.profiler", "seed_everything", "ckpt_path", "store", "llm"),
+        *("model", "data", "trainer.callbacks", "checkpoint", "artifacts", "trainer.profiler", "seed_everything", "ckpt_path", "store", "llm"),
     ),
     DYNAMISM: (
         *(f"model.init_args.{name}" for name in ("static_top", "static_sizes", "static", "threshold", "top", "sample")),

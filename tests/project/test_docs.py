@@ -76,13 +76,12 @@ def commands() -> list[str]:
 def demo(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with what a small demo leaves: a store of the embedded LLM, and a probe."""
     folder = tmp_path_factory.mktemp("demo")
-    callbacks = yaml.safe_load((ROOT / "configs/demo/probe.yaml").read_text())["trainer"]["callbacks"]
-    callbacks[0]["init_args"]["dirpath"] = str(folder / "ckpts" / "demo")
     where = ["--store", str(folder / "stores" / "demo-niah"), "--trainer.default_root_dir", str(folder / "runs")]
     few = ["-c", "configs/extract/niah.yaml", "-c", "tests/configs/tiny_docs.yaml"]
     assert main(["predict", *few, *where]) == 0
+    checkpoints = str(folder / "ckpts" / "demo-niah" / "classifier")
     small = ["--trainer.max_epochs", "8", "--model.init_args.hidden", "[64]", "--trainer.logger", "false"]
-    assert main(["fit", "-c", "configs/probe.yaml", *where, *small, "--trainer.callbacks", str(callbacks[:1])]) == 0
+    assert main(["fit", "-c", "configs/probe.yaml", *where, *small, "--checkpoint.init_args.dirpath", checkpoints]) == 0
     return folder
 
 
