@@ -26,7 +26,7 @@ from probe.cli.config.places import reading, resolve_places
 from probe.cli.config.safe import Safe, be_safe, check_command_line, check_switches
 from probe.cli.config.saved_config import SavedConfig
 from probe.cli.named_callbacks import add_named_callbacks, leave_out_listed, listed_callbacks, named_callbacks
-from probe.cli.parser import Parser, refused_class
+from probe.cli.parser import Parser, refused_class, with_nulls
 from probe.cli.stopping.stop_at_batch import StopAtBatch, stage
 from probe.cli.switches import apply_switches
 from probe.cli.trainer_settings import check_trainer
@@ -52,6 +52,11 @@ class ConfigFile(ActionConfigFile):
 
 class StageParser(Parser, LightningArgumentParser):
     """Lightning's parser with one-line errors."""
+
+    def parse_args(self, args: Any = None, *more: Any, **options: Any) -> Any:
+        """Parse a command line on which a setting within a setting may be `null`, too."""
+        argv = sys.argv[1:] if args is None else args
+        return super().parse_args(with_nulls(argv), *more, **options)
 
 
 def _keeps_predictions(callback: Callback) -> bool:

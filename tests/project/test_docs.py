@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import yaml
 
 from probe.cli.main import HELP, main
 from tests.conftest import ROOT, Run
@@ -151,19 +150,6 @@ def test_names_and_files_of_the_pages_exist() -> None:
     for name in names:
         resolve(name)
     assert [file for file in files if not (ROOT / file).exists()] == []
-
-
-def assumptions() -> list[tuple[str, str]]:
-    rows = re.findall(r"\| `(configs/[^`]+)` \| `([^`]+)` \|", (ROOT / "docs" / "assumptions.md").read_text())
-    assert len(rows) > 15
-    return rows
-
-
-@pytest.mark.parametrize(("config", "key"), assumptions())
-def test_assumptions_are_keys_of_their_config(config: str, key: str) -> None:
-    found = yaml.safe_load((ROOT / config).read_text())
-    for part in key.split("."):
-        found = found[int(part)] if isinstance(found, list) else found[part]
 
 
 def public_names() -> list[str]:

@@ -51,6 +51,7 @@ def resolve_places(config: Namespace) -> None:
         UserError: a variable is not set, or the store's folder has no name.
 
     """
+    config["store"] = _expanded(("store",), config["store"])  # before the keys that it is linked to
     _change(config, lambda keys, text: _expanded(keys, text) if is_path(keys) else text)
     _change(config, lambda keys, text: with_store_name(text, config["store"]) if names_place(keys) else text)
 
