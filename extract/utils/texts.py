@@ -42,7 +42,7 @@ def with_store_name(path: str, store: str | Path) -> str:
     """
     if STORE not in path:
         return path
-    name = Path(os.path.abspath(user_path(store))).name if str(store) else ""
+    name = Path(os.path.normpath(Path.cwd() / user_path(store))).name if str(store) else ""
     if not name:
         raise UserError(f"--store '{store}': this folder has no name, which {path} needs; choose another folder")
     return path.replace(STORE, name)

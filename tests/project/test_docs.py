@@ -109,13 +109,15 @@ def test_the_notebook_runs_and_ablation_changes_the_answer(demo: Path) -> None:
 
 
 @pytest.mark.parametrize("line", commands())
-def test_commands_parse(line: str, run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_commands_parse(line: str, run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     words = shlex.split(line)[1:]
     if words[0] in COMMANDS:
         return
     if "--help" in words or words[0] == "STAGE" or "{" in words[0]:
         return
-    monkeypatch.chdir(ROOT)
+    (mine,) = blocks(ROOT / "docs" / "guides" / "model.md", "yaml")
+    (tmp_path / "mine.yaml").write_text(mine)
+    monkeypatch.chdir(tmp_path)
     if "--ckpt_path" in words:  # it would be read
         place = words.index("--ckpt_path")
         del words[place : place + 2]

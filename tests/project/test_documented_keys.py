@@ -1,4 +1,4 @@
-"""Keys that the documentation names: each is an option of its config's command, as typed, with the config's own value."""
+"""Keys that the documentation names: each is an option of its config's command, as typed."""
 
 import json
 import re

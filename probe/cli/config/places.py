@@ -32,7 +32,7 @@ def is_path(keys: Keys) -> bool:
 
     """
     last = keys[-1] if keys else ""
-    return last != "class_path" and bool(_PATH_KEY.fullmatch(last)) or (last == "name" and "llm" in keys)
+    return (last != "class_path" and bool(_PATH_KEY.fullmatch(last))) or (last == "name" and "llm" in keys)
 
 
 def names_place(keys: Keys) -> bool:

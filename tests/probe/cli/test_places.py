@@ -113,7 +113,11 @@ def test_dotted_paths_of_a_file_are_relative_to_it(
 ) -> None:
     (tmp_path / "conf").mkdir()
     task = {"haystack": "../text.txt", "texts": {"template": "./{context}"}}
-    config = {"store": "./s", "llm": {"init_args": {"name": "./llm"}}, "data": {"init_args": {"task": {"init_args": task}}}}
+    config = {
+        "store": "./s",
+        "llm": {"init_args": {"name": "./llm"}},
+        "data": {"init_args": {"task": {"init_args": task}}},
+    }
     (tmp_path / "conf" / "mine.yaml").write_text(json.dumps(config))
     monkeypatch.chdir(tmp_path)
 
