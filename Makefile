@@ -35,14 +35,14 @@ $(READY): pyproject.toml constraints.txt
 demo: $(READY)
 	@echo '== 1/13 extract: the embedded LLM on needle prompts (4 to 6 minutes on 2 cores)'
 	$(LIGHTNING) predict $(NIAH)
-	@$(MAKE) --no-print-directory ckpts/demo/.trained
+	@$(MAKE) --no-print-directory ckpts/demo-niah/classifier/.trained
 	@echo '== 3/13 test: the classifier on held-out prompts'
-	$(LIGHTNING) test $(CLASSIFIER) --ckpt_path ckpts/demo/best.ckpt
+	$(LIGHTNING) test $(CLASSIFIER) --ckpt_path ckpts/demo-niah/classifier/best.ckpt
 	@echo '== 4/13 extract: multi-hop questions (3 to 4 minutes)'
 	$(LIGHTNING) predict $(HOTPOTQA)
-	@$(MAKE) --no-print-directory ckpts/demo-regressor/.trained
+	@$(MAKE) --no-print-directory ckpts/demo-hotpotqa/regressor/.trained
 	@echo '== 6/13 test: the regressor on held-out questions'
-	$(LIGHTNING) test $(REGRESSOR) --ckpt_path ckpts/demo-regressor/best.ckpt
+	$(LIGHTNING) test $(REGRESSOR) --ckpt_path ckpts/demo-hotpotqa/regressor/best.ckpt
 	@echo '== 7/13 ablation: ablate heads on 24 needle prompts (1 to 2 minutes)'
 	$(LIGHTNING) test $(ABLATION)
 	@echo '== 8/13 ablation: ablate the first k dynamic heads, 16 needle prompts (about 1 minute)'
@@ -50,7 +50,7 @@ demo: $(READY)
 	@echo '== 9/13 ablation: ablate heads on 24 questions (about 1 minute)'
 	$(LIGHTNING) test $(ABLATION_QA)
 	@echo '== 10/13 rag: masked dynamic RAG, nine strategies on 16 questions (2 to 3 minutes)'
-	$(LIGHTNING) test $(RAG) --ckpt_path ckpts/demo-regressor/best.ckpt
+	$(LIGHTNING) test $(RAG) --ckpt_path ckpts/demo-hotpotqa/regressor/best.ckpt
 	@echo '== 11/13 dynamism: how dynamic heads change from step to step, needle prompts (a few seconds)'
 	$(LIGHTNING) test -c configs/dynamism.yaml --store stores/demo-niah
 	@echo '== 12/13 correlation: of hidden states with the scores of later steps (about 1 minute)'
@@ -58,12 +58,12 @@ demo: $(READY)
 	@echo '== 13/13 report: report.html, open it in a browser'
 	$(LIGHTNING) report runs stores ckpts --output report.html
 
-ckpts/demo/.trained: stores/demo-niah/manifest.json configs/probe.yaml configs/demo/probe.yaml
+ckpts/demo-niah/classifier/.trained: stores/demo-niah/manifest.json configs/probe.yaml configs/demo/probe.yaml
 	@echo '== 2/13 fit: the classifier (about 1 minute)'
 	$(LIGHTNING) fit $(CLASSIFIER)
 	touch $@
 
-ckpts/demo-regressor/.trained: stores/demo-hotpotqa/manifest.json configs/regressor.yaml configs/demo/regressor.yaml
+ckpts/demo-hotpotqa/regressor/.trained: stores/demo-hotpotqa/manifest.json configs/regressor.yaml configs/demo/regressor.yaml
 	@echo '== 5/13 fit: the regressor (about 1 minute)'
 	$(LIGHTNING) fit $(REGRESSOR)
 	touch $@
@@ -106,4 +106,4 @@ bench: $(READY)
 	$(BIN)/python -m tests.benchmarks.bench
 
 clean:
-	rm -rf stores/demo-niah stores/demo-hotpotqa ckpts/demo ckpts/demo-regressor runs bench.json report.html site dist
+	rm -rf stores/demo-niah stores/demo-hotpotqa ckpts/demo-niah ckpts/demo-hotpotqa runs bench.json report.html site dist

@@ -115,12 +115,11 @@ def measured(run: Run, tmp_path: Path) -> Callable[..., Any]:
 
     def call(config: str, store: Path, *args: object) -> Any:
         out = tmp_path / "out"
-        callbacks = [{"class_path": "probe.Artifacts", "init_args": {"folder": str(out)}}]
         code, said = run(
             *("test", "-c", f"configs/{config}.yaml", "--store", store, "--trainer.accelerator", "cpu"),
             *("--trainer.default_root_dir", tmp_path / "runs"),
             *("--trainer.logger.init_args.save_dir", tmp_path / "runs"),
-            *("--trainer.enable_progress_bar", "false", "--trainer.callbacks", json.dumps(callbacks), *args),
+            *("--trainer.enable_progress_bar", "false", "--artifacts.init_args.folder", out, *args),
         )
         return said if code else json.loads((out / "results.json").read_text())
 

@@ -64,5 +64,7 @@ from .terminal import DataConsole as DataConsole
 from .terminal import clean_logs as clean_logs
 from .terminal import printable as printable
 from .terminal import say as say
+from .texts import STORE as STORE
 from .texts import is_unicode as is_unicode
 from .texts import user_path as user_path
+from .texts import with_store_name as with_store_name

@@ -1,5 +1,6 @@
-"""Texts that users give: paths with `~`, text that is not Unicode."""
+"""Texts that users give: paths with `~` or a store's name, text that is not Unicode."""
 
+import os
 from pathlib import Path
 
 from extract.errors import UserError
@@ -19,6 +20,32 @@ def user_path(path: str | Path) -> Path:
         return Path(path).expanduser()
     except RuntimeError as error:
         raise UserError(f"{path}: there is no such home folder; write the whole path") from error
+
+
+STORE = "{store}"
+"""Stands in a path for the name of the score store's folder."""
+
+
+def with_store_name(path: str, store: str | Path) -> str:
+    """A path in which `{store}` is replaced by the name of a score store's folder.
+
+    Args:
+        path: The path, with or without `{store}`.
+        store: The store; its name is the last part of its absolute path, so that `.` and `..` are folders' names, too.
+
+    Raises:
+        UserError: the folder has no name, which is so of `/` and of an empty text.
+
+    >>> with_store_name("ckpts/{store}/classifier", "stores/demo-niah/")
+    'ckpts/demo-niah/classifier'
+
+    """
+    if STORE not in path:
+        return path
+    name = Path(os.path.normpath(Path.cwd() / user_path(store))).name if str(store) else ""
+    if not name:
+        raise UserError(f"--store '{store}': this folder has no name, which {path} needs; choose another folder")
+    return path.replace(STORE, name)
 
 
 def is_unicode(text: str) -> bool:

@@ -22,9 +22,11 @@ from extract.utils import DataConsole, Range, check_value, digest, user_path
 from probe.cli.config.checkpoint_paths import checkpoint_path
 from probe.cli.config.config_files import find_config
 from probe.cli.config.config_text import bound_texts, check_config
+from probe.cli.config.places import reading, resolve_places
 from probe.cli.config.safe import Safe, be_safe, check_command_line, check_switches
 from probe.cli.config.saved_config import SavedConfig
-from probe.cli.parser import Parser, refused_class
+from probe.cli.named_callbacks import add_named_callbacks, leave_out_listed, listed_callbacks, named_callbacks
+from probe.cli.parser import Parser, refused_class, with_nulls
 from probe.cli.stopping.stop_at_batch import StopAtBatch, stage
 from probe.cli.switches import apply_switches
 from probe.cli.trainer_settings import check_trainer
@@ -44,11 +46,17 @@ class ConfigFile(ActionConfigFile):
         check_config(values)
         file = find_config(values)
         check_config(file)
-        super().__call__(parser, cfg, file, option_string)  # type: ignore[no-untyped-call]
+        with reading(file):
+            super().__call__(parser, cfg, file, option_string)  # type: ignore[no-untyped-call]
 
 
 class StageParser(Parser, LightningArgumentParser):
     """Lightning's parser with one-line errors."""
+
+    def parse_args(self, args: Any = None, *more: Any, **options: Any) -> Any:
+        """Parse a command line on which a setting within a setting may be `null`, too."""
+        argv = sys.argv[1:] if args is None else args
+        return super().parse_args(with_nulls(argv), *more, **options)
 
 
 def _keeps_predictions(callback: Callback) -> bool:
@@ -98,13 +106,17 @@ class StageCLI(LightningCLI):
         return parser
 
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
-        """Add `llm:` and `store:`, and link them to every class that takes them; sizes go from data to model."""
+        """Add `llm:`, `store:` and keys of callbacks, and link these two to every class that takes them.
+
+        Sizes go from data to model.
+        """
         parser.add_subclass_arguments(LLM, "llm", required=False, help="The frozen LLM: configs/llm/*.yaml.")
         parser.add_argument("--safe", action=Safe)
         parser.add_argument("--store", type=str, default="stores/niah", help="Folder of the score store.")
         about = "Hash every shard of the stores, also those that have not changed since they were verified."
         parser.add_argument("--verify", action="store_true", help=about)
-        for target in ("model", "data", "trainer.callbacks"):
+        add_named_callbacks(parser)
+        for target in ("model", "data", "writer", "rag", "trainer.callbacks"):
             parser.link_arguments("llm", f"{target}.init_args.llm", apply_on="instantiate")
             parser.link_arguments("store", f"{target}.init_args.store")
         parser.link_arguments("data.hidden_size", "model.init_args.in_features", apply_on="instantiate")
@@ -120,7 +132,7 @@ class StageCLI(LightningCLI):
         return {asked: stages[asked]} if asked in stages else stages
 
     def parse_arguments(self, parser: LightningArgumentParser, args: Any) -> None:
-        """Parse the command line, and refuse numbers out of range before anything is done with them.
+        """Parse the command line, resolve its paths, and refuse numbers out of range before anything is done.
 
         Raises:
             UserError: naming the key.
@@ -130,6 +142,7 @@ class StageCLI(LightningCLI):
         config = self.subcommand_config
         if config is None:
             return
+        resolve_places(config)
         settings = config.as_dict()
         if "--safe" in sys.argv:
             check_switches(settings)
@@ -138,6 +151,7 @@ class StageCLI(LightningCLI):
         check_trainer(self.config["subcommand"], settings["trainer"])
         if settings.get("ckpt_path"):
             config["ckpt_path"] = str(user_path(settings["ckpt_path"]))
+        leave_out_listed(config)
 
     def before_instantiate_classes(self) -> None:
         """Let `--verify` reach every score store that the stage opens, in every process."""
@@ -165,7 +179,9 @@ class StageCLI(LightningCLI):
             UserError: its precision or strategy needs a package that is not installed, or settings exclude each other.
 
         """
-        given = {**self.config_init[self.config["subcommand"]]["trainer"], **arguments}
+        made = self.config_init[self.config["subcommand"]]
+        given = {**made["trainer"], **arguments}
+        given["callbacks"] = [*named_callbacks(made), *listed_callbacks(given)]
         try:
             trainer = super().instantiate_trainer(**apply_switches(given))
         except (ImportError, ValueError) as error:
@@ -188,8 +204,8 @@ class StageCLI(LightningCLI):
         """
         if isinstance(self.model, Extraction) and not any(map(_keeps_predictions, self.trainer.callbacks)):  # type: ignore[attr-defined]
             raise UserError(
-                "trainer.callbacks: without extract.ScoreWriter nothing keeps the scores; add it to the list (a later "
-                "`callbacks:` replaces an earlier one, `callbacks+:` adds to it)"
+                "writer: without extract.ScoreWriter nothing keeps the scores; give the config `writer: {class_path: "
+                "extract.ScoreWriter}`"
             )
         self.trainer.predict(**{**arguments, "return_predictions": False})
 

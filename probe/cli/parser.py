@@ -3,6 +3,7 @@
 import difflib
 import functools
 import inspect
+import json
 import operator
 import re
 import sys
@@ -21,6 +22,8 @@ _NOISE = re.compile(
 )
 
 _DENIED = re.compile(r"""Parser key "([^"]+)":.*?Importing '([^']+)' is not allowed""", flags=re.DOTALL)
+
+_NESTED = re.compile(r"--[\w.]+\.init_args\.\w+\.[\w.]+")
 
 ARGUMENTS: dict[str, dict[str, dict[str, Any]]] = {
     "configs": {"folder": {"type": str, "nargs": "?"}, "--force": {"action": "store_true"}},
@@ -59,6 +62,34 @@ def integer_first(hint: Any) -> Any:
         return hint
     others = (part for part in parts if part not in (int, float))
     return functools.reduce(operator.or_, others, int | float)  # `|` makes a new union; `Union[…]` may give an old one
+
+
+def with_nulls(argv: Sequence[str]) -> list[str]:
+    """A command line with each `null` of a setting within a setting as a config of one key.
+
+    jsonargparse reads it as the word where such a setting is a field of a dataclass.
+
+    >>> with_nulls(["fit", "--data.init_args.split.limit", "null", "--trainer.logger", "null"])
+    ['fit', '-c', '{"data": {"init_args": {"split": {"limit": null}}}}', '--trainer.logger', 'null']
+
+    """
+    found: list[str] = []
+    for argument in argv:
+        option, stated, value = argument.partition("=")
+        if argument == "null" and found and _NESTED.fullmatch(found[-1]):
+            found[-1:] = ["-c", _nested(found[-1], None)]
+        elif stated and value == "null" and _NESTED.fullmatch(option):
+            found += ["-c", _nested(option, None)]
+        else:
+            found.append(argument)
+    return found
+
+
+def _nested(option: str, value: Any) -> str:
+    """A config of one key as JSON."""
+    for part in reversed(option.removeprefix("--").split(".")):
+        value = {part: value}
+    return json.dumps(value)
 
 
 def without_noise(message: str) -> str:

@@ -1,3 +1,4 @@
+from .evaluation import RagCallback as RagCallback
 from .evaluation import RagEvaluation as RagEvaluation
 from .loop import Run as Run
 from .loop import RunSettings as RunSettings

@@ -12,7 +12,7 @@ from extract.errors import UserError
 from extract.llm import LLM
 from extract.stopping import STOP
 from extract.tasks import MultiHopQA
-from extract.utils import digest, on_rank_zero
+from extract.utils import digest, on_rank_zero, with_store_name
 from probe.metrics import Bootstrap
 from probe.models import ProbeRegressor
 from probe.rag.results.outcomes import RagOutcomes
@@ -95,7 +95,7 @@ class RagEvaluation(RagCallback):
 
     Args:
         task, strategies, llm, trigger, windows, decoding, allow_seen: See `RagCallback`.
-        trials: Folder of finished batches.
+        trials: Folder of finished batches; `{store}` is the name of the folder of the probe's store.
         folder: Where results go; by default the run's log folder.
         bootstrap: Bootstrap over questions, for 95 % intervals.
 
@@ -110,7 +110,7 @@ class RagEvaluation(RagCallback):
         windows: Windows = Windows(),  # noqa: B008 (frozen)
         decoding: Decoding = Decoding(),  # noqa: B008 (frozen)
         allow_seen: bool = False,
-        trials: str = "runs/rag/trials",
+        trials: str = "runs/rag/{store}/trials",
         folder: str | None = None,
         bootstrap: Bootstrap = Bootstrap(),  # noqa: B008 (frozen)
     ) -> None:
@@ -120,6 +120,9 @@ class RagEvaluation(RagCallback):
 
     def on_test_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Refuse a wrong probe before its own test runs."""
+        rows: Any = trainer.datamodule  # type: ignore[attr-defined]
+        store = getattr(rows, "store_path", "store")
+        self.trials = Trials(with_store_name(str(self.trials.folder), store))
         self.artifacts.refuse_other_files(trainer)
         self.set_probe(pl_module)
 

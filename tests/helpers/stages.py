@@ -12,6 +12,7 @@ from tests.conftest import ROOT
 from tests.helpers.stores import make_store
 
 PROBES = {"classifier": "probe", "regressor": "regressor", "offsets": "offset_probes"}
+FOLDERS = {**PROBES, "classifier": "classifier"}
 CONFIGS = {"predict": "extract/niah", "ablation": "ablation/niah", "rag": "rag", **PROBES}
 STAGES = (
     "predict",
@@ -55,7 +56,7 @@ class Stages:
 
     def checkpoint(self, kind: str) -> Path:
         """The best checkpoint of a kind of probe."""
-        return self.folder / "ckpts" / PROBES[kind] / "best.ckpt"
+        return self.folder / "ckpts" / "store" / FOLDERS[kind] / "best.ckpt"
 
     def argv(self, stage: str, *more: object) -> list[str]:
         """The command of a stage that writes into the working folder; `more` comes last."""

@@ -54,7 +54,7 @@ def stages(folder: Path, tiny_llm_folder: Path) -> Iterator[Stages]:
 
 def results(name: str) -> dict[str, Any]:
     """Of the last run of an experiment."""
-    last = max(Path("runs").rglob(f"{name}/version_*/results.json"), key=lambda path: path.stat().st_mtime)
+    last = max(Path("runs").rglob(f"{name}/store/version_*/results.json"), key=lambda path: path.stat().st_mtime)
     found: dict[str, Any] = json.loads(last.read_text())
     return found
 
@@ -79,7 +79,7 @@ def test_ablation_without_the_fields_of_heatmaps(stages: Stages, run: Run) -> No
     code, said = run(*stages.argv("test ablation", *others, *heads))
     assert code == 2
     assert "model.heatmap: the task's samples have no length and no depth in Sample.fields" in said
-    assert not Path("runs", "ablation", "niah", "trials").exists()
+    assert not Path("runs", "ablation", "niah", "store", "trials").exists()
     assert run(*stages.argv("test ablation", *others, *heads, "--model.init_args.heatmap", "null"))[0] == 0
     assert set(results("niah")["metrics"]["all"]["dynamic"]) >= {"accuracy", "ablated"}
 
@@ -134,7 +134,7 @@ def test_own_probe(stages: Stages, run: Run) -> None:
     Path("own_probe.py").write_text(code)
     name = ("--model.class_path", "own_probe.CrossEntropyProbe")
     where = ("--trainer.default_root_dir", "own")
-    checkpoint = Path("ckpts", "probe", "best.ckpt")
+    checkpoint = Path("ckpts", "store", "classifier", "best.ckpt")
     for stage in ("fit", "validate", "test"):
         assert run(*stages.argv(f"{stage} classifier", *name, *where))[0] == 0
     assert type(probe.load(checkpoint)).__name__ == "CrossEntropyProbe"

@@ -123,7 +123,7 @@ def test_the_installed_wheel_extracts_trains_tests_and_reports(
         "cpu",
     )
     installed("fit", *probe, "--trainer.max_epochs", 2)
-    assert "F1" in installed("test", *probe, "--ckpt_path", "ckpts/demo/best.ckpt").upper()
+    assert "F1" in installed("test", *probe, "--ckpt_path", "ckpts/demo-niah/classifier/best.ckpt").upper()
     assert "report.html" in installed("report", "runs", "stores", "ckpts")
 
 

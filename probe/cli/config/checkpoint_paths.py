@@ -10,6 +10,7 @@ from lightning.fabric.plugins.environments.slurm import SLURMEnvironment
 from lightning.pytorch.callbacks import ModelCheckpoint
 
 from extract.errors import UserError
+from probe.cli.named_callbacks import listed_callbacks
 from probe.models import read_checkpoint
 
 HPC = re.compile(r"hpc_ckpt_(\d+)\.ckpt")
@@ -33,7 +34,7 @@ def checkpoint_path(stage: str, config: Mapping[str, Any]) -> Path | None:
     if name not in ("last", "best", "hpc") and not str(name).lower().startswith("registry"):
         return Path(name)
     folders = {"last": _last, "best": _best}
-    path = _newest_hpc(root) if name == "hpc" else folders[name](trainer, root) if name in folders else None
+    path = _newest_hpc(root) if name == "hpc" else folders[name](config, root) if name in folders else None
     if path is None and (stage, name) != ("fit", "last"):
         nothing = _NOTHING.get(name, "no model registry is supported")
         raise UserError(f"--ckpt_path {name}: {nothing}; give the checkpoint's path")
@@ -53,31 +54,31 @@ def _newest_hpc(root: Path) -> Path | None:
     return found[max(found)] if found else None
 
 
-def _last(trainer: Mapping[str, Any], root: Path) -> Path | None:
+def _last(config: Mapping[str, Any], root: Path) -> Path | None:
     """The newest `last.ckpt` of all ModelCheckpoints."""
-    files = _checkpoints(folder for folder, _ in _model_checkpoints(trainer, root))
+    files = _checkpoints(folder for folder, _ in _model_checkpoints(config, root))
     return _newest(file for file in files if re.match(rf"{ModelCheckpoint.CHECKPOINT_NAME_LAST}(-\d+)?", file.stem))
 
 
-def _best(trainer: Mapping[str, Any], root: Path) -> Path | None:
+def _best(config: Mapping[str, Any], root: Path) -> Path | None:
     """The best checkpoint of the first ModelCheckpoint: by its file's name, else as the last checkpoint states it."""
-    for folder, name in _model_checkpoints(trainer, root)[:1]:
+    for folder, name in _model_checkpoints(config, root)[:1]:
         files = _checkpoints([folder])
         versions = rf"{re.escape(name or '')}(-v\d+)?"
         if name and (named := _newest(file for file in files if re.fullmatch(versions, file.stem))):
             return named
-        if last := _last(trainer, root):
+        if last := _last(config, root):
             states = read_checkpoint(last).get("callbacks", {})
             stated = [state["best_model_path"] for state in states.values() if state.get("best_model_path")]
             return next((Path(path) for path in stated if Path(path).is_file()), None)
     return None
 
 
-def _model_checkpoints(trainer: Mapping[str, Any], root: Path) -> list[tuple[Path, str | None]]:
+def _model_checkpoints(config: Mapping[str, Any], root: Path) -> list[tuple[Path, str | None]]:
     """Folder and file name of each ModelCheckpoint; without `dirpath` its folder is that of a new run's log."""
-    listed = trainer.get("callbacks") or []
+    named = [config["checkpoint"]] if config.get("checkpoint") else []
     found = []
-    for callback in [listed] if isinstance(listed, Mapping) else listed:
+    for callback in [*named, *listed_callbacks(config.get("trainer") or {})]:
         if issubclass(resolve_name(callback["class_path"]), ModelCheckpoint):
             settings = callback.get("init_args") or {}
             found.append((Path(settings.get("dirpath") or root / "checkpoints"), settings.get("filename")))

@@ -9,11 +9,12 @@ import yaml
 from jsonargparse import get_loader, set_dumper, set_loader
 
 from extract.utils import check_yaml, printable, read_text
+from probe.cli.config.places import relative_to_config
 from probe.cli.config.safe import check_classes
 
 
 def bound_texts(safe: bool) -> None:
-    """Let jsonargparse load only texts within the bounds of `extract.utils.check_yaml`.
+    """Let jsonargparse load only texts within the bounds of `extract.utils.check_yaml`, with paths as a config means.
 
     Args:
         safe: Check the classes that they name, too.
@@ -28,7 +29,7 @@ def bound_texts(safe: bool) -> None:
         value = load(stream)
         if safe:
             check_classes(value)
-        return value
+        return relative_to_config(value)
 
     set_dumper("yaml", _dump)
     set_loader("yaml", bounded, exceptions=(yaml.YAMLError,))

@@ -8,9 +8,7 @@ from lightning.pytorch.cli import SaveConfigCallback
 from lightning.pytorch.utilities import rank_zero_info
 
 from extract.utils import write_bytes
-
-HEADER = "# lightning.pytorch=="
-"""How the first line of a saved config begins."""
+from probe.cli.config.places import SAVED
 
 
 class SavedConfig(SaveConfigCallback):
@@ -37,4 +35,4 @@ class SavedConfig(SaveConfigCallback):
 
 def _is_saved_config(file: Path) -> bool:
     with file.open("rb") as opened:
-        return opened.read(len(HEADER)) == HEADER.encode()
+        return opened.read(len(SAVED)) == SAVED.encode()

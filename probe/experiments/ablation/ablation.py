@@ -11,7 +11,7 @@ from extract.generation import DynamicHeads, generate_ablated
 from extract.llm import LLM
 from extract.pipeline import LLMStage
 from extract.tasks import PromptBatch
-from extract.utils import NonNegativeInt, on_rank_zero
+from extract.utils import NonNegativeInt, on_rank_zero, with_store_name
 from probe.experiments.ablation.conditions import AblateDynamic, Condition
 from probe.experiments.ablation.heatmap_grid import HeatmapGrid
 from probe.experiments.ablation.outcomes import Outcomes
@@ -40,7 +40,7 @@ class Ablation(LLMStage):
         static: The static set, the training samples that it comes from, and the number of heads of other conditions.
         intervention: What ablation changes.
         trials: Folder of finished batches, and in it `matched` those of the second pass; the same command continues
-            there.
+            there. `{store}` in it is the name of the store's folder.
         heatmap: Cells of the heatmaps over context length and depth; null for none.
         bootstrap: For the intervals.
 
@@ -57,13 +57,14 @@ class Ablation(LLMStage):
         dynamic_heads: DynamicHeads = DynamicHeads(),  # noqa: B008 (frozen)
         static: StaticSet = StaticSet(),  # noqa: B008 (frozen)
         intervention: Intervention = Intervention(),  # noqa: B008 (frozen)
-        trials: str = "runs/ablation/trials",
+        trials: str = "runs/ablation/{store}/trials",
         heatmap: HeatmapGrid | None = None,
         bootstrap: Bootstrap = Bootstrap(),  # noqa: B008 (frozen)
     ) -> None:
         super().__init__(llm)
         self.store, self.k, self.listed = store, sorted(set(k or [])), conditions or []
         self.dynamic_heads, self.static, self.intervention = dynamic_heads, static, intervention
+        trials = with_store_name(trials, store)
         self.trials, self.matched_trials = Trials(trials), Trials(Path(trials) / "matched")
         self.heatmap, self.bootstrap = heatmap, bootstrap
         self.results: dict[str, Any] = {}

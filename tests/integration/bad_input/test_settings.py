@@ -105,7 +105,7 @@ ROWS: list[tuple[tuple[str, ...], str, str]] = [
     (NIAH, "--llm.init_args.prefill_chunk=0", "prefill_chunk: at least 1"),
     (NIAH, "--llm.init_args.nope=1", "'nope' is not accepted"),
     (NIAH, "--llm=null", "no `llm:` in the config"),
-    (NIAH, f"{CALLBACK}TQDMProgressBar}}]", "trainer.callbacks: without extract.ScoreWriter nothing keeps the scores"),
+    (NIAH, "--writer=null", "writer: without extract.ScoreWriter nothing keeps the scores"),
     (NIAH, f"{T}limit_predict_batches=0", "so that `lightning predict` would do nothing"),
     (QA, f"{TASK}budget=0", "budget: at least 1"),
     (QA, f"{TASK}limit=0", "limit: at least 1"),
