@@ -89,7 +89,7 @@ def test_an_answer_that_has_the_marker_is_left_as_it_is(tiny: LLM) -> None:
     assert opening is not None
     said = tiny.tokenizer("It is. So the answer is Oslo", add_special_tokens=False)["input_ids"]
     assert opening.tokens(said) == []
-    given = ForcedOpening(tiny.tokenizer, lambda text: "", LIMIT)
+    given = ForcedOpening(tiny.tokenizer, lambda _: "", LIMIT)
     assert decode(tiny, samples, opening=given).continuations == [None, None, None]
     forced = replace(samples[0], budget=2, forced=[5, 6])
     assert decode(tiny, [forced], opening=opening).continuations == [None]  # teacher forcing: the answer is given
@@ -99,6 +99,6 @@ def test_an_answer_that_has_the_marker_is_left_as_it_is(tiny: LLM) -> None:
     ("said", "joined"), [("It rains.", "It rains. So"), ("It rains.\n", "It rains.\nSo"), ("", "So")]
 )
 def test_the_opening_continues_the_text(tiny: LLM, said: str, joined: str) -> None:
-    opening = ForcedOpening(tiny.tokenizer, lambda text: MARKER, LIMIT)
+    opening = ForcedOpening(tiny.tokenizer, lambda _: MARKER, LIMIT)
     ids = tiny.tokenizer(said, add_special_tokens=False)["input_ids"] if said else []
     assert tiny.tokenizer.decode([*ids, *opening.tokens(ids)]) == f"{joined} the answer is"
