@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from itertools import takewhile
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -119,8 +119,8 @@ def scored_step(
 
 def _collect(rows: list[tuple[Tensor, ...]], lengths: Tensor) -> Decoded:
     """Stack the steps on the device; one copy to the host at the end."""
-    columns = [torch.stack(column, dim=1).cpu() for column in zip(*rows, strict=True)]
-    return Decoded(lengths.tolist(), *columns, continuations=[None] * len(lengths))
+    columns: list[Any] = [torch.stack(column, dim=1).cpu() for column in zip(*rows, strict=True)]
+    return Decoded(lengths.tolist(), *columns, [None] * len(lengths))
 
 
 def _continued(

@@ -6,11 +6,13 @@ from pathlib import Path
 import pytest
 import torch
 
-from extract.generation import Decoded, decode
+from extract.errors import UserError
+from extract.generation import Decoded, DynamicHeads, StepHeads, check_forcing, decode, generate_ablated
 from extract.llm import LLM
 from extract.prompts import ForcedOpening
 from extract.tasks import MultiHopQA, Sample
 from extract.tasks.sources.synthetic import SyntheticQA
+from tests.helpers import reference
 from tests.helpers.families import FAMILIES, save
 
 MARKER = "So the answer is"
@@ -102,3 +104,56 @@ def test_the_opening_continues_the_text(tiny: LLM, said: str, joined: str) -> No
     opening = ForcedOpening(tiny.tokenizer, lambda _: MARKER, LIMIT)
     ids = tiny.tokenizer(said, add_special_tokens=False)["input_ids"] if said else []
     assert tiny.tokenizer.decode([*ids, *opening.tokens(ids)]) == f"{joined} the answer is"
+
+
+class Fixed:
+    """Ablates the same heads at every step; by default the dynamic ones."""
+
+    def __init__(self, heads: set[int] | None = None) -> None:
+        self.heads = heads
+
+    def ablated(self, heads: StepHeads) -> torch.Tensor:
+        if self.heads is None:
+            return heads.dynamic
+        return torch.tensor([head in self.heads for head in range(12)]).expand_as(heads.dynamic)
+
+    def of(self, dynamic: list[int]) -> set[int]:
+        return set(dynamic) if self.heads is None else self.heads
+
+
+@pytest.mark.parametrize(("operator", "keep"), [("zero", "clean"), ("zero", "masked"), ("mean", "clean")])
+def test_the_condition_holds_while_an_answer_is_forced(
+    tiny: LLM, tiny_llm_folder: Path, operator: str, keep: str
+) -> None:
+    """Against full eager forwards with heads ablated by hooks: the answer, the opening unablated, what follows it."""
+    task, samples = asked(tiny, force=LIMIT)
+    samples = [replace(sample, ids=sample.ids[-70:], evidence=[(5, 40)]) for sample in samples[1:]]  # for `slow`
+    eager = LLM(str(tiny_llm_folder), attention="eager").model
+    conditions, eq2 = [Fixed(set()), Fixed(), Fixed({1, 5, 10}), Fixed({1, 5, 10}), Fixed({0})], (0.45, 2, 6)
+    heads, opening = DynamicHeads("reasoning", *eq2), task.opening(tiny.tokenizer)
+    plain = generate_ablated(tiny, samples, conditions, heads, operator, keep)  # type: ignore[arg-type]
+    found = generate_ablated(tiny, samples, conditions, heads, operator, keep, opening)  # type: ignore[arg-type]
+    for name in ("lengths", "tokens", "before", "ablated", "after"):
+        assert torch.equal(getattr(plain, name), getattr(found, name)), name
+    assert plain.continuations == [[None] * len(conditions)] * len(samples)
+    forced = tiny.tokenizer(f" {MARKER}", add_special_tokens=False)["input_ids"]
+    different = set()
+    for row, sample in enumerate(samples):
+        slow = reference.SlowAblation(eager, set(range(5, 40)), eq2)
+        fill = slow.mean_outputs(sample.ids) if operator == "mean" else None
+        for number, condition in enumerate(conditions):
+            steps = slow.generate(sample.ids, sample.budget, tiny.end_tokens, condition.of, fill, keep)
+            said = [token for token, *_ in steps if token not in tiny.end_tokens]
+            past = {len(sample.ids) - 1 + step: one[2] for step, one in enumerate(steps)} if keep == "masked" else {}
+            ids = [*sample.ids, *said, *forced]
+            after = slow.generate(ids, LIMIT, tiny.end_tokens, condition.of, fill, keep, past)
+            wanted = [token for token, *_ in after if token not in tiny.end_tokens]
+            assert found.of(row, number).continuation == wanted
+            different.add((row, *wanted))
+    assert len(different) > len(samples)  # conditions matter
+
+
+def test_openings_are_not_forced_on_ablated_models_with_windows(tiny: LLM, tmp_path: Path) -> None:
+    windowed = LLM(str(save(FAMILIES["mistral"], tiny.tokenizer, tmp_path)))
+    with pytest.raises(UserError, match="set it to 0"):
+        check_forcing(windowed.model)
