@@ -61,4 +61,4 @@ class AblatedGenerations:
         steps = int(self.lengths[sample, condition])
         columns = (self.tokens, self.before, self.ablated, self.after)
         values: list[Any] = [column[sample, condition, :steps] for column in columns]
-        return AblatedGeneration(*values, self.continuations[sample][condition])
+        return AblatedGeneration(*[*values, self.continuations[sample][condition]])

@@ -120,7 +120,7 @@ def scored_step(
 def _collect(rows: list[tuple[Tensor, ...]], lengths: Tensor) -> Decoded:
     """Stack the steps on the device; one copy to the host at the end."""
     columns: list[Any] = [torch.stack(column, dim=1).cpu() for column in zip(*rows, strict=True)]
-    return Decoded(lengths.tolist(), *columns, [None] * len(lengths))
+    return Decoded(lengths.tolist(), *[*columns, [None] * len(lengths)])
 
 
 def _continued(

@@ -291,4 +291,4 @@ class _TwoPassDecoding:
         columns = [torch.stack(column, dim=1).cpu() for column in zip(*steps, strict=True)]
         grouped: list[Any] = [column.unflatten(0, (-1, len(self.conditions))) for column in (lengths.cpu(), *columns)]
         by_sample = [forced[first : first + count] for first in range(0, len(forced), count)]
-        return AblatedGenerations(*grouped, by_sample)
+        return AblatedGenerations(*[*grouped, by_sample])

@@ -33,8 +33,8 @@ GRADES = {
 }
 """Columns of the table of answers that were extracted otherwise."""
 GRADES_NOTE = (
-    "Exact match and F1 of the table above count an answer without the marker (“So the answer is”) as wrong. Else: of an "
-    "answer without it. Forced: the model continues its own answer and the marker."
+    "Exact match and F1 of the table above count an answer without the marker (“So the answer is”) as wrong. Else: of "
+    "an answer without it. Forced: the model continues its own answer and the marker."
 )
 
 
