@@ -229,6 +229,7 @@ def test_a_killed_run_continues_and_other_settings_are_refused(
     assert "killed" in evaluate(**few)
     assert len(list((tmp_path / "trials").glob("0*.json"))) == 1
     again = evaluate(**few)
+    assert isinstance(again, dict), again
     assert len(calls) == 3
     assert again["strategies"] == whole["strategies"]
     assert "other settings" in evaluate(decoding={"draft_length": 4}, **few)
