@@ -87,6 +87,28 @@ class BranchedLayer(DynamicLayer):
         for own, states in zip(self._own, self._rerun_states, strict=True):
             own[:, :, self._length - 1][rows.to(own.device)] = states[rerun_rows.to(own.device), :, 0]
 
+    def realigned(
+        self, rows: Tensor, held: list[int], starts: list[int], capacity: int, length: int
+    ) -> "BranchedLayer":
+        """A layer for answers that continue some branches, each from a column of its own.
+
+        Args:
+            rows: The branches whose keys are copied.
+            held: How many keys of each.
+            starts: Columns of their first keys.
+            capacity: Most tokens of an answer, padding before it included.
+            length: Columns before the next forward's.
+
+        """
+        layer = BranchedLayer(self._prompt, len(rows), capacity)
+        like = self._own[0][:1, :, :1], self._own[1][:1, :, :1]
+        layer.lazy_initialization(*like)
+        for new, own in zip(layer._own, self._own, strict=True):
+            for row, (source, count, start) in enumerate(zip(rows.tolist(), held, starts, strict=True)):
+                new[row, :, start : start + count] = own[source, :, :count]
+        layer._length = length
+        return layer
+
     def prompt_keys(self) -> tuple[Tensor, Tensor]:
         """Keys and values of the prompts."""
         assert self._prompt.keys is not None
@@ -107,6 +129,18 @@ def branched_cache(prompts: DynamicCache, branches: int, capacity: int) -> tuple
     for layer in prompts.layers:
         assert isinstance(layer, PreallocatedLayer)
         layers.append(BranchedLayer(layer, branches, capacity))
+    return _cache_of(layers), layers
+
+
+def realigned_cache(
+    layers: list[BranchedLayer], rows: Tensor, held: list[int], starts: list[int], capacity: int, length: int
+) -> tuple[DynamicCache, list[BranchedLayer]]:
+    """A cache for answers that continue some branches of another one (see `BranchedLayer.realigned`); its layers."""
+    continued = [layer.realigned(rows, held, starts, capacity, length) for layer in layers]
+    return _cache_of(continued), continued
+
+
+def _cache_of(layers: list[BranchedLayer]) -> DynamicCache:
     cache = DynamicCache()
     cache.layers = list(layers)
-    return cache, layers
+    return cache

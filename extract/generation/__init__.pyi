@@ -1,5 +1,6 @@
 from .ablated_output import AblatedGeneration as AblatedGeneration
 from .ablated_output import AblatedGenerations as AblatedGenerations
+from .batching import check_forcing as check_forcing
 from .context_masking import ContextMaskedLLM as ContextMaskedLLM
 from .context_masking import LastQueryState as LastQueryState
 from .dynamic_heads import DynamicHeads as DynamicHeads

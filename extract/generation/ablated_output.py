@@ -1,6 +1,7 @@
 """What ablation decoding returns: tokens, and the heads of every step before and after ablation."""
 
 from dataclasses import dataclass
+from typing import Any
 
 from jaxtyping import Bool, Int
 from torch import Tensor
@@ -15,6 +16,7 @@ class AblatedGeneration:
         before: Dynamic heads of the clean pass.
         ablated: Heads ablated in the second pass.
         after: Dynamic heads of the second pass, by its own token.
+        continuation: Tokens after a forced opening, without an end token; None where none was forced.
 
     """
 
@@ -22,6 +24,7 @@ class AblatedGeneration:
     before: Bool[Tensor, "step head"]
     ablated: Bool[Tensor, "step head"]
     after: Bool[Tensor, "step head"]
+    continuation: list[int] | None = None
 
     def compensated(self) -> Bool[Tensor, "step head"]:
         """Compensated heads E(s, t): dynamic after ablation, and not before.
@@ -42,6 +45,7 @@ class AblatedGenerations:
     Attributes:
         lengths: Steps; the one that generates an end token counts.
         tokens, before, ablated, after: See `AblatedGeneration`.
+        continuations: Of each sample, by condition.
 
     """
 
@@ -50,9 +54,11 @@ class AblatedGenerations:
     before: Bool[Tensor, "sample condition step head"]
     ablated: Bool[Tensor, "sample condition step head"]
     after: Bool[Tensor, "sample condition step head"]
+    continuations: list[list[list[int] | None]]
 
     def of(self, sample: int, condition: int) -> AblatedGeneration:
         """The generation of a sample under a condition, both by number."""
         steps = int(self.lengths[sample, condition])
         columns = (self.tokens, self.before, self.ablated, self.after)
-        return AblatedGeneration(*(column[sample, condition, :steps] for column in columns))
+        values: list[Any] = [column[sample, condition, :steps] for column in columns]
+        return AblatedGeneration(*[*values, self.continuations[sample][condition]])

@@ -10,7 +10,8 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from extract.llm import narrowest_window
+from extract.errors import UserError
+from extract.llm import is_windowed, narrowest_window
 from extract.scores import ExcludedKeys, kept_keys
 from extract.tasks import Sample
 
@@ -59,6 +60,36 @@ class Batch:
         return replace(self, **{name: getattr(self, name)[rows] for name in names})
 
 
+def realigned(batch: Batch, rows: Sequence[int], answers: Sequence[Sequence[int]], budget: int) -> Batch:
+    """Some rows with longer answers to continue: all answers end at the same column.
+
+    The last token of a prompt moves with its answer, so that the columns before it stay those of the cached prompts;
+    between both there may be padding.
+
+    Args:
+        batch: The batch.
+        rows: Its rows.
+        answers: The answer of each of them.
+        budget: Most tokens to come.
+
+    """
+    part, prompt = batch.take(torch.tensor(rows, device=batch.tokens.device)), batch.width - 1
+    width = prompt + 1 + max(len(answer) for answer in answers)
+    shape, device = (len(rows), width + budget), batch.tokens.device
+    tokens, evidence = torch.zeros(shape, dtype=torch.long), torch.zeros(shape, dtype=torch.bool)
+    real = torch.ones(shape, dtype=torch.bool)
+    for name, target in (("tokens", tokens), ("real", real), ("evidence", evidence)):
+        target[:, :prompt] = getattr(part, name)[:, :prompt].cpu()
+    last = zip(part.tokens[:, prompt].tolist(), part.evidence[:, prompt].tolist(), strict=True)
+    for row, (answer, (token, marked)) in enumerate(zip(answers, last, strict=True)):
+        first = width - 1 - len(answer)
+        real[row, prompt:first] = False
+        tokens[row, first:width] = torch.tensor([token, *answer])
+        evidence[row, first] = marked
+    forced, budgets = torch.full((len(rows), budget), -1), torch.full((len(rows),), budget)
+    return Batch(tokens.to(device), real.to(device), evidence.to(device), forced.to(device), budgets.to(device), width)
+
+
 def pad(samples: Sequence[Sample], fill: int, device: torch.device) -> Batch:
     """Samples as a left-padded batch.
 
@@ -97,6 +128,20 @@ def reasoning_columns(batch: Batch, keys: int, excluded: ExcludedKeys) -> Float[
     """
     kept = kept_keys(batch.real[:, :keys], excluded)
     return torch.stack([kept & batch.evidence[:, :keys], kept], dim=2).float()
+
+
+def check_forcing(model: "PreTrainedModel") -> None:
+    """Check that ablated answers can be continued after a forced opening, with padding within their columns.
+
+    Raises:
+        UserError: a layer has a sliding window, which counts columns.
+
+    """
+    if is_windowed(model):
+        raise UserError(
+            f"task.force: {type(model).__name__} has sliding windows, in which an ablated answer cannot be continued; "
+            "set it to 0"
+        )
 
 
 def warn_of_windows(model: "PreTrainedModel", samples: Sequence[Sample]) -> None:

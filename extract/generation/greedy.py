@@ -1,8 +1,9 @@
 """Greedy decoding of a batch, with both retrieval scores of every head at every step."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from dataclasses import dataclass, replace
+from itertools import takewhile
+from typing import TYPE_CHECKING, Any
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -11,8 +12,9 @@ from torch import Tensor
 from extract.attention import RecordingPlan, instrumented, recording
 from extract.generation.batching import Batch, pad, reasoning_columns, warn_of_windows
 from extract.generation.longrope import join_groups, rotary_factors, rotary_groups
-from extract.generation.prefill import decode_step, prefill
+from extract.generation.prefill import decode_step, prefill, prefill_continued
 from extract.llm import LLM
+from extract.prompts import ForcedOpening
 from extract.scores import ExcludedKeys, copy_paste_score, reasoning_score
 from extract.tasks import Sample
 from extract.utils import frozen_inference
@@ -31,6 +33,7 @@ class Decoded:
         hidden: Final hidden state of the query, which the LM head reads.
         copy_paste, reasoning: Eq. 1 and Eq. 2 of each head, layer-major.
         argmax: Most attended position of each head, in the unpadded sequence of prompt and answer.
+        continuations: Tokens that followed a forced opening, without an end token; None where none was forced.
 
     """
 
@@ -40,6 +43,7 @@ class Decoded:
     copy_paste: Bool[Tensor, "batch step head"]
     reasoning: Float[Tensor, "batch step head"]
     argmax: Int[Tensor, "batch step head"]
+    continuations: list[list[int] | None]
 
 
 @frozen_inference()
@@ -47,6 +51,7 @@ def decode(
     llm: LLM,
     samples: Sequence[Sample],
     excluded: ExcludedKeys = ExcludedKeys(),  # noqa: B008 (frozen)
+    opening: ForcedOpening | None = None,
 ) -> Decoded:
     """Greedy generation of one batch, with the scores of all heads at each step.
 
@@ -57,6 +62,7 @@ def decode(
         llm: The frozen model.
         samples: Prompts; each is generated to an end token or to its own budget, or along its forced tokens.
         excluded: Keys that Eq. 2 leaves out.
+        opening: Continues generations that ended without an answer; they are no steps, and change none.
 
     Raises:
         UserError: the model's attention cannot be recorded.
@@ -69,7 +75,10 @@ def decode(
             batch = pad(group.samples, llm.tokenizer.pad_token_id or 0, device=llm.model.device)
             cache = prefill(llm.model, batch, batch.tokens.shape[1], llm.prefill_chunk)
             with instrumented(llm.model):
-                parts.append(_generate(llm, batch, cache, excluded))
+                decoded = _generate(llm, batch, cache, excluded)
+            if opening is not None:
+                decoded = replace(decoded, continuations=_continued(llm, group.samples, decoded, batch, cache, opening))
+            parts.append(decoded)
     return join_groups(parts, groups)
 
 
@@ -110,5 +119,49 @@ def scored_step(
 
 def _collect(rows: list[tuple[Tensor, ...]], lengths: Tensor) -> Decoded:
     """Stack the steps on the device; one copy to the host at the end."""
-    columns = [torch.stack(column, dim=1).cpu() for column in zip(*rows, strict=True)]
-    return Decoded(lengths.tolist(), *columns)
+    columns: list[Any] = [torch.stack(column, dim=1).cpu() for column in zip(*rows, strict=True)]
+    return Decoded(lengths.tolist(), *[*columns, [None] * len(lengths)])
+
+
+def _continued(
+    llm: LLM, samples: Sequence[Sample], decoded: Decoded, batch: Batch, cache: "DynamicCache", opening: ForcedOpening
+) -> list[list[int] | None]:
+    """Greedy tokens after the forced openings, from the keys of prompts and answers in the batch's cache."""
+    continuations: list[list[int] | None] = [None] * len(samples)
+    rows, prompts, donors = list[int](), list[Sample](), list[tuple[int, int, int]]()
+    for row, sample in enumerate(samples):
+        answer = without_end(decoded.tokens[row, : decoded.lengths[row]].tolist(), llm.end_tokens)
+        if sample.forced is None and (forced := opening.tokens(answer)):
+            first = int(batch.padding[row])
+            held = min(cache.get_seq_length() - first, len(sample.ids) + len(answer))
+            rows.append(row)
+            prompts.append(replace(sample, ids=[*sample.ids, *answer, *forced], budget=opening.limit))
+            donors.append((row, first, held))
+    if rows:
+        continued = pad(prompts, llm.tokenizer.pad_token_id or 0, device=llm.model.device)
+        keys = prefill_continued(llm.model, continued, cache, donors, llm.prefill_chunk)
+        for row, tokens in zip(rows, _greedy_tokens(llm, continued, keys), strict=True):
+            continuations[row] = tokens
+    return continuations
+
+
+def _greedy_tokens(llm: LLM, batch: Batch, cache: "DynamicCache") -> list[list[int]]:
+    """Plain greedy tokens of a prefilled batch, each row's up to its end token."""
+    tokens, ends = batch.tokens, torch.tensor(llm.end_tokens, device=batch.tokens.device)
+    ended = torch.zeros(len(tokens), dtype=torch.bool, device=tokens.device)
+    for keys in range(batch.width, tokens.shape[1]):
+        tokens[:, keys] = decode_step(llm.model, batch, cache, keys).argmax(dim=-1)
+        ended |= torch.isin(tokens[:, keys], ends)
+        if bool(ended.all()):
+            break
+    return [without_end(row, llm.end_tokens) for row in tokens[:, batch.width : keys + 1].tolist()]
+
+
+def without_end(tokens: Sequence[int], ends: Sequence[int]) -> list[int]:
+    """The tokens before the first end token.
+
+    >>> without_end([5, 6, 2, 7], ends=[2])
+    [5, 6]
+
+    """
+    return list(takewhile(lambda token: token not in ends, tokens))

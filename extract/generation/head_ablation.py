@@ -1,7 +1,8 @@
 """Ablation decoding (claim 2): each step finds the dynamic heads, then chooses its token with some heads ablated."""
 
+import copy
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -14,15 +15,18 @@ from extract.attention import (
     branched_cache,
     instrumented,
     preallocated_cache,
+    realigned_cache,
     recording,
 )
 from extract.generation.ablated_output import AblatedGenerations
-from extract.generation.batching import Batch, pad, warn_of_windows
+from extract.generation.batching import Batch, check_forcing, pad, realigned, warn_of_windows
 from extract.generation.dynamic_heads import DynamicHeads
+from extract.generation.greedy import without_end
 from extract.generation.head_selection import Selection, StepHeads
 from extract.generation.longrope import join_groups, rotary_factors, rotary_groups
 from extract.generation.prefill import decode_step, prefill, prefill_each
 from extract.llm import LLM
+from extract.prompts import ForcedOpening
 from extract.tasks import Sample
 from extract.utils import frozen_inference
 
@@ -42,6 +46,7 @@ def generate_ablated(
     heads: DynamicHeads,
     operator: Literal["zero", "mean"] = "zero",
     keep: Literal["clean", "masked"] = "clean",
+    opening: ForcedOpening | None = None,
 ) -> AblatedGenerations:
     """Greedy generation of every sample under every condition, in one batch after one prefill of each prompt.
 
@@ -57,11 +62,16 @@ def generate_ablated(
             positions of the sample's own prompt without the last one (a clean prefill).
         keep: The pass whose keys and values of the query stay in the cache for later steps: `clean` or `masked`
             (with heads ablated).
+        opening: Continues generations that ended without an answer. The opening runs as a prompt does, without
+            ablation; what follows it is generated as the answer was, under the same condition.
 
     Raises:
-        UserError: the model's attention cannot be recorded, or its cache cannot be shared by conditions.
+        UserError: the model's attention cannot be recorded, or its cache cannot be shared by conditions, or openings
+            are forced on a model with sliding windows.
 
     """
+    if opening is not None:
+        check_forcing(llm.model)
     warn_of_windows(llm.model, samples)
     groups, parts = rotary_groups(llm.model, samples), []
     for group in groups:
@@ -70,7 +80,9 @@ def generate_ablated(
             cache, means = _prefill(llm, prompts, operator)
             with instrumented(llm.model):
                 numbers = [sample.index for sample in group.samples]
-                parts.append(_TwoPassDecoding(llm, prompts, numbers, cache, means, conditions, heads, keep).run())
+                parts.append(
+                    _TwoPassDecoding(llm, prompts, numbers, cache, means, conditions, heads, keep).run(opening)
+                )
     return join_groups(parts, groups)
 
 
@@ -114,9 +126,64 @@ class _TwoPassDecoding:
         # At first all rows of a sample have the same, empty, answer: the sample's first row leads them.
         self.sample = torch.arange(rows, device=self.batch.tokens.device) // len(conditions)
         self.leader = self.sample * len(conditions)
+        self._set_conditions(torch.arange(rows) % len(conditions))
 
-    def run(self) -> AblatedGenerations:
-        """All steps, until every row has ended."""
+    def _set_conditions(self, numbers: Int[Tensor, "batch"]) -> None:
+        """Set the number of the condition of each row."""
+        self.rows = [(numbers == number).nonzero()[:, 0] for number in range(len(self.conditions))]
+
+    def run(self, opening: ForcedOpening | None) -> AblatedGenerations:
+        """All steps, until every row has ended; then the forced openings."""
+        lengths, steps = self._decode()
+        continuations = {} if opening is None else self._force(lengths.tolist(), opening)
+        return self._collect(lengths, steps, continuations)
+
+    def _force(self, lengths: list[int], opening: ForcedOpening) -> dict[int, list[int]]:
+        """Tokens after the forced openings, by row."""
+        ends, width, forced = self.llm.end_tokens, self.batch.width, dict[int, list[int]]()
+        for row, answer in enumerate(self.batch.tokens[:, width:].tolist()):
+            said = without_end(answer[: lengths[row]], ends)
+            if added := opening.tokens(said):
+                forced[row] = [*said, *added]
+        if not forced:
+            return {}
+        continued = self._continued(forced, [lengths[row] for row in forced], opening.limit)
+        counts, _ = continued._decode()
+        tokens = continued.batch.tokens[:, continued.batch.width :].tolist()
+        generated = zip(forced, tokens, counts.tolist(), strict=True)
+        return {row: without_end(answer[:count], ends) for row, answer, count in generated}
+
+    def _continued(self, answers: dict[int, list[int]], held: list[int], budget: int) -> "_TwoPassDecoding":
+        """The decoding that continues some rows, each after its answer, of which `held` keys are cached."""
+        other, rows = copy.copy(self), torch.tensor(list(answers), device=self.leader.device)
+        other.batch = realigned(self.batch, list(answers), list(answers.values()), budget)
+        prompt = self.batch.width - 1
+        own = other.batch.width - prompt
+        # A row's own keys begin with its last prompt token, at the column where that one is now.
+        starts = [own - 1 - len(answer) for answer in answers.values()]
+        missing = [start + count for start, count in zip(starts, held, strict=True)]
+        sources = self.leader[rows]
+        other.cache, other.layers = realigned_cache(self.layers, sources, held, starts, own + budget, min(missing))
+        other.sample = self.sample[rows]
+        # Rows that had one leader have the same answer and keys: the first of those that go on leads them.
+        _, group = sources.unique(return_inverse=True)
+        place = torch.arange(len(rows), device=rows.device)
+        other.leader = torch.full_like(place, len(rows)).scatter_reduce_(0, group, place, "amin")[group]
+        condition = torch.empty(len(self.leader), dtype=torch.long)
+        for number, chosen in enumerate(self.rows):
+            condition[chosen] = number
+        other._set_conditions(condition[rows.cpu()])
+        other._run_openings(torch.tensor(missing, device=rows.device), own)
+        return other
+
+    def _run_openings(self, missing: Int[Tensor, "batch"], own: int) -> None:
+        """Run what is not cached of the answers and openings but the last token, column by column, without ablation."""
+        leaders, prompt = self.leader.unique(), self.batch.width - own
+        for column in range(int(missing.min()), own - 1):
+            self._forward(prompt + column + 1, leaders[missing[leaders] <= column])
+
+    def _decode(self) -> tuple[Int[Tensor, "batch"], list[tuple[Tensor, ...]]]:
+        """All steps, until every row has ended: the number of each row's steps, and the steps."""
         tokens, width = self.batch.tokens, self.batch.width
         ends = torch.tensor(self.llm.end_tokens, device=tokens.device)
         lengths = self.batch.budgets.clone()
@@ -131,7 +198,7 @@ class _TwoPassDecoding:
             lengths = torch.where(ended, step + 1, lengths)
             if bool((lengths <= step + 1).all()):
                 break
-        return self._collect(lengths, steps)
+        return lengths, steps
 
     def _step(self, step: int, going: Bool[Tensor, "batch"]) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """Both passes: generated token; dynamic heads, ablated heads, dynamic heads after ablation.
@@ -186,12 +253,12 @@ class _TwoPassDecoding:
 
     def _choose(self, dynamic: Tensor, order: Tensor, step: int) -> Bool[Tensor, "batch head"]:
         """The heads to ablate; each condition chooses for its own rows."""
-        count = len(self.conditions)
-        chosen = [
-            condition.ablated(StepHeads(dynamic[number::count], order[number::count], self.numbers, step))
-            for number, condition in enumerate(self.conditions)
-        ]
-        return torch.stack(chosen, dim=1).flatten(0, 1)
+        chosen = torch.zeros_like(dynamic)
+        for condition, rows in zip(self.conditions, self.rows, strict=True):
+            if len(rows):
+                samples = self.numbers[self.sample.cpu()[rows]]
+                chosen[rows] = condition.ablated(StepHeads(dynamic[rows], order[rows], samples, step))
+        return chosen
 
     def _diverge(
         self, going: Bool[Tensor, "batch"], generated: Int[Tensor, "batch"], ablated_row: Int[Tensor, "batch"]
@@ -215,8 +282,13 @@ class _TwoPassDecoding:
             if self.keep == "masked":  # later steps see the query as the ablated pass computed it
                 layer.replace_last(*replaced)
 
-    def _collect(self, lengths: Tensor, steps: list[tuple[Tensor, ...]]) -> AblatedGenerations:
+    def _collect(
+        self, lengths: Tensor, steps: list[tuple[Tensor, ...]], continuations: dict[int, list[int]]
+    ) -> AblatedGenerations:
         """By sample and condition, on the host."""
+        count = len(self.conditions)
+        forced = [continuations.get(row) for row in range(len(lengths))]
         columns = [torch.stack(column, dim=1).cpu() for column in zip(*steps, strict=True)]
-        grouped = [column.unflatten(0, (-1, len(self.conditions))) for column in (lengths.cpu(), *columns)]
-        return AblatedGenerations(*grouped)
+        grouped: list[Any] = [column.unflatten(0, (-1, len(self.conditions))) for column in (lengths.cpu(), *columns)]
+        by_sample = [forced[first : first + count] for first in range(0, len(forced), count)]
+        return AblatedGenerations(*[*grouped, by_sample])

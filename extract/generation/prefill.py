@@ -1,6 +1,6 @@
 """Prefill of left-padded prompts, each on its own, and decode steps of the whole batch."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
 import torch
@@ -68,6 +68,38 @@ def prefill_each(
         if not only:
             for layer, source in _layer_pairs(cache, single):
                 layer.write_row(row, padding, source, len(batch.tokens))
+
+
+def prefill_continued(
+    model: "PreTrainedModel",
+    batch: Batch,
+    former: "DynamicCache",
+    donors: Sequence[tuple[int, int, int]],
+    chunk: int | None,
+) -> "DynamicCache":
+    """KV cache of prompts that continue rows of an earlier batch: only tokens that it has not run are run.
+
+    With sliding windows the earlier keys are incomplete, and the prompts run in full.
+
+    Args:
+        model: The model.
+        batch: The prompts.
+        former: Cache of the earlier batch.
+        donors: For each prompt a row of it, the column of that row's first token, and how many of its tokens are held.
+        chunk: Most tokens of one forward; None: all.
+
+    """
+    cache = preallocated_cache(model, batch.tokens.shape[1])
+    for row, (padding, (donor, first, held)) in enumerate(zip(batch.padding.tolist(), donors, strict=True)):
+        prompt = batch.tokens[row : row + 1, padding : batch.width - 1]
+        single = preallocated_cache(model, prompt.shape[1])
+        length = 0 if any(former.is_sliding) else min(held, prompt.shape[1])
+        if length:
+            _copy_prefix(single, former, donor, first, length)
+        _run(model, prompt, length, single, chunk)
+        for layer, source in _layer_pairs(cache, single):
+            layer.write_row(row, padding, source, len(batch.tokens))
+    return cache
 
 
 def _run(

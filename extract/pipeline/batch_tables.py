@@ -10,10 +10,14 @@ from extract.tasks import PromptBatch
 
 
 def samples_table(batch: PromptBatch, extracted: Extracted, decoded: Decoded) -> pa.Table:
-    """Rows of `samples`, one a prompt: tokens, evidence, task fields, answer, metrics, steps without an Eq. 2 score."""
+    """Rows of `samples`, one a prompt: tokens, evidence, task fields, answer, metrics, steps without an Eq. 2 score.
+
+    A task that forces openings has the column `continuation`, the text after one.
+    """
     missing = decoded.reasoning.isnan().all(dim=2).tolist()
     unscored = [sum(row[:length]) for row, length in zip(missing, decoded.lengths, strict=True)]
-    rows = zip(batch.samples, extracted.answers, extracted.metrics, decoded.lengths, unscored, strict=True)
+    forced = [{"continuation": text} if batch.task.force else {} for text in extracted.continuations]
+    rows = zip(batch.samples, extracted.answers, forced, extracted.metrics, decoded.lengths, unscored, strict=True)
     return pa.Table.from_pylist(
         [
             {
@@ -25,11 +29,12 @@ def samples_table(batch: PromptBatch, extracted: Extracted, decoded: Decoded) ->
                 "gold": sample.gold,
                 **sample.fields,
                 "answer": answer,
+                **continuation,
                 "steps": steps,
                 "unscored": without,
                 **metrics,
             }
-            for sample, answer, metrics, steps, without in rows
+            for sample, answer, continuation, metrics, steps, without in rows
         ]
     )
 

@@ -6,6 +6,7 @@ from typing import Any
 from extract.generation import Decoded, decode
 from extract.llm import LLM
 from extract.pipeline.llm_module import LLMStage
+from extract.prompts import decode_text
 from extract.scores import ExcludedKeys
 from extract.tasks import PromptBatch
 from extract.utils import NonNegativeInt
@@ -13,10 +14,19 @@ from extract.utils import NonNegativeInt
 
 @dataclass(frozen=True)
 class Extracted:
-    """Outcome of one batch: generations with scores (None for an empty batch), answers as text, their metrics."""
+    """Outcome of one batch.
+
+    Attributes:
+        decoded: Generations with scores; None for an empty batch.
+        answers: The generations as text.
+        continuations: Text after each forced opening; empty where none was forced.
+        metrics: Of each answer.
+
+    """
 
     decoded: Decoded | None
     answers: list[str]
+    continuations: list[str]
     metrics: list[dict[str, float]]
 
 
@@ -50,9 +60,11 @@ class Extraction(LLMStage):
     def predict_step(self, batch: PromptBatch) -> Extracted:
         """Decode and evaluate one batch."""
         if not batch.samples:
-            return Extracted(None, [], [])
-        decoded = decode(self.llm, batch.samples, self.excluded)
+            return Extracted(None, [], [], [])
+        decoded = decode(self.llm, batch.samples, self.excluded, batch.task.opening(self.llm.tokenizer))
         pairs = zip(decoded.tokens.tolist(), decoded.lengths, strict=True)
         answers = [str(self.llm.tokenizer.decode(row[:n], skip_special_tokens=True)).strip() for row, n in pairs]
-        graded = zip(batch.samples, answers, strict=True)
-        return Extracted(decoded, answers, [batch.task.grade(sample, answer) for sample, answer in graded])
+        forced = [None if ids is None else decode_text(self.llm.tokenizer, ids) for ids in decoded.continuations]
+        graded = zip(batch.samples, answers, forced, strict=True)
+        metrics = [batch.task.grade_all(sample, answer, continuation) for sample, answer, continuation in graded]
+        return Extracted(decoded, answers, [text or "" for text in forced], metrics)

@@ -3,6 +3,7 @@ from .detokenize import decode_text as decode_text
 from .detokenize import decode_with_offsets as decode_with_offsets
 from .detokenize import first_characters as first_characters
 from .detokenize import token_texts as token_texts
+from .forced_opening import ForcedOpening as ForcedOpening
 from .segmentation import SENTENCE_END as SENTENCE_END
 from .segmentation import complete_sentence_end as complete_sentence_end
 from .segmentation import sentence_spans as sentence_spans

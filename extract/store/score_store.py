@@ -98,8 +98,8 @@ class ScoreStore:
         return np.concatenate([table[column].to_numpy() for table in self.tables("steps")])
 
     def samples(self) -> pa.Table:
-        """The whole `samples` table."""
-        return pa.concat_tables(self.tables("samples"))
+        """The whole `samples` table; a metric that an early shard lacks is null there."""
+        return pa.concat_tables(self.tables("samples"), promote_options="default")
 
     def sample_names(self, records: bool = False) -> dict[int, frozenset[str]]:
         """By sample number, all names by which a sample may be known: see `extract.store.sample_names`.

@@ -1,6 +1,7 @@
 from .answer_format import ANSWER_END as ANSWER_END
 from .answer_format import AnswerFormat as AnswerFormat
 from .answer_format import find_answer as find_answer
+from .answer_metrics import contains as contains
 from .answer_metrics import exact_match as exact_match
 from .answer_metrics import f1 as f1
 from .answer_metrics import normalize as normalize

@@ -3,7 +3,8 @@
 import re
 from dataclasses import dataclass
 
-from extract.tasks.answer_metrics import exact_match, f1
+from extract.prompts import sentence_spans
+from extract.tasks.answer_metrics import contains, exact_match, f1
 
 ANSWER_END = r"\n|(?<=\w\w\w)\.(?=\s|$)"
 """End of an answer: its line, or a full stop after a word of three letters or more (not `St.`, not `3.5`)."""
@@ -54,16 +55,69 @@ class AnswerFormat:
         return find_answer(f"{self.opening} {generated}".strip(), self.marker, self.end)
 
     def grade(self, generated: str, gold: str) -> dict[str, float]:
-        """Exact match, F1, and whether an answer was found at all; a generation without the marker is wrong.
+        """Metrics of a generation against the gold answer.
 
-        >>> AnswerFormat(marker="So the answer is").grade("So the answer is Oslo.", gold="Oslo")
-        {'em': 1.0, 'f1': 1.0, 'answered': 1.0}
+        `em`, `f1`: exact match and F1 of the answer after the marker; 0 without it. `answered`: whether the marker is
+        there. `em_last`, `f1_last`: of the answer after the marker, without it of the last sentence. `contains`:
+        whether the gold answer is in the generation (see `extract.tasks.contains`).
+
+        >>> form = AnswerFormat(marker="So the answer is")
+        >>> form.grade("So the answer is Oslo.", gold="Oslo")
+        {'em': 1.0, 'f1': 1.0, 'answered': 1.0, 'em_last': 1.0, 'f1_last': 1.0, 'contains': 1.0}
+        >>> form.grade("She was born in 1990. It was in Oslo.", gold="Oslo")
+        {'em': 0.0, 'f1': 0.0, 'answered': 0.0, 'em_last': 0.0, 'f1_last': 0.4, 'contains': 1.0}
 
         """
-        found = self.find(generated)
-        if found is None:
-            return {"em": 0.0, "f1": 0.0, "answered": 0.0}
-        return {"em": exact_match(found, gold), "f1": f1(found, gold), "answered": 1.0}
+        found, last = self.find(generated), self.last(generated)
+        return {
+            "em": 0.0 if found is None else exact_match(found, gold),
+            "f1": 0.0 if found is None else f1(found, gold),
+            "answered": float(found is not None),
+            "em_last": exact_match(last, gold),
+            "f1_last": f1(last, gold),
+            "contains": contains(generated, gold, last),
+        }
+
+    def last(self, generated: str) -> str:
+        """The answer after the marker, without it the last sentence.
+
+        >>> AnswerFormat(marker="So the answer is").last("She was born in 1990. It was in Oslo.")
+        'It was in Oslo'
+
+        """
+        if (found := self.find(generated)) is not None:
+            return found
+        start, end = (sentence_spans(generated) or [(0, 0)])[-1]
+        return generated[start:end].strip().removesuffix(".").strip()
+
+    def forced_opening(self, generated: str) -> str:
+        """The marker, where a generation lacks it: its continuation then begins with an answer; else nothing."""
+        return "" if self.find(generated) is not None else self.marker
+
+    def forced(self, generated: str, continuation: str | None) -> str:
+        """The answer of a generation; of one without the marker, that of its continuation after a forced opening.
+
+        >>> AnswerFormat(marker="So the answer is").forced("She was born in Oslo.", " Oslo. It is")
+        'Oslo'
+
+        """
+        forced = "" if continuation is None else f" {self.marker}{continuation}"
+        return self.find(f"{generated}{forced}") or ""
+
+    def grade_forced(self, generated: str, gold: str, continuation: str | None) -> dict[str, float]:
+        """Exact match and F1 of the answer after the marker, the generation's own or the forced one.
+
+        Args:
+            generated: Text that the model generated.
+            gold: Gold answer.
+            continuation: What it generated after the forced opening; None where none was forced.
+
+        >>> AnswerFormat(marker="So the answer is").grade_forced("She was born in Oslo.", "Oslo", " Oslo.")
+        {'em_forced': 1.0, 'f1_forced': 1.0}
+
+        """
+        answer = self.forced(generated, continuation)
+        return {"em_forced": exact_match(answer, gold), "f1_forced": f1(answer, gold)}
 
     def gold_text(self, answer: str) -> str:
         """The gold answer as it continues the prompt.

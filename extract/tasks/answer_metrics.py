@@ -1,4 +1,4 @@
-"""Metrics of a generated answer against the gold answer: exact match and F1 of HotpotQA, ROUGE-L."""
+"""Metrics of a generated answer against the gold answer: exact match and F1 of HotpotQA, containment, ROUGE-L."""
 
 import re
 import string
@@ -63,3 +63,28 @@ def f1(answer: str, gold: str) -> float:
         return 0.0
     precision, recall = same / said_words.total(), same / wanted_words.total()
     return 2 * precision * recall / (precision + recall)
+
+
+def contains(text: str, gold: str, answer: str = "") -> float:
+    """Containment: 1 if the normalized gold answer is in the normalized text as whole words, else 0.
+
+    An upper bound of exact match, lenient to a text that names several candidates. yes, no and noanswer occur as other
+    words, too ("no other"), so they count only as the first word of the text or of the extracted answer, and not where
+    one of these begins with yes and the other one with no.
+
+    Args:
+        text: Whole generation.
+        gold: Gold answer.
+        answer: Answer that was extracted from the text.
+
+    >>> contains("He moved to New York City.", "New York"), contains("He is a Yorker.", "York")
+    (1.0, 0.0)
+    >>> contains("Yes, both are.", "yes"), contains("There is no other.", "no"), contains("No. They are.", "no", "yes")
+    (1.0, 0.0, 0.0)
+
+    """
+    wanted = normalize(gold)
+    if wanted not in _CLOSED:
+        return float(f" {wanted} " in f" {normalize(text)} ")
+    first_words = {normalize(part).partition(" ")[0] for part in (text, answer)}
+    return float(first_words & set(_CLOSED) == {wanted})

@@ -4,9 +4,11 @@ from abc import ABC, abstractmethod
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from extract.prompts import Span
+from extract.prompts import ForcedOpening, Span
 
 if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
     from extract.llm import LLM
 
 
@@ -49,7 +51,13 @@ class Task(ABC):
 
     A sample depends on the task's settings, its seed and the sample's number alone, so that batch size, number of
     processes and resuming change nothing.
+
+    Attributes:
+        force: Most tokens generated after a forced opening (see `forced_opening`); 0: none is forced.
+
     """
+
+    force: int = 0
 
     @abstractmethod
     def prepare(self, llm: "LLM") -> None:
@@ -71,6 +79,35 @@ class Task(ABC):
     @abstractmethod
     def grade(self, sample: Sample, answer: str) -> dict[str, float]:
         """Metrics of a generated answer, by name; the same names for every sample."""
+
+    def forced_opening(self, answer: str) -> str:
+        """Text to append to a generation that ended without an answer in the form wanted, so that the model gives one.
+
+        Empty where nothing is to be forced; by default always.
+        """
+        del answer
+        return ""
+
+    def opening(self, tokenizer: "PreTrainedTokenizerBase") -> ForcedOpening | None:
+        """The forced opening as tokens; None where none is forced."""
+        return ForcedOpening(tokenizer, self.forced_opening, self.force) if self.force else None
+
+    def grade_forced(self, sample: Sample, answer: str, continuation: str | None) -> dict[str, float]:
+        """Further metrics, where `force` is above 0: of the answer and what followed its forced opening.
+
+        Args:
+            sample: The sample.
+            answer: Text that the model generated.
+            continuation: Text that it generated after the forced opening; None where none was forced.
+
+        """
+        del sample, answer, continuation
+        return {}
+
+    def grade_all(self, sample: Sample, answer: str, continuation: str | None = None) -> dict[str, float]:
+        """All metrics of an answer: those of `grade` and, where openings are forced, those of `grade_forced`."""
+        forced = self.grade_forced(sample, answer, continuation) if self.force else {}
+        return {**self.grade(sample, answer), **forced}
 
     @abstractmethod
     def describe(self) -> dict[str, Any]:

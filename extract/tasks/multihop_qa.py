@@ -16,7 +16,7 @@ from extract.tasks.passages import cut_to_length
 from extract.tasks.prompt_texts import ANSWER_STYLES, QuestionTexts
 from extract.tasks.question_prompts import ContextSpans, PromptBuilder, evidence_depth
 from extract.tasks.sources import LoadedRecords, Record, Source
-from extract.utils import PositiveInt, digest
+from extract.utils import NonNegativeInt, PositiveInt, digest
 
 if TYPE_CHECKING:
     from extract.llm import LLM
@@ -38,6 +38,8 @@ class MultiHopQA(Task):
         max_tokens: Most tokens of prompt and answer; by default the model's own context.
         limit: Use only the first records.
         texts: Texts of the prompt.
+        force: Most tokens of a forced answer: a generation that ended without the marker is continued after it, for
+            `em_forced` and `f1_forced` alone; 0: none.
 
     """
 
@@ -52,11 +54,12 @@ class MultiHopQA(Task):
         max_tokens: PositiveInt | None = None,
         limit: PositiveInt | None = None,
         texts: QuestionTexts = QuestionTexts(),  # noqa: B008 (frozen)
+        force: NonNegativeInt = 0,
     ) -> None:
         self.source, self.style, self.context = source, style, context
         self.budget = ANSWER_STYLES[style].budget if budget is None else budget
         self.teacher_forcing, self.overlong = teacher_forcing, overlong
-        self.max_tokens, self.limit = max_tokens, limit
+        self.max_tokens, self.limit, self.force = max_tokens, limit, force
         self.texts, self.answer_format = texts.in_style(style), texts.answer_format(style)
 
     @functools.cached_property
@@ -129,6 +132,7 @@ class MultiHopQA(Task):
             "records_sha256": self._records_hash,
             **{name: getattr(self, name) for name in names},
             **asdict(self.texts),
+            **({"force": self.force} if self.force else {}),  # earlier versions have no such key, and force nothing
             "questions": len(self),
             "left_out": self._loaded.rejected,
             "repaired": self._loaded.repaired,
@@ -170,13 +174,24 @@ class MultiHopQA(Task):
         return self._prompts.build(self._records[index]).context_spans()
 
     def grade(self, sample: Sample, answer: str) -> dict[str, float]:
-        """Exact match and F1 as HotpotQA counts them, and whether an answer was found at all.
+        """Exact match and F1 as HotpotQA counts them, and the other metrics of `AnswerFormat.grade`.
 
-        A generation without the marker is wrong. A forced one is not the model's: its metrics are NaN.
+        With teacher forcing the generation is not the model's: its metrics are NaN.
         """
-        if sample.forced is not None:
-            return {"em": float("nan"), "f1": float("nan"), "answered": float("nan")}
-        return self.answer_format.grade(answer, sample.gold)
+        return _own(sample, self.answer_format.grade(answer, sample.gold))
+
+    def forced_opening(self, answer: str) -> str:
+        """The marker, where a generation lacks it."""
+        return self.answer_format.forced_opening(answer)
+
+    def grade_forced(self, sample: Sample, answer: str, continuation: str | None) -> dict[str, float]:
+        """Exact match and F1 of the answer after the marker, the generation's own or the forced one."""
+        return _own(sample, self.answer_format.grade_forced(answer, sample.gold, continuation))
+
+
+def _own(sample: Sample, metrics: dict[str, float]) -> dict[str, float]:
+    """Metrics of a sample's answer; NaN where the task gave it (teacher forcing)."""
+    return metrics if sample.forced is None else dict.fromkeys(metrics, float("nan"))
 
 
 def _report(lines: Iterable[str]) -> None:

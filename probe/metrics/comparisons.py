@@ -26,7 +26,7 @@ class PairedComparison:
         difference: Mean of the first minus mean of the second.
         low, high: 95 % bootstrap interval of the difference, over prompts (and random sets).
         more, less: Prompts on which the first is above, or below, the second.
-        p: Two-sided p-value of this metric (see `paired_p`).
+        p: Two-sided p-value of this metric (see `paired_p`); None without a prompt.
 
     >>> PairedComparison(n=4, difference=0.5, low=0.0, high=1.0, more=2, less=0, p=0.5).as_dict()
     {'n': 4, 'difference': 0.5, 'low': 0.0, 'high': 1.0, 'more': 2, 'less': 0, 'p': 0.5}
@@ -39,7 +39,7 @@ class PairedComparison:
     high: float
     more: int
     less: int
-    p: float
+    p: float | None
 
     def as_dict(self) -> dict[str, Any]:
         """Plain values by name."""
@@ -69,7 +69,7 @@ def paired(first: Cells, second: Cells, bootstrap: Bootstrap = Bootstrap()) -> P
         high=high,
         more=int((gaps > 0).sum()),
         less=int((gaps < 0).sum()),
-        p=paired_p(gaps, bootstrap.seed),
+        p=paired_p(gaps, bootstrap.seed) if len(gaps) else None,
     )
 
 
@@ -140,6 +140,7 @@ def compare_conditions(
     """Paired comparisons of every two conditions by one metric, on the prompts that both have a value of.
 
     Those with the reference are one family: `p_holm` is their p-value after Holm's correction, None for other pairs.
+    A pair without a common prompt is not tested: it has no p-value and does not count in the family.
 
     Args:
         values: The metric under each condition, of each prompt, or of each random set and prompt; NaN where missing.
@@ -157,7 +158,7 @@ def compare_conditions(
         both = np.isfinite(np.atleast_2d(one)).all(axis=0) & np.isfinite(np.atleast_2d(other)).all(axis=0)
         found = paired(one[..., both], other[..., both], bootstrap)
         pairs.append({"first": first, "second": second, "metric": metric, **found.as_dict(), "p_holm": None})
-    family = [pair for pair in pairs if reference in (pair["first"], pair["second"])]
+    family = [pair for pair in pairs if reference in (pair["first"], pair["second"]) and pair["n"]]
     for pair, corrected in zip(family, holm([pair["p"] for pair in family]), strict=True):
         pair["p_holm"] = corrected
     return pairs

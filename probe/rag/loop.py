@@ -12,7 +12,7 @@ from extract.generation import (
     full_view,
     masked_view,
 )
-from extract.prompts import Span, decode_text, decode_with_offsets, first_characters
+from extract.prompts import ForcedOpening, Span, decode_text, decode_with_offsets, first_characters
 from extract.tasks import AnswerFormat, MultiHopQA
 from probe.rag.question import Question
 from probe.rag.requests import FullContextQuery, ReceivedAttention, Request, Steps
@@ -34,6 +34,7 @@ class RunSettings:
         answer_format: How the answer is recognised.
         max_tokens: Most tokens of an answer.
         reuses_keys: Whether keys of earlier forwards are reused, so that common prefixes do not count as run again.
+        opening: Continues an answer that ended without the marker; None: it does not.
 
     """
 
@@ -41,11 +42,19 @@ class RunSettings:
     answer_format: AnswerFormat
     max_tokens: int
     reuses_keys: bool = True
+    opening: ForcedOpening | None = None
 
     @classmethod
-    def of(cls, task: MultiHopQA, decoding: Decoding, reuses_keys: bool = True) -> "RunSettings":
-        """With a task's length and end of answers."""
-        return cls(decoding, task.answer_format, task.budget, reuses_keys)
+    def of(
+        cls,
+        task: MultiHopQA,
+        decoding: Decoding,
+        reuses_keys: bool = True,
+        tokenizer: "PreTrainedTokenizerBase | None" = None,
+    ) -> "RunSettings":
+        """With a task's length and end of answers; with its forced opening, if there is a tokenizer for it."""
+        opening = None if tokenizer is None else task.opening(tokenizer)
+        return cls(decoding, task.answer_format, task.budget, reuses_keys, opening)
 
 
 @dataclass(frozen=True)
@@ -99,8 +108,10 @@ class Run:
         rounds: Every iteration so far.
         answer: Tokens of the answer so far.
         stop: Why it ended: `answered`, `ended` (an end token), `length`; empty while it runs.
-        masked_tokens, full_context_tokens, attention_tokens: Tokens run forward, counted as if this run were alone:
-            under the mask, for full-context queries, for RIND's attention.
+        continuation: Tokens after the forced opening; None where none was forced.
+        masked_tokens, full_context_tokens, attention_tokens, forced_tokens: Tokens run forward, counted as if this run
+            were alone: under the mask, for full-context queries, for RIND's attention, and for the forced opening and
+            what follows it, which no other count includes.
 
     """
 
@@ -113,7 +124,8 @@ class Run:
         self.rounds: list[Round] = []
         self.answer: list[int] = []
         self.stop = ""
-        self.masked_tokens = self.full_context_tokens = self.attention_tokens = 0
+        self.continuation: list[int] | None = None
+        self.masked_tokens = self.full_context_tokens = self.attention_tokens = self.forced_tokens = 0
         self._stuck: set[int] = set()
         self._views: list[PromptView] = []
         self._fired: dict[int, int] = {}
@@ -122,6 +134,7 @@ class Run:
         """Algorithm 1. Yields what the model must do, and is sent the results."""
         visible = self.strategy.initial_windows(self.question)
         while not self.stop:
+            shown = visible
             draft = yield from self._generate(visible, one_sentence=False)
             decision = yield from self._decide(draft)
             if decision.hit is None:
@@ -130,7 +143,31 @@ class Run:
                 self.rounds.append(Round(self._text(draft.tokens), decision, self.text))
             else:  # the windows stay in force for the next draft
                 last, visible = yield from self._rewrite(draft, decision)
+                shown = visible
             self.stop = self._stop_reason(last)
+        yield from self._force(shown)
+
+    def _force(self, visible: list[Span]) -> Generator[Request, GenerationOutput, None]:
+        """Continue an answer without the marker after it, with the windows under which its last tokens were generated.
+
+        Nothing is retrieved any more, and the answer itself stays as it is.
+        """
+        opening = self.settings.opening
+        if opening is None or not (forced := opening.tokens(self.answer)):
+            return
+        said = (*self.answer, *forced)
+        before = self._prompt(visible).extended(said)
+        stop = StoppingCriterion(self.settings.answer_format, self.tokenizer, said, one_sentence=False)
+        done = yield GenerationRequest(self.question.sample.index, before, opening.limit, stop)
+        self.continuation = list(done.tokens)
+        self.forced_tokens = self._new_tokens(before.extended(done.tokens if done.ended else done.tokens[:-1]))
+
+    def _prompt(self, visible: list[Span]) -> PromptView:
+        """The prompt under the mask, or without its context."""
+        if self.strategy.without_context:
+            return full_view(self.question.prompt_without_context)
+        mask = self.settings.decoding.mask
+        return masked_view(self.question.sample.ids, self.question.context, visible, mask)
 
     def _rewrite(
         self, draft: Continuation, decision: TriggerDecision
@@ -155,11 +192,7 @@ class Run:
     def _generate(self, visible: list[Span], one_sentence: bool) -> Generator[Request, GenerationOutput, Continuation]:
         """Greedy tokens after the answer so far, under a mask: a draft, or one sentence."""
         settings = self.settings
-        if self.strategy.without_context:
-            prompt = full_view(self.question.prompt_without_context)
-        else:
-            prompt = masked_view(self.question.sample.ids, self.question.context, visible, settings.decoding.mask)
-        before = prompt.extended(self.answer)
+        before = self._prompt(visible).extended(self.answer)
         limit = max(1, min(settings.decoding.draft_length, settings.max_tokens - len(self.answer)))
         stop = StoppingCriterion(settings.answer_format, self.tokenizer, tuple(self.answer), one_sentence)
         done = yield GenerationRequest(self.question.sample.index, before, limit, stop)
@@ -224,10 +257,15 @@ class Run:
 
     @property
     def forward_tokens(self) -> int:
-        """Tokens run forward in all."""
+        """Tokens run forward in all, but for those of the forced opening."""
         return self.masked_tokens + self.full_context_tokens + self.attention_tokens
 
     @property
     def text(self) -> str:
         """The answer so far."""
         return self._text(self.answer)
+
+    @property
+    def forced_text(self) -> str | None:
+        """Text after the forced opening; None where none was forced."""
+        return None if self.continuation is None else self._text(self.continuation)

@@ -125,13 +125,18 @@ class RagRunner:
         """Traces of one batch of questions under some of the strategies."""
         masked = ContextMaskedLLM(self.llm, keep=len(strategies) + 2)
         exact = dataclasses.replace(self.decoding, mask=masked.exact_mask(self.decoding.mask))
-        settings = RunSettings.of(self.task, exact, reuses_keys=not masked.windowed)
+        settings = RunSettings.of(self.task, exact, not masked.windowed, self.llm.tokenizer)
         questions = [Question.from_task(self.task, self._without_context, number) for number in numbers]
         runs = [
             Run(question, strategy, settings, self.llm.tokenizer) for question in questions for strategy in strategies
         ]
         run_together(masked, [run.steps() for run in runs])
-        return [run_trace(run, self.task.grade(run.question.sample, run.text), self.grid) for run in runs]
+        return [self._trace(run) for run in runs]
+
+    def _trace(self, run: Run) -> Trace:
+        """Trace of a finished run, with the metrics of its answer."""
+        metrics = self.task.grade_all(run.question.sample, run.text, run.forced_text)
+        return run_trace(run, metrics, self.grid)
 
 
 def _chunks(numbers: Sequence[int], size: int) -> list[list[int]]:

@@ -17,12 +17,12 @@ from probe.rag.settings import Decoding
 from probe.rag.strategies import Strategy, Windows
 from probe.rag.triggers import Trigger
 
-LOGGED = ("em", "f1", "first_recall")
+LOGGED = ("em", "f1", "em_last", "f1_last", "contains", "em_forced", "f1_forced", "first_recall")
 """Metrics that are logged, as `rag/METRIC/STRATEGY`."""
 
 
 class RagValidation(RagCallback):
-    """In `fit`, log EM, F1 and first recall of masked RAG with the probe as it is, every few epochs.
+    """In `fit`, log EM, F1, other grades and first recall of masked RAG with the probe as it is, every few epochs.
 
     Strategies that do not use the probe are run once.
 
@@ -87,6 +87,6 @@ def mean_metrics(traces: Sequence[Trace]) -> dict[str, dict[str, float]]:
     found: dict[str, dict[str, float]] = {}
     for strategy in dict.fromkeys(one["strategy"] for one in traces):
         metrics = [one["metrics"] for one in traces if one["strategy"] == strategy]
-        values = {name: np.array([one[name] for one in metrics], np.float64) for name in LOGGED}
+        values = {name: np.array([one.get(name) for one in metrics], np.float64) for name in LOGGED}
         found[strategy] = {name: float(v[np.isfinite(v)].mean()) for name, v in values.items() if np.isfinite(v).any()}
     return found

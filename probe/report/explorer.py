@@ -26,6 +26,8 @@ from probe.report.blobs import pack, quantise
 
 NO_POSITION = np.iinfo(np.uint16).max
 """In the page, the argmax position of a head where none was recorded."""
+METRICS = ("accuracy", "rouge_l", "em", "f1", "answered", "contains", "em_last", "f1_last", "em_forced", "f1_forced")
+"""Metrics of answers that are shown where a sample has them."""
 
 
 @dataclass(frozen=True)
@@ -180,7 +182,7 @@ def _pack(steps: Steps, tokenizer: Any, probes: dict[Target, Probe], explorer: E
         "prompt": len(prompt),
         "evidence": sample.get("evidence", []),
         **{name: sample.get(name) for name in ("question", "gold", "answer")},
-        "metrics": {name: sample[name] for name in ("accuracy", "rouge_l", "em", "f1") if sample.get(name) is not None},
+        "metrics": {name: sample[name] for name in METRICS if sample.get(name) is not None},
     }
     reasoning = _flat(steps.reasoning)
     arrays = {

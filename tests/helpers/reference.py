@@ -109,14 +109,21 @@ class SlowAblation:
         return torch.stack(means).unflatten(1, (self.heads, -1))
 
     def generate(
-        self, prompt: list[int], steps: int, ends: Any, choose: Any, fill: Any = None, keep: str = "clean"
+        self,
+        prompt: list[int],
+        steps: int,
+        ends: Any,
+        choose: Any,
+        fill: Any = None,
+        keep: str = "clean",
+        past: dict[int, set[int]] | None = None,
     ) -> list[tuple[int, list[int], set[int], list[int]]]:
         """A greedy generation: token, dynamic heads, ablated heads and heads that score then, for each step.
 
         `choose` maps the dynamic heads, in their order, to a set to ablate. Later steps see the former ones' `clean`
-        or `masked` states.
+        or `masked` states. `past` are heads ablated at positions of the prompt, a former answer's.
         """
-        ids, past, found = list(prompt), dict[int, set[int]](), list[Any]()
+        ids, past, found = list(prompt), dict(past or {}), list[Any]()
         while len(found) < steps and not (found and found[-1][0] in ends):
             before = self.dynamic(ids, *self.forward(ids, past, fill))
             ablated = choose(before)

@@ -250,6 +250,7 @@ def reference_run(
             if firing and fired[firing[0]] >= s.retries:
                 stuck.add(firing[0])
             record = {"hit": start is not None, "words": [word[:2] for _, found in evaluated for word in found]}
+            record["hidden"] = hidden  # while the last tokens of the round were generated
             if start is not None:
                 fired[start] += 1
                 answer = before(llm, answer + draft, start)
@@ -270,9 +271,25 @@ def reference_run(
                 if ends(text):
                     new = before(llm, answer + new, min(ends(text)))[len(answer) :]
                 answer, ended = answer + new, ended or not new
-                rounds.append({**record, "windows": spans, "heads": heads})
+                rounds.append({**record, "windows": spans, "heads": heads, "hidden": hidden})
             else:
                 answer, hidden = answer + draft, set(everything)
                 rounds.append({**record, "windows": None, "heads": None})
             finished = end is not None or ended or len(answer) >= s.length
     return answer, rounds, len(stuck)
+
+
+@torch.no_grad()
+def reference_forced(
+    llm: Any, ids: list[int], answer: list[int], hidden: set[int], limit: int, s: Settings
+) -> list[int] | None:
+    """Tokens after a forced opening under the last mask, up to the end of the answer; None if the answer has one."""
+    if s.marker.lower() in text_of(llm, answer).lower():
+        return None
+    text = text_of(llm, answer)
+    space = " " if text and not text[-1].isspace() else ""
+    opening = llm.tokenizer(f"{space}{s.marker}", add_special_tokens=False)["input_ids"]
+    with eager(llm.model):
+        return greedy(
+            llm, ids, answer + opening, hidden, limit, lambda text: answer_end(text, s) is not None, s.concat
+        )[0]

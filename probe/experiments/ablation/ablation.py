@@ -7,7 +7,7 @@ from rich.console import Group
 
 from datamodules import Prompts
 from extract.errors import UserError
-from extract.generation import DynamicHeads, generate_ablated
+from extract.generation import DynamicHeads, check_forcing, generate_ablated
 from extract.llm import LLM
 from extract.pipeline import LLMStage
 from extract.tasks import PromptBatch
@@ -83,6 +83,8 @@ class Ablation(LLMStage):
         first = data.task.sample(data.task.order()[0])
         if self.heatmap is not None:
             self.heatmap.check(first.fields)
+        if data.task.force:
+            check_forcing(self.llm.model)
         heads = self.dynamic_heads
         self.store_heads = read_store_heads(self.store, heads.target, heads.threshold, self.static.split)
         self._check_store(self.store_heads)
@@ -167,7 +169,8 @@ class Ablation(LLMStage):
     def _run(self, batch: PromptBatch, conditions: list[Condition], trials: Trials) -> None:
         self.store_heads.refuse_shared([sample.id for sample in batch.samples])
         operator, keep = self.intervention.operator, self.intervention.keep
-        found = generate_ablated(self.llm, batch.samples, conditions, self.dynamic_heads, operator, keep)
+        opening = batch.task.opening(self.llm.tokenizer)
+        found = generate_ablated(self.llm, batch.samples, conditions, self.dynamic_heads, operator, keep, opening)
         written = [
             ablation_trial(self.llm, batch.task, sample, condition.name, found.of(row, place), self.static_heads)
             for row, sample in enumerate(batch.samples)

@@ -48,7 +48,8 @@ class Outcomes:
             members: For each condition, the names that its trials have: one, or one for each random set.
 
         """
-        metrics = list(trials[0]["metrics"])
+        # A resumed run may hold trials of an earlier version, which lack metrics: only common ones are reported.
+        metrics = [name for name in trials[0]["metrics"] if all(name in trial["metrics"] for trial in trials)]
         rows = {(trial["sample"], trial["condition"]): {**trial, **trial["metrics"]} for trial in trials}
         samples = sorted({sample for sample, _ in rows})
 
@@ -90,12 +91,12 @@ class Outcomes:
         return name in self.metrics and all(np.isin(cells, (0, 1)).all() for cells in self.values[name].values())
 
     def pairs(self, chosen: Chosen, bootstrap: Bootstrap) -> list[dict[str, Any]]:
-        """Paired comparison of every two conditions on the chosen prompts, by the first two metrics.
+        """Paired comparison of every two conditions on the chosen prompts, by each metric.
 
         Comparisons with the reference (see `reference_condition`) have Holm's correction, for each metric.
         """
         reference, pairs = reference_condition(self.conditions), list[dict[str, Any]]()
-        for name in self.metrics[:2]:
+        for name in self.metrics:
             values = {condition: cells[..., chosen] for condition, cells in self.values[name].items()}
             pairs += compare_conditions(values, name, reference, bootstrap)
         return pairs

@@ -15,7 +15,18 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 
-LABELS = {"accuracy": "accuracy (share of prompts)", "rouge_l": "ROUGE-L (F measure)", "em": "exact match", "f1": "F1"}
+LABELS = {
+    "accuracy": "accuracy (share of prompts)",
+    "rouge_l": "ROUGE-L (F measure)",
+    "em": "exact match",
+    "f1": "F1",
+    "answered": "answers with the marker",
+    "em_last": "exact match, else of the last sentence",
+    "f1_last": "F1, else of the last sentence",
+    "contains": "gold answer in the text",
+    "em_forced": "exact match, else of a forced answer",
+    "f1_forced": "F1, else of a forced answer",
+}
 PANELS = 4
 """Heatmaps side by side."""
 GROUP_STYLES = {

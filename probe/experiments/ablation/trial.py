@@ -7,6 +7,7 @@ from torch import Tensor
 
 from extract.generation import AblatedGeneration
 from extract.llm import LLM
+from extract.prompts import decode_text
 from extract.tasks import Sample, Task
 from probe.results import Trial
 
@@ -26,16 +27,18 @@ def ablation_trial(
 
     """
     answer = str(llm.tokenizer.decode(generation.tokens.tolist(), skip_special_tokens=True)).strip()
+    forced = None if generation.continuation is None else decode_text(llm.tokenizer, generation.continuation)
     return {
         "sample": sample.index,
         "id": sample.name,
         "condition": condition,
         "length": sample.fields.get("length"),
         "depth": sample.fields.get("depth"),
-        "metrics": task.grade(sample, answer),
+        "metrics": task.grade_all(sample, answer, forced),
         **head_counts(generation, static),
         "gold": sample.gold,
         "answer": answer,
+        **({"continuation": forced} if task.force else {}),
     }
 
 

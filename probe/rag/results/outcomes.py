@@ -12,9 +12,13 @@ from probe.metrics import Bootstrap, Estimate, compare_conditions, mean_interval
 from probe.rag.results.trace import Trace
 from probe.results import TABLE_4
 
-PROPORTIONS = ("em", "answered")
+PROPORTIONS = ("em", "answered", "em_last", "contains", "em_forced")
 """Metrics that are 0 or 1 for each question."""
-PAIRED_METRICS = ("em", "f1", "first_recall", "recall")
+OTHER_GRADES = ("answered", "contains", "em_last", "f1_last", "em_forced", "f1_forced")
+"""Metrics of an answer beside EM and F1 after the marker."""
+SHOWN_METRICS = ("em", "f1", "first_recall", "recall")
+"""Metrics whose paired differences are shown in the terminal."""
+PAIRED_METRICS = (*SHOWN_METRICS, *OTHER_GRADES)
 """Metrics that strategies are compared by."""
 
 
@@ -37,12 +41,16 @@ class RagOutcomes:
 
     @classmethod
     def of(cls, traces: Sequence[Trace], strategies: list[str], bootstrap: Bootstrap) -> "RagOutcomes":
-        """From traces; questions are in sample order, whatever batches and processes ran them."""
+        """From traces; questions are in sample order, whatever batches and processes ran them.
+
+        A metric that some traces lack, since an earlier version wrote them, is left out.
+        """
         rows = {(trace["sample"], trace["strategy"]): trace["metrics"] for trace in traces}
         samples = sorted({sample for sample, _ in rows})
         values = {
             name: np.array([[rows[sample, label][name] for sample in samples] for label in strategies], np.float64)
             for name in traces[0]["metrics"]
+            if all(name in trace["metrics"] for trace in traces)
         }
         return cls(sorted(traces, key=lambda trace: trace["sample"]), values, strategies, bootstrap)
 
@@ -91,6 +99,7 @@ class RagOutcomes:
                 **trace["metrics"],
                 "gold": trace["gold"],
                 "text": trace["text"],
+                **{name: trace[name] for name in ("continuation",) if name in trace},
             }
             for trace in self.traces
         ]

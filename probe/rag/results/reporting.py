@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any
 from rich.console import Group
 
 from extract.utils import hashed_json, write_bytes
-from probe.rag.results.outcomes import PAIRED_METRICS, RagOutcomes
-from probe.rag.results.tables import answer_table, retrieval_table, strategy_plots
+from probe.rag.results.outcomes import SHOWN_METRICS, RagOutcomes
+from probe.rag.results.tables import answer_table, grades_table, retrieval_table, strategy_plots
 from probe.rag.results.trace import Trace
 from probe.rag.strategies import Strategy
 from probe.results import comparison_tables, published_rag
@@ -53,8 +53,8 @@ class RagResults:
         title = f"Masked dynamic RAG of {name}: {self.outcomes.questions} questions, mask {mask}{seen and f'; {seen}'}"
         answers = answer_table(self.outcomes, title, self.strategies)
         names = self.outcomes.strategies
-        pairs = comparison_tables(self.outcomes.pairs(), names[0], names, PAIRED_METRICS, "questions")
-        return Group(answers, retrieval_table(self.outcomes), *pairs, published_rag())
+        pairs = comparison_tables(self.outcomes.pairs(), names[0], names, SHOWN_METRICS, "questions")
+        return Group(answers, grades_table(self.outcomes), retrieval_table(self.outcomes), *pairs, published_rag())
 
     def plots(self) -> "dict[str, Figure]":
         """F1 and first recall of the strategies."""

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from probe.metrics import Estimate
-from probe.rag.results.outcomes import RagOutcomes
+from probe.rag.results.outcomes import OTHER_GRADES, RagOutcomes
 from probe.rag.strategies import Strategy
 from probe.results import PAPER_MODEL, TABLE_4, TextTable
 
@@ -16,6 +16,11 @@ if TYPE_CHECKING:
 
 DIGITS = {"precision": 2, "visible": 0, "retrievals": 1, "forward_tokens": 0}
 """Metrics that are tabled without an interval, and their digits."""
+GRADES_CAPTION = (
+    "answered: share of answers with the marker, without which EM and F1 are 0; contains: the gold answer is in the "
+    "text; last: EM and F1 of the answer after the marker, without it of the last sentence; forced: without it of what "
+    "the model adds to its answer and the marker (task.force)"
+)
 RETRIEVAL_CAPTION = (
     "recall: share of supporting-fact tokens within the windows; by chance: within as many tokens of the context "
     "sampled at random; precision: share of the windows' tokens that belong to supporting facts; mean over a "
@@ -36,6 +41,15 @@ def answer_table(outcomes: RagOutcomes, title: str, strategies: Sequence[Strateg
             *(_with_interval(metrics[label][name]) for name in ("em", "f1")),
             "" if published is None else f"{published[0]:.3f} / {published[1]:.3f}",
         )
+    return out
+
+
+def grades_table(outcomes: RagOutcomes) -> TextTable:
+    """Share of answers in the form wanted, and what other answers are worth."""
+    shown = [name for name in OTHER_GRADES if name in outcomes.values]
+    out = TextTable("Answers extracted otherwise", ["", *(name.replace("_", " ") for name in shown)], GRADES_CAPTION)
+    for label, cells in outcomes.metrics().items():
+        out.add_row(label, *(_with_interval(cells[name]) for name in shown))
     return out
 
 

@@ -35,6 +35,7 @@ def run_trace(run: "Run", answer_metrics: dict[str, float], grid: "HeadGrid") ->
         "evidence": [list(span) for span in sample.evidence],
         "rounds": [_round(run, round_, grid) for round_ in run.rounds],
         "text": run.text,
+        **({} if run.settings.opening is None else {"continuation": run.forced_text}),
         "stop": run.stop,
         "metrics": {**answer_metrics, **{name: _without_nan(value) for name, value in run_metrics(run).items()}},
     }
@@ -65,7 +66,8 @@ def run_metrics(run: "Run") -> dict[str, float]:
     recall, precision: |V ∩ E| / |E| and |V ∩ E| / |V| of the visible context tokens V and the supporting facts' tokens
     E, mean over the retrievals (without any: of the initial windows). first_recall: recall of the first retrieval.
     first_chance: its expected value for as many tokens sampled at random, |V| / |C| with the context's tokens C.
-    visible: |V|. stuck: sentences that fired again after their last retry.
+    visible: |V|. stuck: sentences that fired again after their last retry. forced_tokens: tokens run for a forced
+    opening and what follows it, where openings are forced; masked_tokens and forward_tokens do not include them.
     """
     evidence, (start, end) = run.question.evidence, run.question.context
     visible = _visible_sets(run)
@@ -81,6 +83,7 @@ def run_metrics(run: "Run") -> dict[str, float]:
         "stuck": run.stuck,
         "masked_tokens": run.masked_tokens,
         "forward_tokens": run.forward_tokens,
+        **({} if run.settings.opening is None else {"forced_tokens": run.forced_tokens}),
     }
 
 

@@ -36,7 +36,9 @@ def check_trace(trace: Any, where: str) -> None:
 
     """
     check_form(trace, TRACE, where)
-    check_form(trace["metrics"].get("forward_tokens", 0), NUMBER, f"{where}, metrics, forward_tokens")
+    for name in ("forward_tokens", "em_forced", "f1_forced"):
+        check_form(trace["metrics"].get(name, 0), NUMBER, f"{where}, metrics, {name}")
+    check_form(trace.get("continuation"), (str, type(None)), f"{where}, continuation")
     for number, round_ in enumerate(trace["rounds"]):
         place = f"{where}, rounds, {number}"
         for key, form in (("windows", [WINDOW]), ("heads", [[int]])):

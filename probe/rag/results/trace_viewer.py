@@ -45,7 +45,11 @@ def print_trace(trace: Trace, console: Console) -> None:
         if round_["windows"] is not None:
             _print_retrieval(round_, console)
     console.print(Text("\nanswer ", style="bold"), _safe(trace["text"]), sep="")
-    summary = (f"EM {metrics['em']:.0f}", f"F1 {metrics['f1']:.2f}", f"stopped: {trace['stop']}")
+    if continuation := trace.get("continuation"):
+        console.print(Text("forced ", style="bold"), _safe(continuation.strip()), sep="")
+    summary = [f"EM {metrics['em']:.0f}", f"F1 {metrics['f1']:.2f}", f"stopped: {trace['stop']}"]
+    if "f1_forced" in metrics:
+        summary.insert(2, f"forced EM {metrics['em_forced']:.0f}, F1 {metrics['f1_forced']:.2f}")
     console.print(_safe(" · ".join((*summary, f"{metrics.get('forward_tokens', 0):,} tokens run")), "dim"))
 
 

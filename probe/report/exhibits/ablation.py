@@ -24,11 +24,13 @@ def _sweep(record: dict[str, Any]) -> list[int]:
 
 def view(record: dict[str, Any]) -> View:
     """All conditions as a table; curves over k, or heatmaps over length and depth."""
-    metrics = list(dict.fromkeys(pair["metric"] for pair in record["pairs"]["all"]))
+    every = list(dict.fromkeys(pair["metric"] for pair in record["pairs"]["all"]))
+    metrics, others = every[:2], every[2:]
+    tables = _tables(record, metrics) + (_tables(record, others) if others else [])
     if is_sweep(record):
-        return View(_tables(record, metrics), [_curve(record, name) for name in (*metrics, "compensated_static")])
+        return View(tables, [_curve(record, name) for name in (*metrics, "compensated_static")])
     heatmaps = [one for metric in metrics for one in _heatmaps(record, metric)]
-    return View(_tables(record, metrics), [_bars(record, metrics[0]), *heatmaps])
+    return View(tables, [_bars(record, metrics[0]), *heatmaps])
 
 
 def _label(metric: str) -> str:

@@ -23,6 +23,19 @@ COLUMNS = {
     "forward_tokens": ("forward tokens", 0),
 }
 """Columns of the table by metric: title and digits."""
+GRADES = {
+    "answered": "answers with the marker",
+    "contains": "gold answer in the text",
+    "em_last": "exact match, else of the last sentence",
+    "f1_last": "F1, else of the last sentence",
+    "em_forced": "exact match, else of a forced answer",
+    "f1_forced": "F1, else of a forced answer",
+}
+"""Columns of the table of answers that were extracted otherwise."""
+GRADES_NOTE = (
+    "Exact match and F1 of the table above count an answer without the marker (“So the answer is”) as wrong. Else: of "
+    "an answer without it. Forced: the model continues its own answer and the marker."
+)
 
 
 def view(record: dict[str, Any]) -> View:
@@ -30,7 +43,16 @@ def view(record: dict[str, Any]) -> View:
     names = list(record["strategies"])
     labels = {name: COLUMNS[name][0] for name in ("em", "f1", "first_recall")}
     paired = differences(record["pairs"], names[0], names, labels, "questions")
-    return View([_table(record), paired], [_bars(record)])
+    shown = {name: label for name, label in GRADES.items() if all(name in one for one in record["strategies"].values())}
+    if not shown:  # an earlier release
+        return View([_table(record), paired], [_bars(record)])
+    compared = differences(record["pairs"], names[0], names, shown, "questions")
+    return View([_table(record), paired, _grades(record, shown), compared], [_bars(record)])
+
+
+def _grades(record: dict[str, Any], shown: dict[str, str]) -> TableView:
+    rows = [(label, [_cell(metrics[name], 3) for name in shown]) for label, metrics in record["strategies"].items()]
+    return TableView(list(shown.values()), rows, GRADES_NOTE)
 
 
 def _table(record: dict[str, Any]) -> TableView:

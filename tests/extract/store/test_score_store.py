@@ -81,6 +81,16 @@ def test_store_has_schema_manifest_and_datasets_view(extract_tiny: Extract, tmp_
     assert total == store.manifest["steps"] == len(steps)
 
 
+def test_shards_of_an_earlier_version_may_lack_metrics(extract_tiny: Extract, tmp_path: Path) -> None:
+    assert extract_tiny(tmp_path / "s")[0] == 0
+    store = ScoreStore(tmp_path / "s")
+    first, *others = store.tables("samples")
+    store._tables["samples"] = [first.drop_columns(["rouge_l"]), *others]
+    column = store.samples()["rouge_l"].to_pylist()
+    assert column[:2] == [None, None]
+    assert None not in column[2:]
+
+
 def test_batch_size_changes_no_row(extract_tiny: Extract, tmp_path: Path) -> None:
     assert extract_tiny(tmp_path / "a")[0] == 0
     assert extract_tiny(tmp_path / "b", "--data.init_args.batch_size", 5)[0] == 0

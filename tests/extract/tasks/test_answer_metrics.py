@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from extract.tasks import exact_match, f1, find_answer
+from extract.tasks import AnswerFormat, contains, exact_match, f1, find_answer
 
 PIECES = [
     "the",
@@ -100,3 +100,57 @@ def test_answers_after_the_marker(generated: str, found: str | None) -> None:
 def test_an_answer_that_stands_alone() -> None:
     assert find_answer("Westria.\n\nWestria is") == "Westria"
     assert find_answer("a | b", end=r"\|") == "a"
+
+
+@given(odd, odd, odd)
+def test_containment_of_whole_words_by_position(before: str, gold: str, after: str) -> None:
+    """Word by word; an answer that is contained stays contained within a longer text."""
+    said, wanted = words(f"{before} {gold} {after}"), words(gold)
+    if wanted in (["yes"], ["no"], ["noanswer"]):
+        return
+    found = any(said[start : start + len(wanted)] == wanted for start in range(len(said))) if wanted else not said
+    assert contains(f"{before} {gold} {after}", gold) == found
+    assert contains(gold, gold) == 1
+
+
+@pytest.mark.parametrize(
+    ("text", "gold", "answer", "wanted"),
+    [
+        ("Yes, both are bands.", "yes", "", 1),
+        ("Both are bands. So the answer is yes.", "yes", "yes", 1),
+        ("No. 5 was hers. So the answer is yes.", "yes", "yes", 0),  # it says both
+        ("There is no band. Yesterday it was yes.", "no", "Yesterday it was yes", 0),
+        ("yes", "no", "yes", 0),
+        ("It is no noanswer.", "noanswer", "It is no noanswer", 0),
+        ("", "Oslo", "", 0),
+    ],
+)
+def test_yes_and_no_count_only_as_the_first_word(text: str, gold: str, answer: str, wanted: int) -> None:
+    assert contains(text, gold, answer) == wanted
+
+
+FORM = AnswerFormat(marker="So the answer is")
+
+
+@given(odd, odd)
+def test_grades_agree_where_the_marker_is(said: str, gold: str) -> None:
+    """All ways of extraction then find the same answer, and EM and F1 are those of the marker alone."""
+    found = FORM.grade(f"It is so. So the answer is {said}", gold)
+    answer = find_answer(f"It is so. So the answer is {said}", FORM.marker)
+    assert answer is not None
+    assert (found["em"], found["f1"], found["answered"]) == (exact_match(answer, gold), f1(answer, gold), 1)
+    assert (found["em_last"], found["f1_last"]) == (found["em"], found["f1"])
+    assert FORM.grade_forced(f"It is so. So the answer is {said}", gold, None) == {
+        "em_forced": found["em"],
+        "f1_forced": found["f1"],
+    }
+
+
+def test_grades_of_a_generation_without_the_marker() -> None:
+    text = "She was born in 1990. The city is Oslo."
+    found = FORM.grade(text, "Oslo")
+    assert (found["em"], found["f1"], found["answered"], found["contains"]) == (0, 0, 0, 1)
+    assert (found["em_last"], found["f1_last"]) == (0, f1("The city is Oslo", "Oslo"))
+    assert FORM.grade_forced(text, "Oslo", " Oslo. The next question") == {"em_forced": 1, "f1_forced": 1}
+    assert FORM.grade_forced(text, "Oslo", "") == {"em_forced": 0, "f1_forced": 0}
+    assert FORM.last("") == ""

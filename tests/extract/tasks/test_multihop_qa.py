@@ -161,7 +161,8 @@ def test_evidence_in_the_excluded_part_is_reported_not_scored(run: Run, tiny_llm
             "predict",
             *("-c", "configs/extract/hotpotqa.yaml", "--llm.init_args.name", tiny_llm_folder),
             *("--data.init_args.task.init_args.source", json.dumps(source)),
-            *("--data.init_args.task.init_args.budget", 3, "--model.init_args.local", local),
+            *("--data.init_args.task.init_args.budget", 3, "--data.init_args.task.init_args.force", 2),
+            *("--model.init_args.local", local),
             *("--store", tmp_path / store, "--trainer.default_root_dir", tmp_path / "runs"),
             *("--trainer.accelerator", "cpu"),
         )
@@ -174,9 +175,19 @@ def test_evidence_in_the_excluded_part_is_reported_not_scored(run: Run, tiny_llm
     assert unscored.samples()["unscored"].to_pylist() == unscored.samples()["steps"].to_pylist()
     assert all(torch.from_numpy(x.copy()).isnan().all() for x in unscored.vectors("reasoning"))
     assert unscored.manifest["unscored_samples"] == 3
-    assert {"id", "kind", "level", "passages", "length", "depth", "em", "f1", "answered"} <= set(
-        scored.samples().column_names
-    )
+    grades = {"em", "f1", "answered", "em_last", "f1_last", "contains", "em_forced", "f1_forced", "continuation"}
+    assert {"id", "kind", "level", "passages", "length", "depth"} | grades <= set(scored.samples().column_names)
+    assert scored.manifest["task"]["force"] == 2
+    assert all(scored.samples()["continuation"].to_pylist())  # a random model never writes the marker
+    assert scored.samples()["steps"].to_pylist() == [3, 3, 3]  # its continuation is no step
+
+
+def test_a_task_that_forces_nothing_describes_itself_as_earlier_versions_did(tiny_llm_folder: Path) -> None:
+    """So that their stores and trials continue."""
+    tiny = LLM(str(tiny_llm_folder))
+    assert "force" not in prepared(tiny, SyntheticQA(1)).describe()
+    forcing = prepared(tiny, SyntheticQA(1), force=16)
+    assert {**prepared(tiny, SyntheticQA(1)).describe(), "force": 16} == forcing.describe()
 
 
 @pytest.mark.slow

@@ -98,3 +98,14 @@ def test_pairs_with_the_reference_are_one_family_for_each_metric() -> None:
         assert [pair["p_holm"] for pair in family] == pytest.approx(
             [min(1, max((3 - j) * family[j]["p"] for j in range(i + 1))) for i in range(3)]
         )
+
+
+def test_metrics_that_trials_of_an_earlier_version_lack_are_left_out() -> None:
+    """A run that was begun before and goes on now; every metric that is left is compared."""
+    former, now = trial(0, "none", 1.0), trial(1, "none", 1.0)
+    now["metrics"] = {**now["metrics"], "contains": 1.0}
+    mixed = Outcomes.of([former, now], {"none": ["none"]})
+    assert mixed.metrics == ["accuracy", "rouge_l"]
+    later = [{**trial(s, name, 1.0), "metrics": now["metrics"]} for s in (0, 1) for name in ("none", "dynamic")]
+    whole = Outcomes.of(later, {name: [name] for name in ("none", "dynamic")})
+    assert [pair["metric"] for pair in whole.pairs(whole.groups()["all"], FEW)] == ["accuracy", "rouge_l", "contains"]

@@ -77,3 +77,17 @@ def test_conditions_are_compared_where_both_have_a_value() -> None:
     assert (turned["difference"], turned["low"], turned["high"]) == (-pair["difference"], -pair["high"], -pair["low"])
     with pytest.raises(KeyError):
         paired_difference([pair], "b", "a", "em")
+
+
+def test_a_pair_without_a_common_prompt_is_not_tested_and_counts_in_no_family() -> None:
+    """`w/o RAG` retrieves nothing, so it has no recall: the other comparisons are corrected as if it were not there."""
+    rng = np.random.default_rng(0)
+    values = {name: rng.random(30) for name in ("dynamic", "static", "random")}
+    plain = compare_conditions(values, "first_recall", "dynamic", Bootstrap(20))
+    found = compare_conditions({**values, "w/o RAG": np.full(30, np.nan)}, "first_recall", "dynamic", Bootstrap(20))
+    for pair in found:
+        if pair["second"] == "w/o RAG":
+            assert (pair["n"], pair["p"], pair["p_holm"]) == (0, None, None)
+        else:
+            assert pair in plain
+    assert len(found) == len(plain) + 3

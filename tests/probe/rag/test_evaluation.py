@@ -97,7 +97,7 @@ def evaluation(tmp_path: Path, trials: str = "trials", **changes: Any) -> dict[s
 def settings(**changes: Any) -> dict[str, Any]:
     """Arguments of both callbacks, for three questions of 12 tokens; a random model never ends its answer."""
     source = {"class_path": "extract.SyntheticQA", "init_args": {"count": 3, "seed": 1, "decoys": 0}}
-    task = {"source": source, "style": "chain", "budget": 12, "texts": {"examples": []}}
+    task = {"source": source, "style": "chain", "budget": 12, "force": 4, "texts": {"examples": []}}
     return {
         "task": {"class_path": "extract.MultiHopQA", "init_args": task | changes.pop("task", {})},
         "strategies": [{"class_path": f"probe.rag.{name}"} for name in changes.pop("strategies", STRATEGIES)],
@@ -135,6 +135,11 @@ def test_a_run_writes_metrics_plots_and_every_trace(evaluate: Evaluate, run: Run
     assert found["questions"] == 3
     written = traces(tmp_path)
     assert [(one["sample"], one["strategy"]) for one in written] == [(n, name) for n in range(3) for name in NAMES]
+    grades = {"em", "f1", "answered", "em_last", "f1_last", "contains", "em_forced", "f1_forced"}
+    assert grades <= set(found["strategies"]["dynamic"])
+    assert grades <= {pair["metric"] for pair in found["pairs"]}
+    assert all(one["continuation"] is not None and one["metrics"]["forced_tokens"] for one in written)
+    assert len(view(found).tables) == 4  # grades beside EM and F1, and their differences
     for name in NAMES:
         metrics = [one["metrics"] for one in written if one["strategy"] == name]
         cells = found["strategies"][name]
@@ -229,6 +234,7 @@ def test_a_killed_run_continues_and_other_settings_are_refused(
     assert "killed" in evaluate(**few)
     assert len(list((tmp_path / "trials").glob("0*.json"))) == 1
     again = evaluate(**few)
+    assert isinstance(again, dict), again
     assert len(calls) == 3
     assert again["strategies"] == whole["strategies"]
     assert "other settings" in evaluate(decoding={"draft_length": 4}, **few)

@@ -38,15 +38,15 @@ class Chosen(HeadStrategy):
         return self.listed[:count]
 
 
-def questions(llm: LLM, count: int, seed: int, budget: int) -> tuple[MultiHopQA, list[Question]]:
-    task = MultiHopQA(SyntheticQA(count, seed=seed), budget=budget)
+def questions(llm: LLM, count: int, seed: int, budget: int, force: int = 0) -> tuple[MultiHopQA, list[Question]]:
+    task = MultiHopQA(SyntheticQA(count, seed=seed), budget=budget, force=force)
     task.prepare(llm)
     without = task.without_context()
     return task, [Question.from_task(task, without, number) for number in range(count)]
 
 
-def by_reference(llm: LLM, run: Run) -> tuple[list[int], list[dict[str, Any]], int]:
-    """The reference's tokens, rounds and stuck sentences for a run of chosen heads."""
+def by_reference(llm: LLM, run: Run) -> tuple[list[int], list[dict[str, Any]], int, list[int] | None]:
+    """The reference's tokens, rounds, stuck sentences and forced tokens for a run of chosen heads."""
     strategy = run.strategy
     assert isinstance(strategy, Chosen)
     assert isinstance(run.trigger, RIND)
@@ -68,13 +68,19 @@ def by_reference(llm: LLM, run: Run) -> tuple[list[int], list[dict[str, Any]], i
         del hidden, rows
         return strategy.listed[: windows.heads]
 
-    return reference_rag.reference_run(llm, run.question.sample.ids, run.question.context, choose, own)
+    ids = run.question.sample.ids
+    tokens, rounds, stuck = reference_rag.reference_run(llm, ids, run.question.context, choose, own)
+    forced = None
+    if done.opening is not None:
+        forced = reference_rag.reference_forced(llm, ids, tokens, rounds[-1]["hidden"], done.opening.limit, own)
+    return tokens, rounds, stuck, forced
 
 
 def check(llm: LLM, runs: list[Run]) -> None:
     for run in runs:
-        tokens, rounds, stuck = by_reference(llm, run)
+        tokens, rounds, stuck, forced = by_reference(llm, run)
         assert run.answer == tokens
+        assert run.continuation == forced
         assert run.stuck == stuck
         assert len(run.rounds) == len(rounds)
         for mine, theirs in zip(run.rounds, rounds, strict=True):
@@ -95,22 +101,27 @@ def sampled(rng: random.Random, name: str) -> Chosen:
 
 def test_whole_runs_of_a_tiny_llm_equal_the_reference(tiny_llm_folder: Path) -> None:
     llm, rng = LLM(str(tiny_llm_folder)), random.Random(1)
-    task, asked = questions(llm, 2, 3, budget=14)
+    task, asked = questions(llm, 2, 3, budget=14, force=6)
     runs: dict[MaskMode, list[Run]] = {"packed": [], "in_place": [], "concat": []}
     for number in range(10):
         strategy, draft_length, retries = sampled(rng, str(number)), rng.randint(3, 8), rng.randint(1, 2)
         for mask, listed in runs.items():
-            own = RunSettings.of(task, Decoding(mask, draft_length, retries))
+            own = RunSettings.of(task, Decoding(mask, draft_length, retries), tokenizer=llm.tokenizer)
             listed.append(Run(asked[number % 2], strategy, own, llm.tokenizer))
     for listed in runs.values():
         run_together(ContextMaskedLLM(llm, chunk=50), [run.steps() for run in listed])
     check(llm, runs["packed"])
     check(llm, runs["concat"])
     assert [run.answer for run in runs["in_place"]] == [run.answer for run in runs["packed"]]
+    assert [run.continuation for run in runs["in_place"]] == [run.continuation for run in runs["packed"]]
     retrieved = [sum(one.retrieved is not None for one in run.rounds) for run in runs["packed"]]
     assert 0 in retrieved  # some never fire, some do, some again and again
     assert max(retrieved) > 1
     assert any(run.stuck for run in runs["packed"])
+    shown = [any(one.retrieved for one in run.rounds[-2:]) for run in runs["packed"]]
+    assert set(shown) == {True, False}  # forced under windows, those of the draft before included, and under none
+    # Keys of prompt and answer are reused: a token that ended the answer at its length, the opening, what follows it.
+    assert all(0 < run.forced_tokens <= 1 + 4 + 6 for listed in runs.values() for run in listed)
 
 
 @pytest.mark.slow

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from extract.errors import UserError
 from extract.generation import GenerationOutput, GenerationRequest, LastQueryState
+from extract.prompts import ForcedOpening
 from extract.tasks import AnswerFormat, Sample, find_answer
 from probe.rag import (
     BM25,
@@ -59,9 +60,17 @@ class Script:
     generations: list[list[str | None]]
     unsure: frozenset[str] = frozenset()
 
-    def play(self, strategy: Strategy, settings: RunSettings = SETTINGS, trigger: Trigger | None = None) -> Run:
+    def play(
+        self,
+        strategy: Strategy,
+        settings: RunSettings = SETTINGS,
+        trigger: Trigger | None = None,
+        force: int = 0,
+    ) -> Run:
         """The finished run."""
         tokenizer: Any = Pieces()
+        if force:
+            settings = dataclasses.replace(settings, opening=Opening(tokenizer, FORM.forced_opening, force))
         ids = list(range(LONG))
         sample = Sample(0, "q", ids, [(4, 6), (8, 9)], budget=30, question="Who?", gold="Oslo")
         question = Question(sample, (2, 12), [((2, 7), "A."), ((7, 12), "B.")], ids)
@@ -233,3 +242,38 @@ def test_the_end_of_an_answer(text: str, more: str) -> None:
     if end is not None:
         assert complete_answer_end(text + more, FORM) == end
         assert find_answer(text + more, MARKER) == find_answer(text, MARKER) == find_answer(text[:end], MARKER)
+
+
+class Opening(ForcedOpening):
+    """An opening of one token, whose text is the marker."""
+
+    def tokens(self, generated: Sequence[int]) -> list[int]:
+        pieces: Any = self.tokenizer
+        return pieces.ids(f" {MARKER}") if self.text(pieces.decode(generated)) else []
+
+
+def test_an_answer_without_the_marker_is_continued_and_stays_as_it_is() -> None:
+    draft: list[str | None] = ["It", " rains", None]
+    plain = Script([draft]).play(OracleHeadsStrategy())
+    script = Script([draft, [" Oslo", ".", " It"]])
+    run = script.play(OracleHeadsStrategy(), force=3)
+    assert (plain.text, plain.stop, plain.masked_tokens) == (run.text, run.stop, run.masked_tokens)
+    assert (plain.continuation, run.forced_text) == (None, " Oslo. It")
+    assert (plain.forward_tokens, plain.forced_tokens) == (run.forward_tokens, 0)
+    assert run.forced_tokens == 1 + 2  # the opening, and what follows but for the last token
+    assert script.visible == [10, 10 + 2 + 1]
+    assert (FORM.forced(plain.text, None), FORM.forced(run.text, run.forced_text)) == ("", "Oslo")
+
+
+def test_an_answer_is_forced_under_the_windows_of_its_last_tokens() -> None:
+    draft: list[str | None] = ["It", " rains", ".", " Ada", " swims", ".", " She", " did"]
+    accepted: list[str | None] = [" And", None]
+    script = Script([draft, [" Ada", " runs", ".", " The"], accepted, [" Oslo", None]], SWIMS)
+    run = script.play(OracleHeadsStrategy(sink=0, local=0), force=3)
+    assert [one.retrieved is not None for one in run.rounds] == [True, False]
+    assert script.visible == [10, 10 + 2 + 3, 10 + 2 + 6, 10 + 2 + 7 + 1]  # the window of two tokens stays
+
+
+def test_an_answer_with_the_marker_is_not_forced() -> None:
+    run = Script([["It", " is", ".", *ANSWER]]).play(OracleHeadsStrategy(), force=3)
+    assert (run.stop, run.continuation, run.forced_tokens) == ("answered", None, 0)
