@@ -65,4 +65,5 @@ from .terminal import clean_logs as clean_logs
 from .terminal import printable as printable
 from .terminal import say as say
 from .texts import is_unicode as is_unicode
+from .texts import shortened as shortened
 from .texts import user_path as user_path

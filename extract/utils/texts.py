@@ -1,5 +1,6 @@
 """Texts that users give: paths with `~`, text that is not Unicode."""
 
+from collections.abc import Sequence
 from pathlib import Path
 
 from extract.errors import UserError
@@ -33,3 +34,13 @@ def is_unicode(text: str) -> bool:
     except UnicodeEncodeError:
         return False
     return True
+
+
+def shortened(names: Sequence[str], most: int = 3) -> str:
+    """The first of many names, for a message.
+
+    >>> shortened(["a", "b"]), shortened(["a", "b", "c"], most=2)
+    ('a, b', 'a, b, …')
+
+    """
+    return ", ".join(names[:most]) + (", …" if len(names) > most else "")
