@@ -59,6 +59,7 @@ def dynamism_table(results: dict[str, Any]) -> Table:
         f"{results['static_source']}; static_coverage: share of dynamic heads that are static; [95 % bootstrap "
         "interval over samples]; shuffled: each head's activations permuted over the steps of a sample"
     )
+    caption += f"; {results['note']}" if results.get("note") else ""
     title = f"Dynamism of heads: {results['steps']:,} steps of {results['samples']} samples ({results['evaluation']})"
     out = Table(title=title, caption=caption)
     for header in ("", "dynamic", "shuffled", f"paper, {PAPER_MODEL}"):

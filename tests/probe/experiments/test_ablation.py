@@ -2,6 +2,7 @@
 
 import csv
 import json
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -57,6 +58,9 @@ def measure(measured: Measure, store: Path, tiny_llm_folder: Path, tmp_path: Pat
 
 def test_a_run_leaves_every_trial_and_every_metric(measure: Measure, tmp_path: Path) -> None:
     found = measure("--model.init_args.k", "[0, 1, 4]")
+    assert re.fullmatch(
+        r"static sets of .*20 hold heads that are never dynamic: only \d+ are .* training step", found["note"]
+    )
     names = ["none", "dynamic top 1", "dynamic top 4", *CONDITIONS[1:]]
     assert list(found["conditions"]) == names == list(found["metrics"]["all"])
     with (tmp_path / "out" / "results.csv").open() as file:
