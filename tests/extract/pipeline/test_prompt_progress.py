@@ -7,7 +7,6 @@ from typing import Any
 
 import pytest
 
-from extract.pipeline import prompt_progress
 from extract.pipeline.prompt_progress import PromptProgress
 from extract.store import ScoreStore
 
@@ -45,7 +44,11 @@ def test_rows_are_those_of_the_store_and_a_resumed_run_counts_what_was_finished(
     extract_tiny: Extract, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     made: list[PromptProgress] = []
-    monkeypatch.setattr(PromptProgress, "close", lambda self: made.append(self))
+
+    def closed(self: PromptProgress) -> None:
+        made.append(self)
+
+    monkeypatch.setattr(PromptProgress, "close", closed)
     assert extract_tiny(tmp_path / "s", "--trainer.limit_predict_batches", 1)[0] == 2
     assert extract_tiny(tmp_path / "s")[0] == 0
     assert [(one.prompts, one.finished, one.done) for one in made] == [(5, 0, 2), (5, 2, 3)]
@@ -53,4 +56,4 @@ def test_rows_are_those_of_the_store_and_a_resumed_run_counts_what_was_finished(
     made.clear()
     silent: Any = ("--trainer.enable_progress_bar", "false")
     assert extract_tiny(tmp_path / "t", *silent)[0] == 0
-    assert not made and prompt_progress.PromptProgress is PromptProgress
+    assert not made

@@ -29,10 +29,11 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> list[float]:
 
 def work(clock: list[float], screen: Screen, seconds: int, delay: float = 2.0) -> str:
     """What is shown of work that has a thousand states a second."""
+    begun = clock[0]
     with Progress("work", 1000 * seconds, "prompts", delay, screen) as shown:
-        for number in range(1000 * seconds):
-            clock[0] += 0.001
-            shown.show(number + 1)
+        for number in range(1, 1000 * seconds + 1):
+            clock[0] = begun + number / 1000
+            shown.show(number)
     return screen.getvalue()
 
 
