@@ -60,14 +60,22 @@ class Extraction(LLMStage):
         if self._bar is not None:
             self._progress = PromptProgress(*prompts_of(self.trainer))
 
+    def on_predict_epoch_end(self) -> None:
+        """Remove the line of progress, before anything is said of the store."""
+        self._end_progress()
+
     def teardown(self, stage: str) -> None:
         """Give the progress bar back."""
         del stage
-        if self._progress is not None:
-            self._progress.close()
+        self._end_progress()
         if self._bar is not None:
             self._bar.enable()
-        self._bar = self._progress = None
+            self._bar = None
+
+    def _end_progress(self) -> None:
+        if self._progress is not None:
+            self._progress.close()
+            self._progress = None
 
     def predict_step(self, batch: PromptBatch) -> Extracted:
         """Decode and evaluate one batch."""

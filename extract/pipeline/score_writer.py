@@ -193,7 +193,9 @@ class ScoreWriter(Callback):
 
     def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
         """The same where the run failed or was stopped; a new store without a batch goes, too."""
-        del pl_module, exception
+        del exception
+        if isinstance(pl_module, Extraction):
+            pl_module.teardown("predict")  # Lightning does not where a run fails
         empty = self._created and trainer.world_size == 1 and not any(self.store.glob("*/*"))
         if empty:
             (self.store / "manifest.json").unlink(missing_ok=True)
