@@ -15,6 +15,7 @@ from jaxtyping import install_import_hook
 # Shapes and dtypes in signatures are checked at every call; it must come before the first import of a module.
 CHECKED = (
     "extract.heads",
+    "extract.intervals",
     "extract.scores",
     "extract.attention.interface",
     "extract.attention.recorder",

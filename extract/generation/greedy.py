@@ -12,7 +12,7 @@ from torch import Tensor
 from extract.attention import RecordingPlan, instrumented, recording
 from extract.generation.batching import Batch, pad, reasoning_columns, warn_of_windows
 from extract.generation.longrope import join_groups, rotary_factors, rotary_groups
-from extract.generation.prefill import decode_step, prefill, prefill_continued
+from extract.generation.prefill import DecodingWatch, decode_step, prefill, prefill_continued
 from extract.llm import LLM
 from extract.prompts import ForcedOpening
 from extract.scores import ExcludedKeys, copy_paste_score, reasoning_score
@@ -52,6 +52,7 @@ def decode(
     samples: Sequence[Sample],
     excluded: ExcludedKeys = ExcludedKeys(),  # noqa: B008 (frozen)
     opening: ForcedOpening | None = None,
+    watch: DecodingWatch | None = None,
 ) -> Decoded:
     """Greedy generation of one batch, with the scores of all heads at each step.
 
@@ -63,6 +64,7 @@ def decode(
         samples: Prompts; each is generated to an end token or to its own budget, or along its forced tokens.
         excluded: Keys that Eq. 2 leaves out.
         opening: Continues generations that ended without an answer; they are no steps, and change none.
+        watch: Is told of the tokens and steps that were run.
 
     Raises:
         UserError: the model's attention cannot be recorded.
@@ -73,21 +75,24 @@ def decode(
     for group in groups:
         with rotary_factors(llm.model, group):
             batch = pad(group.samples, llm.tokenizer.pad_token_id or 0, device=llm.model.device)
-            cache = prefill(llm.model, batch, batch.tokens.shape[1], llm.prefill_chunk)
+            cache = prefill(llm.model, batch, batch.tokens.shape[1], llm.prefill_chunk, watch)
             with instrumented(llm.model):
-                decoded = _generate(llm, batch, cache, excluded)
+                decoded = _generate(llm, batch, cache, excluded, watch)
             if opening is not None:
                 decoded = replace(decoded, continuations=_continued(llm, group.samples, decoded, batch, cache, opening))
             parts.append(decoded)
     return join_groups(parts, groups)
 
 
-def _generate(llm: LLM, batch: Batch, cache: "DynamicCache", excluded: ExcludedKeys) -> Decoded:
+def _generate(
+    llm: LLM, batch: Batch, cache: "DynamicCache", excluded: ExcludedKeys, watch: DecodingWatch | None
+) -> Decoded:
     """All steps of a prefilled batch, until every row has ended."""
     tokens, width = batch.tokens, batch.width
     ends = torch.tensor(llm.end_tokens, device=tokens.device)
     lengths = batch.budgets.clone()
     rows: list[tuple[Tensor, ...]] = []
+    running = len(tokens)
     for step in range(int(batch.budgets.max())):
         keys = width + step
         generated, *scores = scored_step(llm, batch, cache, keys, excluded)
@@ -97,7 +102,10 @@ def _generate(llm: LLM, batch: Batch, cache: "DynamicCache", excluded: ExcludedK
         # Rows that have ended run along, for the batch is one tensor; their steps are beyond `lengths`.
         ended = torch.isin(generated, ends) & (lengths > step)
         lengths = torch.where(ended, step + 1, lengths)
-        if bool((lengths <= step + 1).all()):
+        if watch is not None:
+            watch.decoded(running)
+        running = int((lengths > step + 1).sum())  # the one value of a step that the host waits for
+        if not running:
             break
     return _collect(rows, lengths)
 

@@ -1,7 +1,7 @@
 """Prefill of left-padded prompts, each on its own, and decode steps of the whole batch."""
 
 from collections.abc import Iterator, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
 import torch
 from jaxtyping import Float, Int
@@ -19,7 +19,24 @@ SHORTEST_SHARED = 256
 """Fewest tokens of a common prefix that is reused: a shorter one costs less than copying its keys."""
 
 
-def prefill(model: "PreTrainedModel", batch: Batch, capacity: int, chunk: int | None = PREFILL_CHUNK) -> "DynamicCache":
+@runtime_checkable
+class DecodingWatch(Protocol):
+    """What is told of a running batch; it must not wait for the device."""
+
+    def prefilled(self, tokens: int) -> None:
+        """Prompt tokens whose keys were added."""
+
+    def decoded(self, rows: int) -> None:
+        """A decode step, and how many answers it continued."""
+
+
+def prefill(
+    model: "PreTrainedModel",
+    batch: Batch,
+    capacity: int,
+    chunk: int | None = PREFILL_CHUNK,
+    watch: DecodingWatch | None = None,
+) -> "DynamicCache":
     """KV cache of every prompt but its last token, right-aligned, with room for `capacity` tokens.
 
     Args:
@@ -27,16 +44,22 @@ def prefill(model: "PreTrainedModel", batch: Batch, capacity: int, chunk: int | 
         batch: The prompts.
         capacity: Tokens of the cache, padding included.
         chunk: Most tokens of one forward, so that memory beside the cache does not grow with the prompt; None: all.
+        watch: Is told of every forward.
 
     """
     cache = preallocated_cache(model, capacity)
-    for _ in prefill_each(model, batch, cache, chunk):
+    for _ in prefill_each(model, batch, cache, chunk, watch=watch):
         pass
     return cache
 
 
 def prefill_each(
-    model: "PreTrainedModel", batch: Batch, cache: "DynamicCache", chunk: int | None, reuse: bool = True
+    model: "PreTrainedModel",
+    batch: Batch,
+    cache: "DynamicCache",
+    chunk: int | None,
+    reuse: bool = True,
+    watch: DecodingWatch | None = None,
 ) -> Iterator[int]:
     """Prefill prompt by prompt into `cache`; yields a prompt's row when it is done.
 
@@ -49,6 +72,7 @@ def prefill_each(
         chunk: Most tokens of one forward; None: all.
         reuse: Whether a prompt takes over the keys of the longest prefix that it shares with an earlier one, as the
             haystacks of a needle grid do; else each prompt runs in full.
+        watch: Is told of every forward.
 
     """
     only = len(batch.tokens) == 1  # a batch of one prompt needs no copy
@@ -63,7 +87,9 @@ def prefill_each(
         donor, length = prefixes[row]
         if length:
             _copy_prefix(single, cache, donor, int(batch.padding[donor]), length)
-        _run(model, prompt, length, single, chunk)
+            if watch is not None:
+                watch.prefilled(length)
+        _run(model, prompt, length, single, chunk, watch)
         yield row  # before the copy: the caller may read what this prompt's forwards recorded
         if not only:
             for layer, source in _layer_pairs(cache, single):
@@ -96,14 +122,19 @@ def prefill_continued(
         length = 0 if any(former.is_sliding) else min(held, prompt.shape[1])
         if length:
             _copy_prefix(single, former, donor, first, length)
-        _run(model, prompt, length, single, chunk)
+        _run(model, prompt, length, single, chunk, None)
         for layer, source in _layer_pairs(cache, single):
             layer.write_row(row, padding, source, len(batch.tokens))
     return cache
 
 
 def _run(
-    model: "PreTrainedModel", prompt: Int[Tensor, "1 token"], start: int, cache: "DynamicCache", chunk: int | None
+    model: "PreTrainedModel",
+    prompt: Int[Tensor, "1 token"],
+    start: int,
+    cache: "DynamicCache",
+    chunk: int | None,
+    watch: DecodingWatch | None,
 ) -> None:
     """Add the keys of a prompt from token `start` on."""
     length = prompt.shape[1]
@@ -117,6 +148,8 @@ def _run(
             use_cache=True,
             logits_to_keep=1,  # full logits of 8,000 tokens are 1.6 GB
         )
+        if watch is not None:
+            watch.prefilled(part.stop - part.start)
 
 
 def _layer_pairs(*caches: "DynamicCache") -> Iterator[tuple[PreallocatedLayer, ...]]:

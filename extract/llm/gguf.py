@@ -2,6 +2,8 @@
 
 import importlib.metadata
 import shutil
+import sys
+import time
 import warnings
 from importlib.metadata import version
 from pathlib import Path
@@ -13,13 +15,18 @@ from extract.errors import UserError
 from extract.llm.loaded_weights import check_weights, without_load_report
 from extract.llm.pre_tokenizers import correct_pre_tokenizer
 from extract.utils import (
+    SLOW,
     cache_folder,
     digest,
     hashed_json,
     read_hashed,
     remove_temporary_files,
     replacing_folder,
+    said_if_slow,
+    say,
     sha256,
+    shows_progress,
+    size_text,
 )
 
 CONVERSION = 2
@@ -67,7 +74,12 @@ def converted(gguf: Path) -> Path:
         record = _intact(folder, source)
         if record is None:
             shutil.rmtree(folder, ignore_errors=True)
-            record = _convert(gguf, source, folder)
+            begun, size = time.monotonic(), size_text(gguf.stat().st_size)
+            with said_if_slow(f"converting {gguf} ({size}) to safetensors, once; the copy goes into {folder}"):
+                record = _convert(gguf, source, folder)
+            if (seconds := time.monotonic() - begun) > SLOW and shows_progress():
+                copy = size_text(sum(file.stat().st_size for file in folder.iterdir()))
+                say(f"converted in {seconds:.0f} s: {copy} in {folder}", sys.stderr)
     if not record["pre_tokenizer_known"]:
         warnings.warn(
             f"{gguf}: its pre-tokenizer, {record['pre_tokenizer']!r}, is not known here, so that text may be split "

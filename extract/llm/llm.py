@@ -8,10 +8,10 @@ import torch
 from extract.attention import ATTENTION_IMPLEMENTATION
 from extract.errors import UserError
 from extract.llm.identity import LLMIdentity, config_hash, hub_commit, tokenizer_hash, weights_hash
-from extract.llm.location import locate_model
+from extract.llm.location import locate_model, weights_place
 from extract.llm.pretrained import Pretrained
 from extract.llm.supported import check_sizes
-from extract.utils import PositiveInt
+from extract.utils import PositiveInt, cpu_has_bfloat16, said_if_slow
 
 if TYPE_CHECKING:
     from transformers import PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
@@ -119,17 +119,25 @@ class LLM:
 
         """
         if self._model is None:
-            self._model = self._pretrained.model(
-                dtype=getattr(torch, self.dtype),
-                device_map=self.device_map,
-                attn_implementation=ATTENTION_IMPLEMENTATION if self.attention == "sdpa" else self.attention,
-                use_safetensors=None if self.allow_pickle else True,
-                **({"quantization_config": self.quantization} if self.quantization else {}),
-            )
+            with said_if_slow(f"loading {self.name}{weights_place(self.folder)} in {self.dtype}"):
+                self._model = self._pretrained.model(
+                    dtype=getattr(torch, self.dtype),
+                    device_map=self.device_map,
+                    attn_implementation=ATTENTION_IMPLEMENTATION if self.attention == "sdpa" else self.attention,
+                    use_safetensors=None if self.allow_pickle else True,
+                    **({"quantization_config": self.quantization} if self.quantization else {}),
+                )
         return self._model
 
     def to(self, device: torch.device) -> None:
         """Place the model on a device, unless accelerate (`device_map`) or its quantization did so."""
+        if self._model is None and device.type == "cpu" and self.dtype == "bfloat16" and not cpu_has_bfloat16():
+            from lightning.pytorch.utilities import rank_zero_info  # here, so that models load without lightning
+
+            rank_zero_info(
+                "llm.dtype bfloat16: this CPU has no instructions for it (avx512_bf16, amx_bf16, ARM's bf16), so that "
+                "it is several times slower than float32"
+            )
         if self.device_map is None and not getattr(self.model, "is_quantized", False):
             self.model.to(device)  # type: ignore[arg-type]
 

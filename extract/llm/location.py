@@ -1,8 +1,10 @@
 """Where a model's files are: the embedded model, a folder, a GGUF file, or a repository of the hub."""
 
+from pathlib import Path
+
 from extract.errors import UserError
 from extract.llm.gguf import converted, embedded_gguf
-from extract.utils import user_path
+from extract.utils import size_text, user_path
 
 
 def locate_model(name: str) -> str:
@@ -35,3 +37,16 @@ def locate_model(name: str) -> str:
             )
         return str(path)
     return name
+
+
+def weights_place(folder: str) -> str:
+    """Size of the weights in a model's folder, and the folder; empty for a model of the hub.
+
+    >>> weights_place("meta-llama/Llama-3.1-8B-Instruct")
+    ''
+
+    """
+    if not Path(folder).is_dir():
+        return ""
+    files = [file for pattern in ("*.safetensors", "*.bin") for file in Path(folder).glob(pattern)]
+    return f" ({size_text(sum(file.stat().st_size for file in files))} of weights in {folder})"

@@ -3,9 +3,12 @@
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from lightning.pytorch.callbacks import ProgressBar
+
 from extract.generation import Decoded, decode
 from extract.llm import LLM
 from extract.pipeline.llm_module import LLMStage
+from extract.pipeline.prompt_progress import PromptProgress, prompts_of, replaceable_bar
 from extract.prompts import decode_text
 from extract.scores import ExcludedKeys
 from extract.tasks import PromptBatch
@@ -48,20 +51,52 @@ class Extraction(LLMStage):
     ) -> None:
         super().__init__(llm)
         self.excluded = ExcludedKeys(sink, local)
+        self._bar: ProgressBar | None = None
+        self._progress: PromptProgress | None = None
 
     def describe(self) -> dict[str, Any]:
         """The settings that determine scores, for the store's manifest."""
         return asdict(self.excluded)
 
+    def setup(self, stage: str) -> None:
+        """Replace Lightning's progress bar, which counts batches, before it is drawn."""
+        if stage == "predict" and (bar := replaceable_bar(self.trainer)) is not None:
+            self._bar = bar
+            bar.disable()
+
     def on_predict_start(self) -> None:
         """Put the model where the Trainer works."""
         self.place_llm()
+        if self._bar is not None:
+            self._progress = PromptProgress(*prompts_of(self.trainer))
+
+    def on_predict_epoch_end(self) -> None:
+        """Remove the line of progress, before anything is said of the store."""
+        self._end_progress()
+
+    def teardown(self, stage: str) -> None:
+        """Give the progress bar back."""
+        del stage
+        self._end_progress()
+        if self._bar is not None:
+            self._bar.enable()
+            self._bar = None
+
+    def _end_progress(self) -> None:
+        if self._progress is not None:
+            self._progress.close()
+            self._progress = None
 
     def predict_step(self, batch: PromptBatch) -> Extracted:
         """Decode and evaluate one batch."""
         if not batch.samples:
             return Extracted(None, [], [], [])
-        decoded = decode(self.llm, batch.samples, self.excluded, batch.task.opening(self.llm.tokenizer))
+        if self._progress is not None:
+            self._progress.begin(batch.samples)
+        opening = batch.task.opening(self.llm.tokenizer)
+        decoded = decode(self.llm, batch.samples, self.excluded, opening, self._progress)
+        if self._progress is not None:
+            self._progress.end()
         pairs = zip(decoded.tokens.tolist(), decoded.lengths, strict=True)
         answers = [str(self.llm.tokenizer.decode(row[:n], skip_special_tokens=True)).strip() for row, n in pairs]
         forced = [None if ids is None else decode_text(self.llm.tokenizer, ids) for ids in decoded.continuations]

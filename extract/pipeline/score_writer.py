@@ -1,6 +1,7 @@
 """The callback that turns predictions into a score store, on any number of processes."""
 
 import json
+from collections.abc import Collection
 from contextlib import suppress
 from pathlib import Path
 from typing import Any, Literal
@@ -20,6 +21,8 @@ from extract.store import (
     read_shard,
     remove_parts,
     store_card,
+    summarise,
+    summary_rows,
     write_manifest,
     write_part,
     write_shard,
@@ -173,13 +176,15 @@ class ScoreWriter(Callback):
 
     def on_predict_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Wait for all processes, then count the batches and sign the manifest."""
-        del pl_module
+        assert isinstance(pl_module, Extraction)
         try:
             trainer.strategy.barrier("score store")
         except RuntimeError as error:
             raise UserError(f"another process failed; run the same command again to resume ({error})") from error
         prompts: Any = trainer.datamodule  # type: ignore[attr-defined]
-        on_rank_zero(trainer, lambda: self._complete(prompts.batches))
+        forced = prompts.task.sample(prompts.task.order()[0]).forced is not None
+        ends = None if forced else pl_module.llm.end_tokens
+        on_rank_zero(trainer, lambda: self._complete(prompts.batches, ends))
 
     def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Let other runs write to the store."""
@@ -188,7 +193,9 @@ class ScoreWriter(Callback):
 
     def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
         """The same where the run failed or was stopped; a new store without a batch goes, too."""
-        del pl_module, exception
+        del exception
+        if isinstance(pl_module, Extraction):
+            pl_module.teardown("predict")  # Lightning does not where a run fails
         empty = self._created and trainer.world_size == 1 and not any(self.store.glob("*/*"))
         if empty:
             (self.store / "manifest.json").unlink(missing_ok=True)
@@ -199,10 +206,22 @@ class ScoreWriter(Callback):
             with suppress(OSError):  # something else has come into it
                 self.store.rmdir()
 
-    def _complete(self, batches: int) -> None:
+    def _complete(self, batches: int, ends: Collection[int] | None) -> None:
         manifest = read_manifest(self.store)
-        if manifest["complete"]:
-            return
+        if not manifest["complete"]:
+            manifest = self._signed(manifest, batches, ends)
+        rank_zero_info(f"{self.store}: {manifest['steps']} rows of {manifest['samples']} samples")
+        # From the finished store's shards, so that resumed runs and several processes have the same.
+        for name, text in summary_rows(manifest.get("summary") or summarise(self.store, manifest["shards"], ends)):
+            rank_zero_info(f"  {name}: {text}")
+        if unscored := manifest.get("unscored_samples"):
+            rank_zero_info(
+                f"{self.store}: {unscored} samples have no reasoning score: all their evidence is in the first or "
+                "last tokens that Eq. 2 leaves out (model.sink, model.local), or their prompts have none"
+            )
+
+    def _signed(self, manifest: dict[str, Any], batches: int, ends: Collection[int] | None) -> dict[str, Any]:
+        """Count the batches, summarise them, write card and manifest."""
         parts = finished_batches(self.store)
         if len(parts) != batches:
             raise UserError(
@@ -211,20 +230,19 @@ class ScoreWriter(Callback):
             )
         shards = [parts[number] for number in sorted(parts)]
         hashes = [shard[table]["sha256"] for shard in shards for table in TABLES]
-        counts = {table: sum(shard[table]["rows"] for shard in shards) for table in TABLES}
-        unscored = self._unscored(shards)
-        content = {"fingerprint": digest(hashes), **counts, "unscored_samples": unscored, "shards": shards}
+        content = {
+            "fingerprint": digest(hashes),
+            **{table: sum(shard[table]["rows"] for shard in shards) for table in TABLES},
+            "unscored_samples": self._unscored(shards),
+            "summary": summarise(self.store, shards, ends),
+            "shards": shards,
+        }
         finished = {**manifest, "complete": True, **content}
         if line := write_card(self.store, store_card(finished)):
             rank_zero_info(line)
         write_manifest(self.store, finished)
         remove_parts(self.store)
-        rank_zero_info(f"{self.store}: {counts['steps']} rows of {counts['samples']} samples")
-        if unscored:
-            rank_zero_info(
-                f"{self.store}: {unscored} samples have no reasoning score: all their evidence is in the first or "
-                "last tokens that Eq. 2 leaves out (model.sink, model.local), or their prompts have none"
-            )
+        return finished
 
     def _unscored(self, shards: list[dict[str, Any]]) -> int:
         """Samples without an Eq. 2 score at any step."""

@@ -16,6 +16,8 @@ from .sample_ids import sample_names as sample_names
 from .sample_ids import shared_names as shared_names
 from .sample_steps import Steps as Steps
 from .score_store import ScoreStore as ScoreStore
+from .summary import summarise as summarise
+from .summary import summary_rows as summary_rows
 from .verification import VERIFY_VARIABLE as VERIFY_VARIABLE
 from .verification import Verify as Verify
 from .verification import always_verified as always_verified

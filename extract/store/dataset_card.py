@@ -2,6 +2,7 @@
 
 from typing import Any
 
+from extract.store.summary import summary_rows
 from extract.utils import written_by
 
 CONTENTS = {
@@ -28,6 +29,8 @@ def store_card(manifest: dict[str, Any]) -> str:
     )
     versions = ", ".join(f"{name} {version}" for name, version in manifest["versions"].items())
     tables = "\n".join(f"| `{name}` | {manifest[name]:,} | {what} |" for name, what in CONTENTS.items())
+    rows = summary_rows(manifest["summary"]) if manifest.get("summary") else []
+    summary = "\n".join(["| summary | mean [95 % interval] |", "|---|---|", *(f"| {a} | {b} |" for a, b in rows), ""])
     return f"""---
 {data.to_yaml()}
 ---
@@ -44,6 +47,7 @@ reasoning score (Eq. 2) is the share of the head's attention on the evidence. He
 |---|---|---|
 {tables}
 
+{summary if rows else ""}
 ```python
 from datasets import load_dataset
 

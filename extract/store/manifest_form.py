@@ -20,6 +20,16 @@ SOFTWARE = {"version": TEXT, "commit": OPTIONAL, "numbers": count()}
 """Fields of the record of what wrote it; early ones have none."""
 BEGUN = {"complete": bool, "command": TEXT, "llm": dict, "task": dict}
 """Fields of a manifest from the beginning of its extraction on."""
+NUMBER = (int, float)
+MAYBE_NUMBER = (int, float, type(None))
+ESTIMATE = {"value": MAYBE_NUMBER, "low": MAYBE_NUMBER, "high": MAYBE_NUMBER, "n": count()}
+HEADS = {"value": MAYBE_NUMBER, "steps": count()}
+SUMMARY = {
+    "metrics": dict,
+    "dynamic_heads": {"copy_paste": HEADS, "reasoning": {**HEADS, "threshold": NUMBER}},
+    "at_budget": ESTIMATE,
+}
+"""Fields of a finished store's summary; early stores have none."""
 _FILE = re.compile(r"[\w.-]*\w[\w.-]*")
 
 
@@ -84,6 +94,10 @@ def check_manifest(manifest: dict[str, Any], tables: tuple[str, ...], where: str
     if not manifest["complete"]:
         return
     check_form(manifest, {"fingerprint": TEXT, "shards": list}, where)
+    if manifest.get("summary") is not None:
+        check_form(manifest["summary"], SUMMARY, f"{where}, summary")
+        for name, metric in manifest["summary"]["metrics"].items():
+            check_form(metric, ESTIMATE, f"{where}, summary, metrics, {name}")
     if not manifest["shards"]:
         raise UserError(f"{where}: it lists no shard; extract again")
     for number, part in enumerate(manifest["shards"]):

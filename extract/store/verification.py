@@ -5,15 +5,13 @@ import os
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import closing, contextmanager, suppress
+from contextlib import contextmanager, suppress
 from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
-from tqdm import tqdm
-
 from extract.errors import UserError
-from extract.utils import cache_folder, hashed_json, read_hashed, sha256, write_bytes
+from extract.utils import Progress, cache_folder, hashed_json, read_hashed, sha256, write_bytes
 
 Verify = bool | Literal["always"]
 """True: hash the shards that changed since they were last hashed; "always": hash all; False: none."""
@@ -109,17 +107,17 @@ def _visible_damage(store: Path, entry: Entry, states: Mapping[str, State]) -> s
 
 
 def _hashed(store: Path, entries: Sequence[Entry]) -> Iterator[tuple[Entry, str]]:
-    """Shards with their hashes, by a thread for each core; after two seconds with a progress bar."""
+    """Shards with their hashes, by a thread for each core; after two seconds with their progress."""
     total = sum(entry["bytes"] for entry in entries)
     size = max(1, min(64, len(entries) * TASK_BYTES // max(total, 1)))  # small shards share a task
     groups = [entries[start : start + size] for start in range(0, len(entries), size)]
-    shown: Any = tqdm(total=total, desc=f"Verifying {store}", unit="B", unit_scale=True, delay=2, leave=False)
-    pool = ThreadPoolExecutor(os.cpu_count())
+    done, pool = 0, ThreadPoolExecutor(os.cpu_count())
     try:
-        with closing(shown):
+        with Progress(f"verifying {store}", total / 2**20, "MiB") as progress:
             for group, hashes in zip(groups, pool.map(partial(_hashes, store), groups), strict=True):
                 yield from zip(group, hashes, strict=True)
-                shown.update(sum(entry["bytes"] for entry in group))
+                done += sum(entry["bytes"] for entry in group)
+                progress.show(done / 2**20)
     finally:
         pool.shutdown(cancel_futures=True)
 

@@ -9,14 +9,14 @@ from typing import TYPE_CHECKING
 from extract.errors import UserError
 from extract.prompts import SENTENCE_END, tokenize_with_offsets
 from extract.tasks.insertion import Insertion, Placement, boundary_ends, boundary_of, insert_needle
-from extract.utils import read_text, user_path
+from extract.utils import UnreadableError, read_text, shortened, user_path
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
 
 MOST_BYTES = 2**28
-"""Size of a text file of a haystack: tokenizers need many times as much memory."""
+"""Size of a haystack's files: tokenizers need many times as much memory."""
 
 
 def load_haystack(source: str) -> str:
@@ -24,7 +24,8 @@ def load_haystack(source: str) -> str:
 
     Args:
         source: `pydoc` (the language reference shipped with every CPython), a text file, a folder of `.txt`
-            files (joined in order of their names), or `hf:dataset[:split[:column]]` (default `train`, `text`).
+            files (joined in order of their names; empty ones and those that are not UTF-8 are left out and counted),
+            or `hf:dataset[:split[:column]]` (default `train`, `text`).
 
     Raises:
         UserError: the source is missing or holds no text.
@@ -48,14 +49,45 @@ def load_haystack(source: str) -> str:
 
 def _files(path: Path) -> str:
     if path.is_dir():
-        files = sorted(path.glob("*.txt"))
-        if not files:
-            raise UserError(f"haystack '{path}': the folder holds no .txt file")
-    elif path.is_file():
-        files = [path]
-    else:
+        return _folder(path)
+    if not path.is_file():
         raise UserError(f"haystack '{path}': no such file or folder; `pydoc` needs none")
-    return "\n\n".join(read_text(file, MOST_BYTES) for file in files)
+    return read_text(path, MOST_BYTES)
+
+
+def _folder(path: Path) -> str:
+    """Texts of a folder's .txt files; what is left out is reported by kind."""
+    texts, left_out, size = list[str](), dict[str, list[str]](), 0
+    for file in sorted(path.iterdir()):
+        if file.name.startswith(".") or not file.is_file():
+            continue
+        if file.suffix != ".txt":
+            left_out.setdefault(f"not .txt but {file.suffix or 'without an ending'}", []).append(file.name)
+            continue
+        if (size := size + file.stat().st_size) > MOST_BYTES:
+            raise UserError(f"haystack '{path}': its .txt files are larger than {MOST_BYTES:,} bytes, the most read")
+        try:
+            text = read_text(file, MOST_BYTES)
+        except UnreadableError:
+            left_out.setdefault("not UTF-8 text", []).append(file.name)
+            continue
+        if text.strip():
+            texts.append(text)
+        else:
+            left_out.setdefault("empty", []).append(file.name)
+    reasons = [f"{len(names)} {why} ({shortened(names)})" for why, names in left_out.items()]
+    if not texts:
+        why = f": left out are {', '.join(reasons)}" if reasons else ""
+        raise UserError(f"haystack '{path}': the folder holds no .txt file with text{why}")
+    if reasons:
+        _report(f"haystack '{path}': {len(texts)} files; left out: {', '.join(reasons)}")
+    return "\n\n".join(texts)
+
+
+def _report(line: str) -> None:
+    from lightning.pytorch.utilities import rank_zero_info  # here, so that tasks import without lightning
+
+    rank_zero_info(line)
 
 
 def _hub(source: str) -> str:

@@ -6,8 +6,6 @@ from collections.abc import Iterable
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any, Literal
 
-from tqdm import tqdm
-
 from extract.errors import UserError
 from extract.prompts import tokenize_with_offsets
 from extract.store import content_id
@@ -16,7 +14,7 @@ from extract.tasks.passages import cut_to_length
 from extract.tasks.prompt_texts import ANSWER_STYLES, QuestionTexts
 from extract.tasks.question_prompts import ContextSpans, PromptBuilder, evidence_depth
 from extract.tasks.sources import LoadedRecords, Record, Source
-from extract.utils import NonNegativeInt, PositiveInt, digest
+from extract.utils import NonNegativeInt, PositiveInt, Progress, digest
 
 if TYPE_CHECKING:
     from extract.llm import LLM
@@ -31,7 +29,7 @@ class MultiHopQA(Task):
         style: `chain` asks for a chain of thought that ends "So the answer is …", as RAG uses it; `short` for the
             answer alone. `texts` and `budget` change what a style asks for.
         context: What the prompt shows: the `full` context, the `gold` sentences alone, or `none`.
-        budget: Most tokens to generate; by default the style's.
+        budget: Most tokens to generate; null: 100 in style `chain` (DRAGIN's), 24 in `short`.
         teacher_forcing: Score along the gold answer instead of the generated one.
         overlong: A prompt that does not fit with its answer is left out (`drop`), or loses passages without
             evidence, the last first (`cut`), and is left out only if that does not suffice.
@@ -80,10 +78,12 @@ class MultiHopQA(Task):
         chosen = self._loaded.records[: self.limit]
         self._records: dict[int, Record] = {}
         lengths: dict[int, int] = {}
-        for number, record in enumerate(tqdm(chosen, desc="Measuring prompts", disable=len(chosen) < 500)):
-            fitted, length = self._fit(record)
-            if fitted is not None:
-                self._records[number], lengths[number] = fitted, length
+        with Progress("measuring prompts", len(chosen)) as progress:
+            for number, record in enumerate(chosen):
+                fitted, length = self._fit(record)
+                if fitted is not None:
+                    self._records[number], lengths[number] = fitted, length
+                progress.show(number + 1)
         self._order = sorted(lengths, key=lambda number: (lengths[number], number))
         if not self._order:
             raise UserError(f"task source: no usable question; {'; '.join(self._loaded.summary()) or 'it has none'}")

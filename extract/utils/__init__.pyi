@@ -28,8 +28,16 @@ from .files.writing import write_together as write_together
 from .forms import check_form as check_form
 from .forms import count as count
 from .precision import check_precision as check_precision
+from .precision import cpu_has_bfloat16 as cpu_has_bfloat16
 from .precision import frozen_inference as frozen_inference
 from .precision import without_autocast as without_autocast
+from .progress import SLOW as SLOW
+from .progress import Progress as Progress
+from .progress import duration as duration
+from .progress import said_if_slow as said_if_slow
+from .progress import show_progress as show_progress
+from .progress import shows_progress as shows_progress
+from .progress import size_text as size_text
 from .public_names import public_name as public_name
 from .ranges import AnyInt as AnyInt
 from .ranges import FiniteFloat as FiniteFloat
@@ -66,5 +74,6 @@ from .terminal import printable as printable
 from .terminal import say as say
 from .texts import STORE as STORE
 from .texts import is_unicode as is_unicode
+from .texts import shortened as shortened
 from .texts import user_path as user_path
 from .texts import with_store_name as with_store_name

@@ -1,5 +1,6 @@
 """Numeric precision of a run: what `trainer.precision` may change, and computations that it may not."""
 
+import platform
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from typing import TYPE_CHECKING
@@ -38,6 +39,23 @@ def frozen_inference() -> Iterator[None]:
     """Inference with frozen weights in their own dtype: neither gradients nor autocast."""
     with torch.inference_mode(), without_autocast():
         yield
+
+
+BFLOAT16_INSTRUCTIONS = ("avx512_bf16", "amx_bf16", "bf16", "sve_bf16")
+"""What torch calls the instructions of x86 and ARM that multiply matrices in bfloat16."""
+
+
+def cpu_has_bfloat16() -> bool:
+    """Whether the CPU multiplies matrices in bfloat16; one that converts to float32 and back is several times slower.
+
+    True where torch cannot say.
+    """
+    if query := getattr(torch.cpu, "get_capabilities", None):
+        held = query()
+        return any(held.get(name) for name in BFLOAT16_INSTRUCTIONS)
+    queries = [getattr(torch.cpu, f"_is_{name}_supported", None) for name in ("avx512_bf16", "amx_tile")]
+    known = [bool(query()) for query in queries if query]
+    return any(known) or not known or platform.machine() not in ("x86_64", "AMD64")
 
 
 def check_precision(trainer: "Trainer") -> None:

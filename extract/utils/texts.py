@@ -1,6 +1,7 @@
 """Texts that users give: paths with `~` or a store's name, text that is not Unicode."""
 
 import os
+from collections.abc import Sequence
 from pathlib import Path
 
 from extract.errors import UserError
@@ -60,3 +61,13 @@ def is_unicode(text: str) -> bool:
     except UnicodeEncodeError:
         return False
     return True
+
+
+def shortened(names: Sequence[str], most: int = 3) -> str:
+    """The first of many names, for a message.
+
+    >>> shortened(["a", "b"]), shortened(["a", "b", "c"], most=2)
+    ('a, b', 'a, b, …')
+
+    """
+    return ", ".join(names[:most]) + (", …" if len(names) > most else "")

@@ -18,7 +18,7 @@ from extract.errors import UserError
 from extract.llm import LLM
 from extract.pipeline import Extraction
 from extract.store import VERIFY_VARIABLE, always_verified
-from extract.utils import DataConsole, Range, check_value, digest, user_path
+from extract.utils import DataConsole, Range, check_value, digest, show_progress, user_path
 from probe.cli.config.checkpoint_paths import checkpoint_path
 from probe.cli.config.config_files import find_config
 from probe.cli.config.config_text import bound_texts, check_config
@@ -154,8 +154,12 @@ class StageCLI(LightningCLI):
         leave_out_listed(config)
 
     def before_instantiate_classes(self) -> None:
-        """Let `--verify` reach every score store that the stage opens, in every process."""
-        if self.subcommand_config is not None and self.subcommand_config.verify:
+        """Let `--verify` reach every score store that the stage opens, in every process; switch progress on or off."""
+        if self.subcommand_config is None:
+            return
+        trainer = self.subcommand_config.trainer
+        show_progress(trainer.enable_progress_bar is not False and not trainer.barebones)
+        if self.subcommand_config.verify:
             os.environ[VERIFY_VARIABLE] = "1"
 
     def instantiate_classes(self) -> None:

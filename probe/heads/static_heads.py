@@ -1,5 +1,6 @@
 """Static heads: the ranking of all heads by mean score over a store's training rows."""
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
@@ -87,6 +88,8 @@ class StoreHeads:
         ids: Ids of the training samples.
         identity: The LLM.
         record: Store, its fingerprint and the split, for results.
+        ever: Number of heads that are dynamic at any training step.
+        excluded: Keys that Eq. 2 of the store leaves out.
 
     """
 
@@ -95,6 +98,7 @@ class StoreHeads:
     ids: frozenset[str]
     identity: LLMIdentity
     record: dict[str, Any]
+    ever: int
     excluded: ExcludedKeys | None = None
 
     def refuse_shared(self, ids: list[str]) -> None:
@@ -125,13 +129,37 @@ def read_store_heads(store: str, target: Target, threshold: float, split: Split)
     data.setup("test")
     samples, identity = data.whole_samples(Pass("train")), data.identity
     means, steps = HeadMeans(data.num_heads), torch.zeros(data.num_heads + 1, dtype=torch.int64)
+    ever = torch.zeros(data.num_heads, dtype=torch.bool)
     for number in range(len(samples)):
         scores = samples[number].scores.double()
         means.update(scores)
-        count = is_dynamic(scores, target, threshold).sum(dim=1)[scores.isfinite().any(dim=1)]
+        dynamic = is_dynamic(scores, target, threshold)
+        ever |= dynamic.any(dim=0)
+        count = dynamic.sum(dim=1)[scores.isfinite().any(dim=1)]
         steps += count.bincount(minlength=len(steps))
     grid = means.compute().reshape(identity.layers, identity.heads)
     record = {"store": store, "fingerprint": data.store.fingerprint, "split": data.split_record()}
     ids = frozenset(data.split_ids("train"))
     counts = HeadCounts(tuple(steps.double().tolist()))
-    return StoreHeads(Ranking(grid.numpy(), True, store), counts, ids, identity, record, data.store.excluded)
+    ranking = Ranking(grid.numpy(), True, store)
+    return StoreHeads(ranking, counts, ids, identity, record, int(ever.sum()), data.store.excluded)
+
+
+def never_dynamic_note(sizes: Iterable[int], ever: int, steps: str) -> str:
+    """What to say of static sets that are larger than the number of heads ever dynamic; empty where none is.
+
+    Args:
+        sizes: Of the static sets.
+        ever: Heads that are dynamic at any step.
+        steps: Which steps these are.
+
+    >>> never_dynamic_note([20, 50, 100], ever=73, steps="evaluation")
+    'static sets of 100 hold heads that are never dynamic: only 73 are at any evaluation step'
+    >>> never_dynamic_note([20], ever=73, steps="evaluation")
+    ''
+
+    """
+    if not (large := sorted({size for size in sizes if size > ever})):
+        return ""
+    held = f"static sets of {', '.join(map(str, large))} hold heads that are never dynamic"
+    return f"{held}: only {ever} are at any {steps} step"

@@ -1,6 +1,6 @@
 """95 % confidence intervals: Wilson, bootstrap over samples (and random sets), jackknife."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -8,17 +8,17 @@ from jaxtyping import Float
 from numpy.typing import NDArray
 from scipy import stats
 
+from extract.intervals import MIN_UNITS as MIN_UNITS  # noqa: PLC0414 (public here, too)
+from extract.intervals import Interval as Interval  # noqa: PLC0414
+from extract.intervals import percentile_interval as percentile_interval  # noqa: PLC0414
+from extract.intervals import wilson as wilson  # noqa: PLC0414
 from extract.utils import Resamples, Seed, check_fields
 
-Interval = tuple[float, float]
-"""Lower and upper bound of a 95 % confidence interval."""
 Values = Float[NDArray[np.float64], "unit"]
 Weights = Float[NDArray[np.float64], "unit"]
 """How often each unit (a sample, a prompt) counts."""
 Cells = Float[NDArray[np.float64], "unit"] | Float[NDArray[np.float64], "set unit"]
 """A metric of each prompt; or of each random set of heads and prompt."""
-MIN_UNITS = 3
-"""Fewest units that are resampled: of one or two the bootstrap knows no spread, so that they get no interval."""
 
 
 @dataclass(frozen=True)
@@ -39,20 +39,6 @@ class Bootstrap:
 
     def __post_init__(self) -> None:
         check_fields(self)
-
-
-def percentile_interval(values: Sequence[float]) -> Interval:
-    """Percentile bootstrap interval: the 2.5th and 97.5th percentile of a statistic's resampled values.
-
-    NaN values are left out; without any value both bounds are NaN.
-
-    >>> percentile_interval([float(value) for value in range(101)])
-    (2.5, 97.5)
-
-    """
-    known = [value for value in values if not np.isnan(value)]
-    low, high = np.percentile(known, [2.5, 97.5]) if known else (np.nan, np.nan)
-    return float(low), float(high)
 
 
 def bootstrap_weights(
@@ -121,21 +107,6 @@ def resampled_statistics(
     found = [statistic(weights) for weights in bootstrap_weights(units, resamples if units >= MIN_UNITS else 0, seed)]
     names = found[0] if found else statistic(np.ones(units))
     return {name: np.array([float(values[name]) for values in found]) for name in names}
-
-
-def wilson(successes: int, n: int) -> Interval:
-    """95 % Wilson score interval of a share, `successes` of `n`; NaN for n = 0.
-
-    With p = successes / n and z = 1.96: (p + z²/2n ± z √(p(1-p)/n + z²/4n²)) / (1 + z²/n). Source: Wilson (1927).
-
-    >>> tuple(round(bound, 4) for bound in wilson(178, 200))
-    (0.8391, 0.9262)
-
-    """
-    if n == 0:
-        return float("nan"), float("nan")
-    bounds = stats.binomtest(successes, n).proportion_ci(0.95, method="wilson")
-    return float(bounds.low), float(bounds.high)
 
 
 def mean_interval(values: Cells, share: bool, bootstrap: Bootstrap) -> Interval:

@@ -5,7 +5,6 @@ from typing import Any
 
 import torch
 from lightning import Callback, LightningModule, Trainer
-from tqdm import tqdm
 
 from datamodules import ScoreRows
 from extract.errors import UserError
@@ -17,7 +16,7 @@ from probe.metrics import Bootstrap
 from probe.models import ProbeRegressor
 from probe.rag.results.outcomes import RagOutcomes
 from probe.rag.results.reporting import RagResults, write_traces
-from probe.rag.runner import RagRunner
+from probe.rag.runner import RagRunner, RunProgress
 from probe.rag.settings import Decoding
 from probe.rag.strategies import Strategy, Windows
 from probe.rag.triggers import RIND, Trigger
@@ -159,9 +158,10 @@ class RagEvaluation(RagCallback):
         """Every process runs its share of the batches that are left."""
         batches = self.runner.batches()
         left = [number for number in batches if number not in done][trainer.global_rank :: trainer.world_size]
-        for number in tqdm(left, desc="Masked RAG, batches of questions", disable=not trainer.is_global_zero):
-            with STOP.batch():
-                self.trials.write(number, self.runner.run(batches[number], self.strategies))
+        with RunProgress(sum(len(batches[number]) for number in left) * len(self.strategies)) as progress:
+            for number in left:
+                with STOP.batch():
+                    self.trials.write(number, self.runner.run(batches[number], self.strategies, progress.ended))
 
     def _outcomes(self) -> RagOutcomes:
         traces, expected = self.trials.read(), len(self.task) * len(self.strategies)

@@ -1,6 +1,6 @@
 """Requests of a run to the model, and the batches that the requests of many runs share."""
 
-from collections.abc import Generator, Sequence
+from collections.abc import Callable, Generator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -42,12 +42,25 @@ Steps = Generator[Request, Any, None]
 """A run in progress: it yields requests and is sent their results."""
 
 
-def run_together(masked: ContextMaskedLLM, steps: Sequence[Steps]) -> None:
-    """Run all to their ends: requests of the same kind go to the model as one batch."""
+def run_together(masked: ContextMaskedLLM, steps: Sequence[Steps], ended: Callable[[int], None] | None = None) -> None:
+    """Run all to their ends: requests of the same kind go to the model as one batch.
+
+    Args:
+        masked: The model.
+        steps: The runs.
+        ended: Is called with the number of runs that have ended since its last call.
+
+    """
     pending: dict[int, Request] = {}
     for number in range(len(steps)):
         _advance(steps, pending, number, None)
-    while pending:
+    left = len(steps)
+    while True:
+        if ended is not None:
+            ended(left - len(pending))
+        left = len(pending)
+        if not pending:
+            break
         for number, result in _results(masked, pending).items():
             _advance(steps, pending, number, result)
 

@@ -1,7 +1,7 @@
 """Masked dynamic RAG on the questions of a task, under several strategies."""
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from lightning.pytorch.utilities import rank_zero_info
@@ -12,7 +12,7 @@ from extract.heads import HeadGrid
 from extract.llm import LLM
 from extract.store import shared_names
 from extract.tasks import MultiHopQA
-from extract.utils import digest
+from extract.utils import Progress, digest
 from probe.models import ProbeRegressor
 from probe.rag.loop import Run, RunSettings
 from probe.rag.question import Question
@@ -119,10 +119,11 @@ class RagRunner:
             return []
         rank_zero_info(f"masked RAG: {len(numbers)} questions under {', '.join(one.name for one in strategies)}")
         batches = _chunks(numbers, self.decoding.batch_size)
-        return [one for batch in batches for one in self.run(batch, strategies)]
+        with RunProgress(len(numbers) * len(strategies)) as progress:
+            return [one for batch in batches for one in self.run(batch, strategies, progress.ended)]
 
-    def run(self, numbers: Sequence[int], strategies: Sequence[Strategy]) -> list[Trace]:
-        """Traces of one batch of questions under some of the strategies."""
+    def run(self, numbers: Sequence[int], strategies: Sequence[Strategy], ended: Callable[[int], None]) -> list[Trace]:
+        """Traces of one batch of questions under some of the strategies; `ended` counts finished runs."""
         masked = ContextMaskedLLM(self.llm, keep=len(strategies) + 2)
         exact = dataclasses.replace(self.decoding, mask=masked.exact_mask(self.decoding.mask))
         settings = RunSettings.of(self.task, exact, not masked.windowed, self.llm.tokenizer)
@@ -130,13 +131,32 @@ class RagRunner:
         runs = [
             Run(question, strategy, settings, self.llm.tokenizer) for question in questions for strategy in strategies
         ]
-        run_together(masked, [run.steps() for run in runs])
+        run_together(masked, [run.steps() for run in runs], ended)
         return [self._trace(run) for run in runs]
 
     def _trace(self, run: Run) -> Trace:
         """Trace of a finished run, with the metrics of its answer."""
         metrics = self.task.grade_all(run.question.sample, run.text, run.forced_text)
         return run_trace(run, metrics, self.grid)
+
+
+class RunProgress(Progress):
+    """Progress by runs, a question under a strategy each.
+
+    Args:
+        runs: Their number.
+
+    """
+
+    def __init__(self, runs: int) -> None:
+        super().__init__("masked RAG", runs, "runs", delay=0.0)
+        self._done = 0
+        self.show(0)
+
+    def ended(self, runs: int) -> None:
+        """Some more have ended."""
+        self._done += runs
+        self.show(self._done)
 
 
 def _chunks(numbers: Sequence[int], size: int) -> list[list[int]]:

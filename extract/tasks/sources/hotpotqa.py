@@ -5,18 +5,18 @@ from typing import Any
 
 from extract.errors import UserError
 from extract.tasks.sources.base import Source
+from extract.tasks.sources.json_records import read_records
 from extract.tasks.sources.reading import (
-    MOST_BYTES,
     MalformedRecord,
     existing_files,
     file_hashes,
     optional_text,
+    readable,
     record_name,
     required_text,
     unicode_text,
 )
-from extract.tasks.sources.records import LoadedRecords, Record, join_sentences
-from extract.utils import parse_json, read_text
+from extract.tasks.sources.records import REPEATED, LoadedRecords, Record, join_files, join_sentences
 
 Paragraphs = list[tuple[str, list[str]]]
 """Titles with their sentences."""
@@ -25,12 +25,13 @@ Paragraphs = list[tuple[str, list[str]]]
 class HotpotQA(Source):
     """HotpotQA (Yang et al. 2018) from JSON files of the official format.
 
-    A file is a list of records with `_id`, `question`, `answer`, `context` (`[title, [sentence, …]]` each) and
-    `supporting_facts` (`[title, sentence index]` each). Flaws of the published files: a paragraph that is repeated
+    A file is a list of records, or has one a line (JSON Lines). Records have `_id`, `question`, `answer`, `context`
+    (`[title, [sentence, …]]` each) and `supporting_facts` (`[title, sentence index]` each), or the columns of the hub
+    dataset. Flaws of the published files: a paragraph that is repeated
     with the same words is used once. A record is left out, by id, if a supporting fact names a missing title, a
     sentence beyond its paragraph, an empty sentence, or a title of two different paragraphs, since its evidence would
-    be incomplete or ambiguous; so are the second record of one id, and one with a field that is missing, empty or of
-    another type.
+    be incomplete or ambiguous; so are the second record of one id, one with a field that is missing, empty or of
+    another type, and a line that is not JSON.
 
     Args:
         files: One file, or several.
@@ -42,11 +43,10 @@ class HotpotQA(Source):
 
     def load(self) -> LoadedRecords:
         """The records of all files, in order."""
-        listed = (
-            (str(path), parse_json(read_text(path, MOST_BYTES), f"task source: {path}", surrogates=True))
-            for path in existing_files(self.files)
+        seen = set[str]()
+        return join_files(
+            (path, usable_records(read_records(path, str(path)), seen)) for path in existing_files(self.files)
         )
-        return usable_records(record for where, content in listed for record in _records(content, where))
 
     def describe(self) -> dict[str, Any]:
         """Hashes of the files."""
@@ -79,9 +79,7 @@ class HubHotpotQA(Source):
         except Exception as error:  # hub, cache and format failures share no base class
             reason = " ".join(str(error).split())[:160]
             raise UserError(f"task source: dataset '{self.name}' cannot be loaded ({reason})") from error
-        return usable_records(
-            (f"{self.name} {self.split}, record {n}", official_record(row)) for n, row in enumerate(rows)
-        )
+        return usable_records((f"{self.name} {self.split}, record {n}", row) for n, row in enumerate(rows))
 
     def describe(self) -> dict[str, Any]:
         """The dataset's name and version."""
@@ -90,7 +88,7 @@ class HubHotpotQA(Source):
 
 
 def official_record(row: dict[str, Any]) -> dict[str, Any]:
-    """A hub record in the official format.
+    """A record with the hub's columns in the official format; any other one as it is.
 
     >>> row = {"id": "q1", "context": {"title": ["Ada"], "sentences": [["Ada sings."]]}}
     >>> official_record(row | {"supporting_facts": {"title": ["Ada"], "sent_id": [0]}})["context"]
@@ -98,38 +96,42 @@ def official_record(row: dict[str, Any]) -> dict[str, Any]:
 
     """
     context, facts = row.get("context"), row.get("supporting_facts")
+    named = row if "_id" in row or "id" not in row else {**row, "_id": row["id"]}
     if not isinstance(context, dict) or not isinstance(facts, dict):
-        return row
+        return named
     return {
-        **row,
-        "_id": row.get("id", row.get("_id")),
-        "context": [list(pair) for pair in zip(context["title"], context["sentences"], strict=True)],
-        "supporting_facts": [list(pair) for pair in zip(facts["title"], facts["sent_id"], strict=True)],
+        **named,
+        "context": _pairs(context, "title", "sentences"),
+        "supporting_facts": _pairs(facts, "title", "sent_id"),
     }
 
 
-def _records(content: Any, where: str) -> Iterable[tuple[str, Any]]:
-    if not isinstance(content, list) or not content:
-        raise UserError(f"task source: {where} holds no list of records (HotpotQA's format)")
-    return ((f"{where}, record {number}", record) for number, record in enumerate(content))
+def _pairs(columns: dict[str, Any], *names: str) -> Any:
+    """Rows of two columns; None where they are no lists of one length."""
+    first, second = (columns.get(name) for name in names)
+    if not isinstance(first, list) or not isinstance(second, list) or len(first) != len(second):
+        return None
+    return [list(pair) for pair in zip(first, second, strict=True)]
 
 
-def usable_records(records: Iterable[tuple[str, Any]]) -> LoadedRecords:
+def usable_records(records: Iterable[tuple[str, Any]], seen: set[str] | None = None) -> LoadedRecords:
     """Records of the official format whose evidence is exactly known; the others by reason.
 
     Args:
         records: Each with its place, by which one without an id is named.
+        seen: Ids of earlier records, to which these are added.
 
     """
-    loaded, seen = LoadedRecords(), set[str]()
+    loaded, seen = LoadedRecords(), set() if seen is None else seen
     for place, raw in records:
-        name = record_name(raw, "_id", place)
+        row = official_record(raw) if isinstance(raw, dict) else raw
+        name = record_name(row, "_id", place)
         if name in seen:
-            loaded.reject("repeated id", name)
+            loaded.reject(REPEATED, name)
             continue
         seen.add(name)
         try:
-            loaded.records.append(_record(raw, loaded))
+            loaded.records.append(_record(readable(row), loaded))
         except MalformedRecord as error:
             loaded.reject(str(error), name)
     return loaded

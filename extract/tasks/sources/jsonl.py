@@ -1,23 +1,22 @@
-"""Questions of your own with marked evidence: one JSON object a line."""
+"""Questions of your own with marked evidence: one JSON object a line, or a JSON list of them."""
 
-from collections.abc import Iterator
+from collections.abc import Iterable
 from itertools import pairwise
-from pathlib import Path
 from typing import Any
 
-from extract.errors import UserError
 from extract.prompts import Span
 from extract.tasks.sources.base import Source
+from extract.tasks.sources.json_records import read_records
 from extract.tasks.sources.reading import (
     MalformedRecord,
     existing_files,
     file_hashes,
     optional_text,
+    readable,
     record_name,
     required_text,
 )
-from extract.tasks.sources.records import LoadedRecords, Passage, Record
-from extract.utils import parse_json, read_lines
+from extract.tasks.sources.records import REPEATED, LoadedRecords, Passage, Record, join_files
 
 BLANK_LINE = "\n\n"
 
@@ -27,7 +26,8 @@ class JsonLines(Source):
 
     `context` is text; `evidence` holds half-open character intervals of it, counted in Unicode code points. The
     context goes into the prompt as it is; its blank lines divide it into passages, the units that may be cut. `kind`
-    and `level` are optional. A line that is no such record is left out, by its id or number.
+    and `level` are optional. A line that is no such record is left out, by its id or number. A JSON list of such
+    records is read, too.
 
     Args:
         files: One file, or several.
@@ -39,44 +39,29 @@ class JsonLines(Source):
 
     def load(self) -> LoadedRecords:
         """The records of all files, in order; a malformed one is left out."""
-        loaded, seen = LoadedRecords(), set[str]()
-        for path in existing_files(self.files):
-            for place, line in _lines(path):
-                name = place
-                try:
-                    raw = _parsed(line)
-                    name = record_name(raw, "id", place)
-                    record = _record(raw)
-                except MalformedRecord as error:
-                    loaded.reject(str(error), name)
-                    continue
-                if record.id in seen:
-                    loaded.reject("repeated id", record.id)
-                else:
-                    loaded.records.append(record)
-                seen.add(record.id)
-        return loaded
+        seen = set[str]()
+        return join_files((path, _usable(read_records(path, path.name), seen)) for path in existing_files(self.files))
 
     def describe(self) -> dict[str, Any]:
         """Hashes of the files."""
         return {"class": "JsonLines", "files": file_hashes(existing_files(self.files))}
 
 
-def _lines(path: Path) -> Iterator[tuple[str, str]]:
-    """Lines of a file that are not blank, each with its place."""
-    empty = True
-    for where, line in read_lines(path):
-        empty = False
-        yield path.name + where.removeprefix(str(path)), line
-    if empty:
-        raise UserError(f"task source: {path} is empty")
-
-
-def _parsed(line: str) -> Any:
-    try:
-        return parse_json(line, "it", surrogates=True)
-    except ValueError as error:
-        raise MalformedRecord("not JSON") from error
+def _usable(records: Iterable[tuple[str, Any]], seen: set[str]) -> LoadedRecords:
+    """Well-formed records; the others by reason. Their ids are added to those that earlier records have."""
+    loaded = LoadedRecords()
+    for place, raw in records:
+        try:
+            record = _record(readable(raw))
+        except MalformedRecord as error:
+            loaded.reject(str(error), record_name(raw, "id", place))
+            continue
+        if record.id in seen:
+            loaded.reject(REPEATED, record.id)
+        else:
+            loaded.records.append(record)
+        seen.add(record.id)
+    return loaded
 
 
 def _record(raw: Any) -> Record:

@@ -6,9 +6,6 @@ from typing import Any
 from extract.errors import UserError
 from extract.utils import is_unicode, sha256, user_path
 
-MOST_BYTES = 2**30
-"""Size of a file of questions; HotpotQA's largest has half of it."""
-
 
 def existing_files(files: str | list[str]) -> list[Path]:
     """Paths of files, each checked to exist.
@@ -35,6 +32,21 @@ def file_hashes(files: list[Path]) -> dict[str, str]:
 
 class MalformedRecord(Exception):
     """A record that is left out; the message is the reason, without the record's name."""
+
+
+def readable(record: Any) -> Any:
+    """A record as it was read.
+
+    Raises:
+        MalformedRecord: it could not be read.
+
+    >>> readable({"id": "q7"})
+    {'id': 'q7'}
+
+    """
+    if isinstance(record, MalformedRecord):
+        raise record
+    return record
 
 
 def required_text(record: Any, key: str) -> str:

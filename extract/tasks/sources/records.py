@@ -2,8 +2,11 @@
 
 from collections.abc import Iterable
 from dataclasses import dataclass, field
+from pathlib import Path
 
+from extract.errors import UserError
 from extract.prompts import Span
+from extract.utils import shortened
 
 
 @dataclass(frozen=True)
@@ -57,6 +60,13 @@ class LoadedRecords:
         """Note a repair."""
         self.repaired.setdefault(what, []).append(name)
 
+    def add(self, other: "LoadedRecords") -> None:
+        """Add another file's."""
+        self.records += other.records
+        for mine, theirs in ((self.rejected, other.rejected), (self.repaired, other.repaired)):
+            for what, names in theirs.items():
+                mine.setdefault(what, []).extend(names)
+
     def summary(self) -> list[str]:
         """One line for each reason and repair.
 
@@ -69,9 +79,33 @@ class LoadedRecords:
         lines = []
         for what, groups in (("left out", self.rejected), ("repaired", self.repaired)):
             for reason, names in groups.items():
-                some = ", ".join(names[:3]) + (", …" if len(names) > 3 else "")
-                lines.append(f"questions {what}: {len(names)}, {reason} ({some})")
+                lines.append(f"questions {what}: {len(names)}, {reason} ({shortened(names)})")
         return lines
+
+
+REPEATED = "repeated id"
+"""Reason of a record whose id an earlier one has."""
+
+
+def join_files(files: Iterable[tuple[Path, LoadedRecords]]) -> LoadedRecords:
+    """Records of several files as one source.
+
+    Args:
+        files: Paths and what was loaded from them.
+
+    Raises:
+        UserError: a file holds no usable record, nor one that an earlier file has.
+
+    """
+    joined = LoadedRecords()
+    for path, part in files:
+        if not part.records and REPEATED not in part.rejected:
+            raise UserError(
+                f"task source: {path}: no usable question; {'; '.join(part.summary())}; a file is a JSON list of "
+                "records, or has one a line"
+            )
+        joined.add(part)
+    return joined
 
 
 def join_sentences(title: str, sentences: Iterable[str], facts: Iterable[int]) -> Passage:

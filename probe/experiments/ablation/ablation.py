@@ -20,7 +20,7 @@ from probe.experiments.ablation.plots import plot_heatmaps, plot_sweep
 from probe.experiments.ablation.settings import Intervention, StaticSet
 from probe.experiments.ablation.table import ablation_table, comparison_text
 from probe.experiments.ablation.trial import ablation_trial
-from probe.heads import StoreHeads, read_store_heads
+from probe.heads import StoreHeads, never_dynamic_note, read_store_heads
 from probe.metrics import Bootstrap
 from probe.results import Trial, Trials
 
@@ -209,6 +209,8 @@ class Ablation(LLMStage):
             "metrics": {name: outcomes.estimates(chosen, self.bootstrap) for name, chosen in groups.items()},
             "pairs": {name: outcomes.pairs(chosen, self.bootstrap) for name, chosen in groups.items()},
         }
+        sizes = [one["n"] for one in self.passes.describe()["conditions"].values() if "heads" in one and one["n"]]
+        found["note"] = never_dynamic_note((self.static.top, *sizes), self.store_heads.ever, "training")
         if self.heatmap is not None:
             found["heatmaps"] = outcomes.heatmaps(self.heatmap, self.bootstrap)
         return found

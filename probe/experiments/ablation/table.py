@@ -57,6 +57,7 @@ def _caption(results: Results) -> str:
         f"did not before, most in one step, mean over prompts; conditions are matched to {matched['average']:.2f} "
         f"heads per step (static.n: {matched['rule']}); dynamic heads per step in {store['store']}, without ablation: "
         f"{average['non_empty']:.2f} over steps with any, {average['all']:.2f} over all steps"
+        + (f"; {results['note']}" if results.get("note") else "")
     )
 
 

@@ -19,7 +19,7 @@ from probe.experiments.dynamism.metrics import DynamismMetric, DynamismSums, shu
 from probe.experiments.dynamism.plots import plot_frequencies, plot_steps
 from probe.experiments.dynamism.static_sizes import StaticSizes, StaticSizeSums
 from probe.experiments.dynamism.table import dynamism_records, dynamism_table
-from probe.heads import HeadMeans, Ranking, read_ranking
+from probe.heads import HeadMeans, Ranking, never_dynamic_note, read_ranking
 from probe.metrics import Estimate
 from probe.results import TABLE_1, TextTable
 
@@ -163,6 +163,8 @@ class Dynamism(LightningModule):
                 data.test_store, data.target, data.evaluation_samples()[0] if number is None else number
             ),
         }
+        ever = int(self.results["metrics"]["dynamic"]["heads_ever"]["value"])
+        self.results["note"] = never_dynamic_note((self.static_top, *self.static_sizes), ever, "evaluation")
         for record in self.records():
             self.log(f"{record['heads']}/{record['metric']}", record["value"], sync_dist=True)
 

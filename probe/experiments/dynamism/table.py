@@ -62,6 +62,7 @@ def dynamism_table(results: dict[str, Any]) -> TextTable:
         f"{results['static_source']}; static_coverage: share of dynamic heads that are static; [95 % bootstrap "
         "interval over samples]; shuffled: each head's activations permuted over the steps of a sample"
     )
+    caption += f"; {results['note']}" if results.get("note") else ""
     title = f"Dynamism of heads: {results['steps']:,} steps of {results['samples']} samples ({results['evaluation']})"
     paper = f"paper, {PAPER_MODEL}"
     out = TextTable(title, ["", *KINDS, paper], caption, important=(KINDS[0], paper))

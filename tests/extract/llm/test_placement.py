@@ -36,6 +36,31 @@ PLACES = {
 }
 
 
+@pytest.mark.parametrize(
+    ("held", "dtype", "slow"),
+    [
+        ({"avx512_f": True, "avx512_bf16": False}, "bfloat16", True),
+        ({}, "bfloat16", True),
+        ({"neon": True}, "bfloat16", True),
+        ({}, "float32", False),
+        ({"avx512_bf16": True}, "bfloat16", False),
+        ({"amx_bf16": True}, "bfloat16", False),
+        ({"neon": True, "bf16": True}, "bfloat16", False),
+    ],
+)
+def test_bfloat16_on_a_cpu_without_its_instructions_is_said_once(
+    held: dict[str, bool], dtype: Any, slow: bool, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: held, raising=False)
+    one = LLM(dtype=dtype)
+    monkeypatch.setattr(LLM, "_pretrained", SimpleNamespace(model=lambda **_: torch.nn.Linear(1, 1)))
+    with caplog.at_level("INFO"):
+        one.to(torch.device("cpu"))
+        one.to(torch.device("cpu"))
+    said = [line for line in caplog.messages if line.startswith("llm.dtype bfloat16: this CPU has no instructions")]
+    assert len(said) == len(caplog.messages) == slow
+
+
 @pytest.fixture
 def folder(llm: LLM, tmp_path: Path) -> Path:
     return save(FAMILIES["llama-mha"], llm.tokenizer, tmp_path / "tiny")

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 import torch
+import yaml
 from torch.testing import assert_close
 
 from extract.errors import UserError
@@ -15,7 +16,7 @@ from extract.llm import LLM
 from extract.store import ScoreStore
 from extract.tasks import MultiHopQA, QuestionTexts
 from extract.tasks.sources import HotpotQA, JsonLines, SyntheticQA
-from tests.conftest import Run
+from tests.conftest import ROOT, Run
 from tests.extract.tasks.test_sources import DEV, LINE, TRAIN, real
 from tests.helpers import reference
 
@@ -26,6 +27,23 @@ def prepared(llm: LLM, *args: Any, **options: Any) -> MultiHopQA:
     task = MultiHopQA(*args, **options)
     task.prepare(llm)
     return task
+
+
+def question_tasks(node: Any) -> list[dict[str, Any]]:
+    """Settings of every `extract.MultiHopQA` in a config."""
+    inner = list(node.values()) if isinstance(node, dict) else node if isinstance(node, list) else []
+    found = [one for value in inner for one in question_tasks(value)]
+    named = isinstance(node, dict) and node.get("class_path") == "extract.MultiHopQA"
+    return [node["init_args"], *found] if named else found
+
+
+@pytest.mark.parametrize("config", ["extract/hotpotqa", "ablation/hotpotqa", "ablation/hotpotqa_k", "rag"])
+def test_another_style_in_a_shipped_config_has_its_own_budget(config: str) -> None:
+    (settings,) = question_tasks(yaml.safe_load((ROOT / "configs" / f"{config}.yaml").read_text()))
+    for style, budget in {"chain": 100, "short": 24}.items():
+        for given, recorded in {settings["budget"]: budget, 7: 7}.items():
+            task = MultiHopQA(SyntheticQA(1), **{"style": style, "budget": given})
+            assert task.budget == recorded  # what the manifest holds, so that stores of `budget: 100` resume
 
 
 @real
@@ -211,7 +229,7 @@ def test_synthetic_questions_need_their_context(llm: LLM) -> None:
 
 @pytest.mark.parametrize(
     ("content", "message"),
-    [(None, "is a folder"), ("{", "is not JSON"), ('[{"_id": "x"}]', "no field 'question'")],
+    [(None, "is a folder"), ("{", "questions left out: 1, not JSON"), ('[{"_id": "x"}]', "no field 'question'")],
 )
 def test_bad_questions_end_the_command_with_one_line(
     run: Run, tmp_path: Path, content: str | None, message: str

@@ -102,6 +102,23 @@ def test_a_folder_joins_its_files_in_order(tmp_path: Path) -> None:
     assert load_haystack(str(tmp_path)) == "First. Second."
 
 
+def test_files_of_a_folder_that_are_no_text_are_left_out_and_counted(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    contents = {"a.txt": b"First.", "latin.txt": b"\xff", "none.txt": b" \n", "x.md": b"x", "y.md": b"y", ".hid": b"z"}
+    for name, content in contents.items():
+        (tmp_path / name).write_bytes(content)
+    with caplog.at_level("INFO"):
+        assert load_haystack(str(tmp_path)) == "First."
+    (line,) = caplog.messages
+    assert line.endswith(
+        "1 files; left out: 1 not UTF-8 text (latin.txt), 1 empty (none.txt), 2 not .txt but .md (x.md, y.md)"
+    )
+    (tmp_path / "a.txt").unlink()
+    with pytest.raises(UserError, match=r"no \.txt file with text: left out are 1 not UTF-8"):
+        load_haystack(str(tmp_path))
+
+
 @pytest.mark.parametrize(
     ("settings_", "message"),
     [

@@ -1,15 +1,16 @@
 """Sources of questions: real files and their flaws, records of one's own, synthetic ones; bad input in one line."""
 
 import json
+import tracemalloc
 from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from extract.errors import UserError
-from extract.tasks.sources import HotpotQA, JsonLines, Record, SyntheticQA
+from extract.tasks.sources import HotpotQA, JsonLines, Record, SyntheticQA, json_records
 from extract.tasks.sources.hotpotqa import official_record
 from extract.tasks.sources.jsonl import split_passages
 from tests.conftest import ROOT
@@ -109,9 +110,15 @@ def test_hub_records_take_the_official_shape(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        ("{", "is not JSON"),
-        ("{}", "holds no list of records"),
+        ("{", "no usable question; questions left out: 1, not JSON .*line 1"),
+        ("{}", "no usable question; questions left out: 1, no field '_id' .*line 1"),
         ("[]", "holds no list of records"),
+        ("[{}", "record 0, is not JSON .*cut off"),
+        ("[{},]", "record 1, is not JSON"),
+        ('[{"a": "', "record 0, is not JSON"),
+        ("[" * 10**5, "record 0, is not JSON .*levels"),
+        ("[{}] []", "is not JSON .*more text"),
+        (" \n", "is empty"),
     ],
 )
 def test_bad_hotpotqa_files(tmp_path: Path, content: str, message: str) -> None:
@@ -205,6 +212,103 @@ def test_a_line_that_is_not_json_is_left_out_by_its_number(tmp_path: Path) -> No
     (tmp_path / "q.jsonl").write_text("\n")
     with pytest.raises(UserError, match="is empty"):
         JsonLines(str(tmp_path / "q.jsonl")).load()
+
+
+JSON_TEXT = st.text(max_size=6) | st.sampled_from(["", "\ud800", '"]},{"', "針\u2028", "\\", "x" * 40])
+JSON_VALUES = st.one_of(st.none(), st.integers(), st.just(10**400), st.floats(), JSON_TEXT, st.lists(st.integers()))
+
+
+def changed(good: dict[str, Any]) -> st.SearchStrategy[Any]:
+    """Records as they are, with another value of a field, without one, or other values."""
+    with_other = st.tuples(st.sampled_from(sorted(good)), JSON_VALUES).map(lambda pair: {**good, pair[0]: pair[1]})
+    without = st.sampled_from(sorted(good)).map(lambda key: {k: v for k, v in good.items() if k != key})
+    ids = st.integers(0, 3).map(lambda n: {**good, "id" if "id" in good else "_id": f"q{n}"})
+    return st.one_of(st.just(good), ids, with_other, without, JSON_VALUES)
+
+
+def outcome(source: HotpotQA | JsonLines) -> Any:
+    """Records, and how many are left out or repaired by reason; or why there are none."""
+    try:
+        loaded = source.load()
+    except UserError:
+        return "refused"
+    return loaded.records, *({k: len(v) for k, v in one.items()} for one in (loaded.rejected, loaded.repaired))
+
+
+@pytest.mark.parametrize("kind", [HotpotQA, JsonLines])
+@given(data=st.data())
+@settings(max_examples=25)
+def test_a_list_and_lines_of_the_same_records_are_the_same_questions(
+    kind: type[HotpotQA | JsonLines], tmp_path_factory: pytest.TempPathFactory, data: st.DataObject
+) -> None:
+    records = data.draw(st.lists(changed(record() if kind is HotpotQA else LINE), min_size=1, max_size=5))
+    folder, space = tmp_path_factory.mktemp("forms"), data.draw(st.sampled_from(["", " ", "\n\n", "\r\n\t"]))
+    ascii_only, mark = data.draw(st.booleans()), data.draw(st.sampled_from(["", "\ufeff"]))
+    texts = [json.dumps(one, ensure_ascii=ascii_only or "\\ud8" in json.dumps(one)) for one in records]
+    indented = json.dumps(records, indent=data.draw(st.sampled_from([None, 1])))
+    forms = {
+        "lines": mark + "".join(f"{text}{space or chr(10)}\n" for text in texts),
+        "list": mark + f"{space}[{space}" + f"{space},{space}".join(texts) + f"{space}]{space}",
+        "dumped": indented,
+    }
+    found = {}
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(json_records, "CHUNK", data.draw(st.sampled_from([3, 50, 2**20])))
+        for name, text in forms.items():
+            (folder / name).write_bytes(text.encode())
+            found[name] = outcome(kind(str(folder / name)))
+    assert found["list"] == found["lines"] == found["dumped"]
+    if found["list"] != "refused":
+        usable, left_out, _ = found["list"]
+        assert len(usable) + sum(left_out.values()) == len(records)  # each is used or counted
+
+
+@pytest.mark.parametrize("kind", [HotpotQA, JsonLines])
+def test_lines_that_cannot_be_read_are_left_out_and_counted(
+    kind: type[HotpotQA | JsonLines], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(json_records, "MOST_RECORD", 600)
+    good = json.dumps(record() if kind is HotpotQA else LINE).encode()
+    odd = [b"[1, 2]", b'{"cut', b"\xff", b'"' + b"x" * 2000 + b'"', b"[" * 500]
+    (tmp_path / "q.jsonl").write_bytes(b"\n".join([*odd, b"", good]))
+    loaded = kind(str(tmp_path / "q.jsonl")).load()
+    assert len(loaded.records) == 1
+    assert {why: [name.rpartition("/")[2] for name in names] for why, names in loaded.rejected.items()} == {
+        "a list instead of an object with question, answer and context": ["q.jsonl, line 1"],
+        "not JSON": ["q.jsonl, line 2", "q.jsonl, line 5"],
+        "not UTF-8 text": ["q.jsonl, line 3"],
+        "longer than 600 bytes": ["q.jsonl, line 4"],
+    }
+
+
+def test_a_long_list_is_read_within_the_memory_of_its_records(tmp_path: Path) -> None:
+    """Of records that are left out, none stays in memory: neither the file's text nor its values."""
+    filler = json.dumps({"_id": "x", "question": "?" * 20_000})
+    (tmp_path / "q.json").write_text("[" + ",".join([json.dumps(record()), *[filler] * 1500]) + "]")  # 30 MB
+    tracemalloc.start()
+    loaded = HotpotQA(str(tmp_path / "q.json")).load()
+    _, most = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert len(loaded.records) == 1
+    assert most < 10 * 2**20
+
+
+def test_a_file_without_a_usable_question_is_refused_also_beside_others(tmp_path: Path) -> None:
+    good = hotpot(tmp_path, record())
+    (tmp_path / "other.json").write_text(json.dumps(LINE))
+    with pytest.raises(UserError, match=r"other\.json: no usable question; questions left out: 1, field 'context'"):
+        HotpotQA([str(good.files), str(tmp_path / "other.json")]).load()
+    assert HotpotQA([str(good.files), str(good.files)]).load().rejected == {"repeated id": ["q1"]}
+
+
+def test_rows_of_the_hub_saved_as_json_lines_are_read(tmp_path: Path) -> None:
+    row = record(_id=..., id="q1", context={"title": ["A"], "sentences": [["A was born in B."]]})
+    row["supporting_facts"] = {"title": ["A"], "sent_id": [0]}
+    uneven = {**row, "id": "q2", "supporting_facts": {"title": ["A"], "sent_id": []}}
+    (tmp_path / "q.jsonl").write_text(json.dumps(row) + "\n" + json.dumps(uneven))
+    loaded = HotpotQA(str(tmp_path / "q.jsonl")).load()
+    assert [evidence_texts(one) for one in loaded.records] == [["A was born in B."]]
+    assert loaded.rejected == {"no list 'supporting_facts'": ["q2"]}
 
 
 @given(st.lists(st.sampled_from(["a", "\n", "b c"]), min_size=1, max_size=15).map("".join), st.data())

@@ -9,8 +9,11 @@ from typing import Any
 import pytest
 
 import probe.experiments.ablation.ablation
+from datamodules import Sequences, Split
 from extract.generation import generate_ablated
+from extract.store import ScoreStore
 from probe.cli.main import main
+from probe.heads import read_store_heads
 
 Measure = Callable[..., Any]
 SETS = "random 2, 2 sets from seed 0"
@@ -55,8 +58,13 @@ def measure(measured: Measure, store: Path, tiny_llm_folder: Path, tmp_path: Pat
     return call
 
 
-def test_a_run_leaves_every_trial_and_every_metric(measure: Measure, tmp_path: Path) -> None:
+def test_a_run_leaves_every_trial_and_every_metric(
+    measure: Measure, store: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("probe.experiments.ablation.ablation.never_dynamic_note", lambda *given: repr(given))
     found = measure("--model.init_args.k", "[0, 1, 4]")
+    ever = read_store_heads(str(store), "reasoning", 0.2, Split()).ever
+    assert found["note"] == repr(((3, 2, 2, 2), ever, "training"))  # static.top, and the conditions of static heads
     names = ["none", "dynamic top 1", "dynamic top 4", *CONDITIONS[1:]]
     assert list(found["conditions"]) == names == list(found["metrics"]["all"])
     with (tmp_path / "out" / "results.csv").open() as file:
@@ -77,6 +85,18 @@ def test_a_run_leaves_every_trial_and_every_metric(measure: Measure, tmp_path: P
     files = {path.name for path in (tmp_path / "out").iterdir()}
     plots = ("accuracy_by_length_and_depth", "rouge_l_by_length_and_depth", "k_sweep")
     assert files == {"results.json", "results.csv", *(f"{name}.{end}" for name in plots for end in ("png", "pdf"))}
+
+
+@pytest.mark.parametrize("threshold", [0.2, 0.8, 0.95, 1.0])
+def test_heads_that_are_ever_dynamic_are_counted(store: Path, threshold: float) -> None:
+    data = Sequences(store=str(store), target="reasoning")
+    data.setup("test")
+    training, opened, found = set(data.split_ids("train")), ScoreStore(store), set()
+    for row in opened.samples().to_pylist():
+        if row["id"] in training:
+            scores = opened.steps(row["sample"]).reasoning.reshape(row["steps"], -1)
+            found |= {head for step in scores.tolist() for head, score in enumerate(step) if score >= threshold}
+    assert read_store_heads(str(store), "reasoning", threshold, Split()).ever == len(found)
 
 
 def test_cells_are_those_of_the_real_depths(measure: Measure, tmp_path: Path) -> None:

@@ -9,6 +9,7 @@ import pytest
 
 from datamodules import Sequences
 from extract.store import ScoreStore
+from probe.experiments.dynamism.table import dynamism_table
 from tests.helpers.stores import make_store
 from tests.probe.experiments.test_dynamism_metrics import slow_metrics
 
@@ -76,6 +77,26 @@ def test_further_sizes_of_the_static_set_are_as_if_each_were_the_static_set(meas
             beside = found["static_size_metrics"][kind][f"jaccard_static_top_{size}"]
             assert beside == pytest.approx(alone["metrics"][kind]["jaccard_static"])
     assert measure("--model.init_args.static_sizes", "[]")["static_size_metrics"]["dynamic"] == {}
+
+
+def test_static_sets_beyond_the_heads_ever_dynamic_are_reported(measured: Measure, tmp_path: Path) -> None:
+    make_store(tmp_path / "rare", samples=30, shards=3, relation=0.2)  # five of six heads score now and then
+    few = (
+        "--model.init_args.resamples",
+        5,
+        "--model.init_args.static_sizes",
+        "[1]",
+        "--data.init_args.evaluation",
+        "all",
+    )
+    found = measured("dynamism", tmp_path / "rare", *few, "--model.init_args.static_top", 6)
+    scores = np.concatenate(ScoreStore(tmp_path / "rare").vectors("copy_paste"))
+    ever = len({int(head) for row in scores for head in np.flatnonzero(row)})
+    assert 1 <= ever < 6
+    note = f"static sets of 6 hold heads that are never dynamic: only {ever} are at any evaluation step"
+    assert found["note"] == note
+    assert dynamism_table(found).caption.endswith(note)  # type: ignore[union-attr]
+    assert measured("dynamism", tmp_path / "rare", *few, "--model.init_args.static_top", ever)["note"] == ""
 
 
 def test_reasoning_scores_have_two_definitions(measure: Measure, tmp_path: Path) -> None:
