@@ -20,7 +20,7 @@ FILES = {
     for file in sorted((ROOT / package).rglob("*.py"))
 }
 FACES = {name: file.with_suffix(".pyi") for name, file in FILES.items() if file.with_suffix(".pyi").exists()}
-FOUNDATION = {"extract.errors", "extract.heads", "extract.scores", "extract.stopping"}
+FOUNDATION = {"extract.errors", "extract.heads", "extract.intervals", "extract.scores", "extract.stopping"}
 """Single modules that everything may import."""
 LAYERS: dict[str, set[str]] = {
     "extract": set(),
