@@ -17,7 +17,7 @@ from probe.experiments.ablation.table import ablation_table
 from probe.experiments.correlation.table import correlation_table
 from probe.experiments.dynamism.table import dynamism_table
 from probe.metrics import Estimate
-from probe.rag.results.outcomes import OTHER_GRADES, PAIRED_METRICS
+from probe.rag.results.outcomes import OTHER_GRADES, SHOWN_METRICS
 from probe.rag.results.tables import answer_table, grades_table, retrieval_table
 from probe.results import (
     STRATEGIES,
@@ -172,7 +172,7 @@ def rag_tables() -> list[Any]:
         answer_table(outcomes, "Masked dynamic RAG of toy: 200 questions, mask concat", columns),
         grades_table(outcomes),
         retrieval_table(outcomes),
-        *comparison_tables(pairs(RAG, PAIRED_METRICS, one), RAG[0], RAG, PAIRED_METRICS, "questions"),
+        *comparison_tables(pairs(RAG, SHOWN_METRICS, one), RAG[0], RAG, SHOWN_METRICS, "questions"),
         published_rag(),
     ]
 
