@@ -17,8 +17,8 @@ from probe.experiments.ablation.table import ablation_table
 from probe.experiments.correlation.table import correlation_table
 from probe.experiments.dynamism.table import dynamism_table
 from probe.metrics import Estimate
-from probe.rag.results.outcomes import PAIRED_METRICS
-from probe.rag.results.tables import answer_table, retrieval_table
+from probe.rag.results.outcomes import OTHER_GRADES, SHOWN_METRICS
+from probe.rag.results.tables import answer_table, grades_table, retrieval_table
 from probe.results import (
     STRATEGIES,
     TextTable,
@@ -164,12 +164,15 @@ def rag_tables() -> list[Any]:
     for number, found in enumerate(metrics.values()):
         found |= {"visible": {"value": 1443 - 100 * number, "n": 9}, "retrievals": {"value": 1.3, "n": 9}}
         found["forward_tokens"] = {"value": 1691 + 99 * number, "n": 9}
-    outcomes: Any = SimpleNamespace(strategies=list(RAG), metrics=lambda: metrics)
+    for found in metrics.values():
+        found |= {name: one() for name in OTHER_GRADES}
+    outcomes: Any = SimpleNamespace(strategies=list(RAG), metrics=lambda: metrics, values=OTHER_GRADES)
     columns: Any = [SimpleNamespace(paper_column=name if name in STRATEGIES else None) for name in RAG]
     return [
         answer_table(outcomes, "Masked dynamic RAG of toy: 200 questions, mask concat", columns),
+        grades_table(outcomes),
         retrieval_table(outcomes),
-        *comparison_tables(pairs(RAG, PAIRED_METRICS, one), RAG[0], RAG, PAIRED_METRICS, "questions"),
+        *comparison_tables(pairs(RAG, SHOWN_METRICS, one), RAG[0], RAG, SHOWN_METRICS, "questions"),
         published_rag(),
     ]
 
