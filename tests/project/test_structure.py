@@ -20,7 +20,7 @@ FILES = {
     for file in sorted((ROOT / package).rglob("*.py"))
 }
 FACES = {name: file.with_suffix(".pyi") for name, file in FILES.items() if file.with_suffix(".pyi").exists()}
-FOUNDATION = {"extract.errors", "extract.heads", "extract.scores", "extract.stopping"}
+FOUNDATION = {"extract.errors", "extract.heads", "extract.intervals", "extract.scores", "extract.stopping"}
 """Single modules that everything may import."""
 LAYERS: dict[str, set[str]] = {
     "extract": set(),
@@ -146,6 +146,7 @@ def test_public_names_are_documented(package: str) -> None:
 
 FORMULAS = (
     "extract.heads",
+    "extract.intervals",
     "extract.scores",
     "extract.tasks.answer_metrics",
     "probe.experiments.ablation.comparison",
