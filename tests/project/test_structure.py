@@ -146,6 +146,7 @@ def test_public_names_are_documented(package: str) -> None:
 
 FORMULAS = (
     "extract.heads",
+    "extract.intervals",
     "extract.scores",
     "extract.tasks.answer_metrics",
     "probe.experiments.ablation.comparison",

@@ -2,6 +2,7 @@
 
 import dataclasses
 from collections.abc import Sequence
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -28,7 +29,7 @@ from probe.rag import (
     Trigger,
     Windows,
 )
-from probe.rag.requests import FullContextQuery, ReceivedAttention
+from probe.rag.requests import FullContextQuery, ReceivedAttention, run_together
 from probe.rag.results import run_metrics
 from probe.rag.stopping import complete_answer_end
 from tests.helpers import reference_rag
@@ -277,3 +278,22 @@ def test_an_answer_is_forced_under_the_windows_of_its_last_tokens() -> None:
 def test_an_answer_with_the_marker_is_not_forced() -> None:
     run = Script([["It", " is", ".", *ANSWER]]).play(OracleHeadsStrategy(), force=3)
     assert (run.stop, run.continuation, run.forced_tokens) == ("answered", None, 0)
+
+
+@given(st.lists(st.integers(0, 4), max_size=6))
+def test_every_run_is_counted_when_it_ends(lengths: list[int]) -> None:
+    """Runs of some requests each; the counts add up, and none comes before its run's last request is answered."""
+    answered, counted = [0], list[tuple[int, int]]()
+
+    def run(requests: int) -> Any:
+        for _ in range(requests):
+            yield object.__new__(GenerationRequest)  # its content does not count here
+
+    def generate(jobs: Sequence[Any]) -> list[None]:
+        answered[0] += 1
+        return [None] * len(jobs)
+
+    masked: Any = SimpleNamespace(generate=generate)
+    run_together(masked, [run(length) for length in lengths], lambda runs: counted.append((answered[0], runs)))
+    assert dict(counted) == {n: lengths.count(n) for n in range(max(lengths, default=0) + 1)}
+    assert len(counted) == len(dict(counted))
