@@ -29,7 +29,7 @@ class ScoreRows(LightningDataModule):
 
     Args:
         store: The store's folder (linked from the top-level `store:`).
-        target: The score to predict: `copy_paste` (Eq. 1) or `reasoning` (Eq. 2).
+        target: The score to predict: `copy_paste` (Eq. 1), `reasoning` (Eq. 2) or `contribution`.
         split: How rows are divided into training, validation and test.
         test_store: Take all rows of this other store as the test split, for instance another dataset's questions. It
             may share no sample with the training and validation splits.

@@ -1,4 +1,4 @@
-"""Retrieval scores of attention heads, Eq. 1 and Eq. 2, and which scores make a head dynamic: pure functions."""
+"""Retrieval scores of attention heads: Eq. 1, Eq. 2, logit contribution; which make a head dynamic: pure functions."""
 
 from dataclasses import dataclass
 from typing import Any, Literal, TypeVar
@@ -11,8 +11,8 @@ from torch import Tensor
 from extract.errors import UserError
 from extract.utils import NonNegativeInt, check_fields
 
-Target = Literal["copy_paste", "reasoning"]
-"""A retrieval score: `copy_paste` (Eq. 1, 0 or 1) or `reasoning` (Eq. 2, from 0 to 1)."""
+Target = Literal["copy_paste", "reasoning", "contribution"]
+"""A retrieval score: `copy_paste` (Eq. 1, 0 or 1), `reasoning` (Eq. 2, from 0 to 1), or `contribution` (in logits)."""
 REASONING_THRESHOLD = 0.5
 """From this reasoning score on a head is dynamic: most of its effective attention. The paper leaves the value open."""
 Scores = TypeVar("Scores", Tensor, NDArray[Any])
@@ -128,13 +128,40 @@ def reasoning_score(
     return torch.where(scored, evidence_mass / kept_mass, torch.nan).clamp(max=1.0)
 
 
+def logit_contribution(
+    attention: Float[Tensor, "batch head key"],
+    value_logits: Float[Tensor, "batch head key"],
+    sources: Float[Tensor, "batch key source"],
+) -> Float[Tensor, "batch head source"]:
+    """Logit contribution of each source through each head: `φ[h, s] = Σ a[h, i] · (v[i] · g[h])` over its keys `i`.
+
+    `g[h] = W_O[h]ᵀ d` is what one unit of the head's output adds to the logit of the generated token, where `d` is the
+    token's unembedding, pulled back through the norms after the head with their statistics frozen. Sums over all keys
+    and heads, plus what attention biases, feed-forward layers and embedding write, are the logit.
+
+    Args:
+        attention: Attention weights `a`.
+        value_logits: `v[i] · g[h]`: logit that key `i` adds if the head attends to it alone.
+        sources: Whether a key belongs to a source, 0 or 1.
+
+    >>> attention, value_logits = torch.tensor([[[0.5, 0.25, 0.25]]]), torch.tensor([[[4.0, 2.0, -2.0]]])
+    >>> logit_contribution(attention, value_logits, torch.tensor([[[1.0, 0.0], [0.0, 1.0], [0.0, 1.0]]]))
+    tensor([[[2., 0.]]])
+
+    """
+    return torch.bmm(attention * value_logits, sources)
+
+
 def is_dynamic(scores: Scores, target: Target, threshold: float = REASONING_THRESHOLD) -> Scores:
-    """Whether each head is dynamic at its step: `score = 1` for Eq. 1, `score ≥ threshold` for Eq. 2.
+    """Whether each head is dynamic at its step: `score = 1` for Eq. 1, `score ≥ threshold` for all others.
+
+    A threshold of logit contributions is in logits: evidence through a head at 0.5 multiplies the odds of the generated
+    token by `e^0.5 = 1.6`. It depends on that head alone, so that ablating one head makes no other dynamic by itself.
 
     Args:
         scores: Retrieval scores of any shape, as a tensor or an array; a missing score (NaN) makes no head dynamic.
         target: Which score they are.
-        threshold: Of reasoning scores; copy-paste scores are 0 or 1 and need none.
+        threshold: Of reasoning scores and contributions; copy-paste scores are 0 or 1 and need none.
 
     >>> is_dynamic(torch.tensor([0.2, 0.7, float("nan")]), "reasoning")
     tensor([False,  True, False])
@@ -142,4 +169,4 @@ def is_dynamic(scores: Scores, target: Target, threshold: float = REASONING_THRE
     tensor([False,  True])
 
     """
-    return scores >= (threshold if target == "reasoning" else 0.5)
+    return scores >= (0.5 if target == "copy_paste" else threshold)

@@ -20,6 +20,7 @@ from .models.checkpoint import push_to_hub as push_to_hub
 from .models.checkpoint import save_pretrained as save_pretrained
 from .models.classifier import ProbeClassifier as ProbeClassifier
 from .models.offset_probes import OffsetProbes as OffsetProbes
+from .models.regressor import ContributionRegressor as ContributionRegressor
 from .models.regressor import ProbeRegressor as ProbeRegressor
 from .report.page import write_report as write_report
 from .results.artifacts import Artifacts as Artifacts

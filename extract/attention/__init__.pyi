@@ -6,9 +6,11 @@ from .kv_cache import PreallocatedLayer as PreallocatedLayer
 from .kv_cache import preallocated_cache as preallocated_cache
 from .received import attention_received as attention_received
 from .received import received_attention as received_attention
+from .recorder import LayerAttention as LayerAttention
 from .recorder import Recorder as Recorder
 from .recording_plan import RecordingPlan as RecordingPlan
 from .shared_prefix import Branching as Branching
+from .shared_prefix import KeyValues as KeyValues
 from .shared_prefix import SharedPrefix as SharedPrefix
 from .shared_prefix_cache import branched_cache as branched_cache
 from .shared_prefix_cache import realigned_cache as realigned_cache

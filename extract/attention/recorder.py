@@ -1,6 +1,7 @@
 """The recorder: attention of the last query, reduced head by head within the attention function; and ablation."""
 
 import functools
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import torch
@@ -14,6 +15,24 @@ from extract.errors import UserError
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
+
+
+@dataclass(frozen=True, eq=False)
+class LayerAttention:
+    """What one layer's attention read at a decode step: softmax rows over the keys that it holds, and their values.
+
+    Attributes:
+        weights: Attention of each head, in float32.
+        parts: Values of the keys: a shared prefix first, if there is one, then each row's own.
+        missing: Tokens of the sequence before the first of these keys: they have left a sliding window.
+        module: The attention module.
+
+    """
+
+    weights: Float[Tensor, "batch head key"]
+    parts: list[KeyValues]
+    missing: int
+    module: torch.nn.Module
 
 
 class Recorder:
@@ -31,6 +50,7 @@ class Recorder:
         argmax: Most attended key of each head, as a position in the padded sequence. [batch, layer, head].
         mass: Attention summed over the keys of each of the plan's columns, in float32. [batch, layer, head, column].
         rows: Softmax rows, if the plan keeps them, in float32. [batch, layer, head, key].
+        kept: By layer, what a decode step's attention read, if the plan keeps it.
         hidden: Final hidden state at the last position: what the LM head reads. [batch, hidden].
 
     Raises:
@@ -47,6 +67,7 @@ class Recorder:
         self._argmax: dict[int, Int[Tensor, "batch head"]] = {}
         self._mass: dict[int, Float[Tensor, "batch head column"]] = {}
         self._rows: dict[int, Float[Tensor, "batch head key"]] = {}
+        self.kept: dict[int, LayerAttention] = {}
         self._sums: dict[int, Float[Tensor, "batch head vsize"]] = {}
         self._summed: dict[int, int] = {}
         self._biases: dict[tuple[int, torch.device], tuple[Tensor, Tensor]] = {}
@@ -92,7 +113,7 @@ class Recorder:
 
     def begin_forward(self, past: int) -> None:
         """Forget the previous forward; `past` is the number of tokens that the cache has processed."""
-        for results in (self._argmax, self._mass, self._rows, self._biases):
+        for results in (self._argmax, self._mass, self._rows, self.kept, self._biases):
             results.clear()
         self._past = past
 
@@ -118,6 +139,10 @@ class Recorder:
             parts.insert(0, KeyValues(keys, values, self._plan.prefix.branching))
         weights = self._weights(query, parts, mask, softmax)
         self._reduce(module, weights.view(batch, heads, -1), query.shape[2])
+        if self._plan.keep_values:
+            missing = self._past + 1 - weights.shape[2]
+            layer = int(module.layer_idx)  # type: ignore[arg-type]
+            self.kept[layer] = LayerAttention(weights.view(batch, heads, -1), parts, missing, module)
         # One softmax over all parts, then each part's share of the weights on its own values.
         shares = weights.to(value.dtype).split([part.length for part in parts], dim=-1)
         outputs = [part.weighted_values(share) for part, share in zip(parts, shares, strict=True)]

@@ -15,6 +15,7 @@ class RecordingPlan:
     Attributes:
         columns: Weights of keys: attention is summed over the keys of each column. None: no sums.
         full_rows: Keep the last query's softmax rows in full.
+        keep_values: Keep the softmax rows and values that a decode step's attention reads, for logit contributions.
         mean_outputs: Sum up each head's output over all positions, for its mean.
         ablate: Heads whose output is replaced before the output projection; None: no head.
         replacement: By layer, what an ablated head's output becomes; None: zero.
@@ -24,6 +25,7 @@ class RecordingPlan:
 
     columns: Float[Tensor, "batch key column"] | None = None
     full_rows: bool = False
+    keep_values: bool = False
     mean_outputs: bool = False
     ablate: Bool[Tensor, "batch layer head"] | None = None
     replacement: dict[int, Float[Tensor, "batch head vsize"]] | None = None

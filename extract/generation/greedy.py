@@ -3,13 +3,14 @@
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from itertools import takewhile
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from extract.attention import RecordingPlan, instrumented, recording
+from extract.contribution import LogitContributions, Sources, Spans, prompt_sources
 from extract.generation.batching import Batch, pad, reasoning_columns, warn_of_windows
 from extract.generation.longrope import join_groups, rotary_factors, rotary_groups
 from extract.generation.prefill import DecodingWatch, decode_step, prefill, prefill_continued
@@ -34,6 +35,7 @@ class Decoded:
         copy_paste, reasoning: Eq. 1 and Eq. 2 of each head, layer-major.
         argmax: Most attended position of each head, in the unpadded sequence of prompt and answer.
         continuations: Tokens that followed a forced opening, without an end token; None where none was forced.
+        contribution: Logit contribution of each source through each head, layer-major; None where none is asked for.
 
     """
 
@@ -44,6 +46,7 @@ class Decoded:
     reasoning: Float[Tensor, "batch step head"]
     argmax: Int[Tensor, "batch step head"]
     continuations: list[list[int] | None]
+    contribution: Float[Tensor, "batch step head source"] | None = None
 
 
 @frozen_inference()
@@ -53,6 +56,7 @@ def decode(
     excluded: ExcludedKeys = ExcludedKeys(),  # noqa: B008 (frozen)
     opening: ForcedOpening | None = None,
     watch: DecodingWatch | None = None,
+    sources: Literal["evidence"] | Sequence[Sequence[Spans]] | None = None,
 ) -> Decoded:
     """Greedy generation of one batch, with the scores of all heads at each step.
 
@@ -65,9 +69,12 @@ def decode(
         excluded: Keys that Eq. 2 leaves out.
         opening: Continues generations that ended without an answer; they are no steps, and change none.
         watch: Is told of the tokens and steps that were run.
+        sources: Whose logit contributions are computed: `evidence`, the sum over a sample's evidence; or the token
+            spans of each source of each sample, to which answer so far and rest of the prompt are added as the last
+            two (see `extract.contribution.prompt_sources`). None: no contributions, and not one operation more.
 
     Raises:
-        UserError: the model's attention cannot be recorded.
+        UserError: the model's attention cannot be recorded, or how its heads write to the logits is not known.
 
     """
     warn_of_windows(llm.model, samples)
@@ -76,16 +83,34 @@ def decode(
         with rotary_factors(llm.model, group):
             batch = pad(group.samples, llm.tokenizer.pad_token_id or 0, device=llm.model.device)
             cache = prefill(llm.model, batch, batch.tokens.shape[1], llm.prefill_chunk, watch)
+            chosen = sources if sources is None or sources == "evidence" else [sources[i] for i in group.indices]
+            contributions = contributions_of(llm, batch, chosen)
             with instrumented(llm.model):
-                decoded = _generate(llm, batch, cache, excluded, watch)
+                decoded = _generate(llm, batch, cache, excluded, watch, contributions)
             if opening is not None:
                 decoded = replace(decoded, continuations=_continued(llm, group.samples, decoded, batch, cache, opening))
             parts.append(decoded)
     return join_groups(parts, groups)
 
 
+def contributions_of(
+    llm: LLM, batch: Batch, sources: Literal["evidence"] | Sequence[Sequence[Spans]] | None
+) -> LogitContributions | None:
+    """What computes the contributions of a batch's sources; None: nothing does."""
+    if sources is None:
+        return None
+    if sources == "evidence":
+        return LogitContributions(llm.model, Sources.of(batch.evidence[..., None]))
+    return LogitContributions(llm.model, Sources.of(prompt_sources(batch.real, batch.width, sources)))
+
+
 def _generate(
-    llm: LLM, batch: Batch, cache: "DynamicCache", excluded: ExcludedKeys, watch: DecodingWatch | None
+    llm: LLM,
+    batch: Batch,
+    cache: "DynamicCache",
+    excluded: ExcludedKeys,
+    watch: DecodingWatch | None,
+    contributions: LogitContributions | None,
 ) -> Decoded:
     """All steps of a prefilled batch, until every row has ended."""
     tokens, width = batch.tokens, batch.width
@@ -95,7 +120,7 @@ def _generate(
     running = len(tokens)
     for step in range(int(batch.budgets.max())):
         keys = width + step
-        generated, *scores = scored_step(llm, batch, cache, keys, excluded)
+        generated, *scores = scored_step(llm, batch, cache, keys, excluded, contributions)
         rows.append((generated, *scores))
         if keys < tokens.shape[1]:
             tokens[:, keys] = generated
@@ -107,28 +132,37 @@ def _generate(
         running = int((lengths > step + 1).sum())  # the one value of a step that the host waits for
         if not running:
             break
-    return _collect(rows, lengths)
+    return _collect(rows, lengths, contributions)
 
 
 def scored_step(
-    llm: LLM, batch: Batch, cache: "DynamicCache", keys: int, excluded: ExcludedKeys
+    llm: LLM,
+    batch: Batch,
+    cache: "DynamicCache",
+    keys: int,
+    excluded: ExcludedKeys,
+    contributions: LogitContributions | None = None,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
     """One recorded decode step of an instrumented model: a row of `Decoded`, its fields in their order."""
     columns = reasoning_columns(batch, keys, excluded)
-    with recording(llm.model, RecordingPlan(columns=columns)) as recorder:
+    plan = RecordingPlan(columns=columns)
+    with recording(llm.model, plan) if contributions is None else contributions.recording(plan) as recorder:
         chosen = decode_step(llm.model, batch, cache, keys).argmax(dim=-1)
     forced = batch.forced[:, keys - batch.width]
     generated = torch.where(forced >= 0, forced, chosen)
+    if contributions is not None:
+        contributions.add(recorder, generated)
     argmax, mass = recorder.argmax.flatten(1), recorder.mass.flatten(1, 2)
     copied = copy_paste_score(argmax, batch.tokens[:, :keys], batch.evidence[:, :keys], generated)
     reasoning = reasoning_score(mass[..., 0], mass[..., 1], columns[..., 0].any(dim=1))
     return generated, recorder.hidden.float(), copied, reasoning, argmax - batch.padding[:, None]
 
 
-def _collect(rows: list[tuple[Tensor, ...]], lengths: Tensor) -> Decoded:
+def _collect(rows: list[tuple[Tensor, ...]], lengths: Tensor, contributions: LogitContributions | None) -> Decoded:
     """Stack the steps on the device; one copy to the host at the end."""
     columns: list[Any] = [torch.stack(column, dim=1).cpu() for column in zip(*rows, strict=True)]
-    return Decoded(lengths.tolist(), *[*columns, [None] * len(lengths)])
+    found = None if contributions is None else contributions.result().flatten(2, 3).cpu()
+    return Decoded(lengths.tolist(), *[*columns, [None] * len(lengths), found])
 
 
 def _continued(

@@ -240,9 +240,9 @@ class _TwoPassDecoding:
         # A rerun of the query sees the cached keys of earlier steps, and its own in place of the clean pass's.
         for layer in self.layers:
             layer.next_forward(rows, rerun=ablate is not None)
-        with recording(self.llm.model, plan) as recorder:
+        with self.heads.recording(self.llm.model, plan, part) as (recorder, contributions):
             generated = decode_step(self.llm.model, part, self.cache, keys).argmax(dim=-1)
-        return generated, *self.heads.scored(recorder, columns, part, generated)
+        return generated, *self.heads.scored(recorder, columns, part, generated, contributions, ablate)
 
     def _replacement(self, rows: Int[Tensor, "some"]) -> Means | None:
         """Outputs of ablated heads: the means over each row's own prompt, on the device of each layer."""

@@ -103,6 +103,8 @@ def join_groups(parts: Sequence[Columns], groups: Sequence[RotaryGroup]) -> Colu
 
 def _joined(columns: list[Any], order: list[int]) -> Any:
     """One field of all parts, in the given order."""
+    if columns[0] is None:
+        return None
     if isinstance(columns[0], list):
         values = [value for column in columns for value in column]
         return [values[index] for index in order]

@@ -2,6 +2,9 @@
 
 import numpy as np
 import pyarrow as pa
+from jaxtyping import Float
+from numpy.typing import NDArray
+from torch import Tensor
 
 from extract.generation import Decoded
 from extract.pipeline.extraction import Extracted
@@ -63,6 +66,17 @@ def steps_table(batch: PromptBatch, rows: Decoded, argmax: bool, hidden_dtype: s
         "copy_paste": vector_column(rows.copy_paste.numpy()[real].astype(np.uint8)),
         "reasoning": vector_column(rows.reasoning.numpy()[real]),
     }
+    if rows.contribution is not None:
+        columns["contribution"] = vector_column(_evidence_contribution(batch, rows.contribution)[real])
     if argmax:
         columns["argmax"] = vector_column(rows.argmax.numpy()[real].astype(np.int32))
     return pa.table(columns)
+
+
+def _evidence_contribution(
+    batch: PromptBatch, contribution: Float[Tensor, "batch step head 1"]
+) -> Float[NDArray[np.float32], "batch step head"]:
+    """Logit contribution of the evidence; a sample without evidence has none (NaN, not 0)."""
+    found: NDArray[np.float32] = contribution[..., 0].numpy().copy()
+    found[[not sample.evidence for sample in batch.samples]] = np.nan
+    return found

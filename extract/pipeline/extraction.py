@@ -1,10 +1,11 @@
 """Extraction as a LightningModule: `lightning predict` runs it."""
 
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import Any, Literal
 
 from lightning.pytorch.callbacks import ProgressBar
 
+from extract.contribution import readout_of
 from extract.generation import Decoded, decode
 from extract.llm import LLM
 from extract.pipeline.llm_module import LLMStage
@@ -40,6 +41,7 @@ class Extraction(LLMStage):
         llm: The frozen model (linked from the top-level `llm:`).
         sink: First tokens that Eq. 2 leaves out.
         local: Last tokens that Eq. 2 leaves out, the query's own included.
+        contribution: Also compute each head's logit contribution from the evidence (`extract.contribution`).
 
     """
 
@@ -48,15 +50,16 @@ class Extraction(LLMStage):
         llm: LLM | None = None,
         sink: NonNegativeInt = ExcludedKeys.sink,
         local: NonNegativeInt = ExcludedKeys.local,
+        contribution: bool = False,
     ) -> None:
         super().__init__(llm)
-        self.excluded = ExcludedKeys(sink, local)
+        self.excluded, self.contribution = ExcludedKeys(sink, local), contribution
         self._bar: ProgressBar | None = None
         self._progress: PromptProgress | None = None
 
     def describe(self) -> dict[str, Any]:
         """The settings that determine scores, for the store's manifest."""
-        return asdict(self.excluded)
+        return {**asdict(self.excluded), "contribution": self.contribution}
 
     def setup(self, stage: str) -> None:
         """Replace Lightning's progress bar, which counts batches, before it is drawn."""
@@ -67,6 +70,8 @@ class Extraction(LLMStage):
     def on_predict_start(self) -> None:
         """Put the model where the Trainer works."""
         self.place_llm()
+        if self.contribution:
+            readout_of(self.llm.model)  # refuses a model whose readout is not known, before any work
         if self._bar is not None:
             self._progress = PromptProgress(*prompts_of(self.trainer))
 
@@ -94,7 +99,8 @@ class Extraction(LLMStage):
         if self._progress is not None:
             self._progress.begin(batch.samples)
         opening = batch.task.opening(self.llm.tokenizer)
-        decoded = decode(self.llm, batch.samples, self.excluded, opening, self._progress)
+        sources: Literal["evidence"] | None = "evidence" if self.contribution else None
+        decoded = decode(self.llm, batch.samples, self.excluded, opening, self._progress, sources)
         if self._progress is not None:
             self._progress.end()
         pairs = zip(decoded.tokens.tolist(), decoded.lengths, strict=True)

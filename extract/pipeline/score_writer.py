@@ -258,7 +258,8 @@ def _refuse_other(store: Path, manifest: dict[str, Any], config: dict[str, Any])
             "config and tokenizer: it can be read, but not continued; choose another --store"
         )
     settings = json.loads(json.dumps(config))
-    if difference := first_difference({key: manifest.get(key) for key in settings}, settings):
+    begun = {"contribution": False, **manifest}  # earlier versions had no contributions, and do not mention them
+    if difference := first_difference({key: begun.get(key) for key in settings}, settings):
         raise UserError(
             f"score store {store} was begun with other settings ({difference}); choose another --store, or delete "
             "that folder"

@@ -16,10 +16,12 @@ COLUMNS: dict[str, dict[str, Callable[[Any], bool]]] = {
     "samples": {"sample": pa.types.is_integer, "id": pa.types.is_string},
     "steps": {
         **dict.fromkeys(("sample", "step", "token"), pa.types.is_integer),
-        **dict.fromkeys(("hidden", "copy_paste", "reasoning", "argmax"), pa.types.is_fixed_size_list),
+        **dict.fromkeys(("hidden", "copy_paste", "reasoning", "contribution", "argmax"), pa.types.is_fixed_size_list),
     },
 }
 """Columns that are read, and whether a type is theirs."""
+OPTIONAL = ("contribution", "argmax")
+"""Those that a store may lack."""
 
 
 def write_shard(path: Path, table: pa.Table) -> dict[str, Any]:
@@ -56,7 +58,7 @@ def check_columns(table: pa.Table, name: str, widths: Mapping[str, int], where: 
     Args:
         table: The shard.
         name: `samples` or `steps`.
-        widths: Of vector columns; `argmax` is optional.
+        widths: Of vector columns; those of `OPTIONAL` may be missing.
         where: Its file, for the message.
 
     Raises:
@@ -67,7 +69,7 @@ def check_columns(table: pa.Table, name: str, widths: Mapping[str, int], where: 
     for column, is_kind in COLUMNS[name].items():
         if column in types and not is_kind(types[column]):
             raise UserError(f"{where}: column '{column}' has the type {types[column]}; extract again")
-        if column not in types and column != "argmax":
+        if column not in types and column not in OPTIONAL:
             raise UserError(f"{where}: column '{column}' is missing; extract again")
     for column in (column for column in widths if column in types) if name == "steps" else ():
         if types[column].list_size != widths[column]:

@@ -7,7 +7,7 @@ from extract.utils import written_by
 
 CONTENTS = {
     "samples": "one row a prompt: its tokens, evidence spans, question, gold answer, generated answer and metrics",
-    "steps": "one row a generated token: final hidden state; Eq. 1, Eq. 2 and most attended position of each head",
+    "steps": "one row a generated token: final hidden state; scores and most attended position of each head",
 }
 
 
@@ -31,6 +31,11 @@ def store_card(manifest: dict[str, Any]) -> str:
     tables = "\n".join(f"| `{name}` | {manifest[name]:,} | {what} |" for name, what in CONTENTS.items())
     rows = summary_rows(manifest["summary"]) if manifest.get("summary") else []
     summary = "\n".join(["| summary | mean [95 % interval] |", "|---|---|", *(f"| {a} | {b} |" for a, b in rows), ""])
+    contribution = (
+        " Its logit contribution is what the evidence adds through it to the generated token's logit."
+        if manifest.get("contribution")
+        else ""
+    )
     return f"""---
 {data.to_yaml()}
 ---
@@ -40,8 +45,9 @@ def store_card(manifest: dict[str, Any]) -> str:
 For every generated token: the model's final hidden state, and two scores of each of its
 {llm["layers"]} × {llm["heads"]} attention heads from *Retrieval Heads are Dynamic* (arXiv 2602.11162). The copy-paste
 score (Eq. 1) is 1 if the head's most attended token is in the evidence and equals the generated token, else 0; the
-reasoning score (Eq. 2) is the share of the head's attention on the evidence. Heads are numbered layer-major:
-`layer * {llm["heads"]} + index`. Sample numbers begin at 0 in every store; `id` is a hash of the sample's content.
+reasoning score (Eq. 2) is the share of the head's attention on the evidence.{contribution}
+Heads are numbered layer-major: `layer * {llm["heads"]} + index`. Sample numbers begin at 0 in every store; `id` is a
+hash of the sample's content.
 
 | table | rows | contents |
 |---|---|---|

@@ -20,6 +20,8 @@ class Steps:
         reasoning: Reasoning score of each head (Eq. 2), in [0, 1]; NaN where it is undefined.
         argmax: Most attended key position of each head, counted over prompt and answer; None where the store keeps
             none.
+        contribution: Logit contribution of the evidence through each head; None where the store keeps none, NaN where
+            the prompt has no evidence.
 
     """
 
@@ -29,6 +31,7 @@ class Steps:
     copy_paste: Bool[NDArray[np.bool_], "step layer head"]
     reasoning: Float[NDArray[np.float32], "step layer head"]
     argmax: Int[NDArray[np.int32], "step layer head"] | None
+    contribution: Float[NDArray[np.float32], "step layer head"] | None = None
 
     def __len__(self) -> int:
         """Number of steps."""

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from extract.errors import UserError
 from extract.llm import LLMIdentity
 from extract.scores import ExcludedKeys
-from extract.store.arrow_shards import check_columns, column_matrix, read_shard
+from extract.store.arrow_shards import OPTIONAL, check_columns, column_matrix, read_shard
 from extract.store.manifest import TABLES, read_manifest
 from extract.store.sample_ids import sample_names
 from extract.store.sample_steps import Steps
@@ -22,11 +22,18 @@ if TYPE_CHECKING:
     import datasets
 
 
+SCORES = ("copy_paste", "reasoning", "contribution", "argmax")
+"""Columns of one value a head."""
+REQUEST = {"contribution": "extract into another folder with --model.init_args.contribution true"}
+"""How to get a column that extraction writes on request."""
+
+
 class ScoreStore:
     """Retrieval scores and hidden states of a finished extraction, read through memory maps.
 
     Table `steps`, one row a generated token: sample, step, token, hidden[hidden_size], copy_paste[heads] (Eq. 1),
-    reasoning[heads] (Eq. 2), argmax[heads] (most attended position, if kept). Table `samples`, one row a prompt:
+    reasoning[heads] (Eq. 2), contribution[heads] (logit contribution of the evidence, if computed), argmax[heads] (most
+    attended position, if kept). Table `samples`, one row a prompt:
     sample, prompt tokens, evidence spans, task fields, answer, metrics. Heads are numbered layer-major:
     `layer * heads_per_layer + index`.
 
@@ -85,12 +92,20 @@ class ScoreStore:
 
     def _table(self, file: Path, name: str) -> pa.Table:
         table = read_shard(file)
-        widths = {"hidden": self.hidden_size, **dict.fromkeys(("copy_paste", "reasoning", "argmax"), self.heads)}
+        widths = {"hidden": self.hidden_size, **dict.fromkeys(SCORES, self.heads)}
         check_columns(table, name, widths, str(file))
         return table
 
     def vectors(self, column: str) -> list[NDArray[Any]]:
-        """A vector column of `steps`, such as `hidden`: one array [rows, size] for each shard, without a copy."""
+        """A vector column of `steps`, such as `hidden`: one array [rows, size] for each shard, without a copy.
+
+        Raises:
+            UserError: the store has no such column; extraction writes some on request alone.
+
+        """
+        if any(column not in table.column_names for table in self.tables("steps")):
+            remedy = REQUEST.get(column, "extract again")
+            raise UserError(f"score store {self.path} holds no '{column}' scores; {remedy}")
         return [column_matrix(table[column]) for table in self.tables("steps")]
 
     def scalars(self, column: str) -> NDArray[np.int64]:
@@ -131,14 +146,17 @@ class ScoreStore:
                 continue
             shape = (len(rows), identity.layers, identity.heads)
             part = steps.slice(int(rows[0]) if len(rows) else 0, len(rows))  # a sample's rows are adjacent
-            kept = "argmax" in part.column_names
+            optional = {
+                name: column_matrix(part[name]).reshape(shape) if name in part.column_names else None
+                for name in OPTIONAL
+            }
             return Steps(
                 sample=samples.slice(int(held[0]), 1).to_pylist()[0],
                 tokens=part["token"].to_numpy(),
                 hidden=column_matrix(part["hidden"]),
                 copy_paste=column_matrix(part["copy_paste"]).reshape(shape) > 0,
                 reasoning=column_matrix(part["reasoning"]).reshape(shape),
-                argmax=column_matrix(part["argmax"]).reshape(shape) if kept else None,
+                **optional,
             )
         raise UserError(f"score store {self.path} holds no sample {sample}")
 

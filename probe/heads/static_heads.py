@@ -121,7 +121,7 @@ def read_store_heads(store: str, target: Target, threshold: float, split: Split)
     Args:
         store: The score store's folder.
         target: The score to rank by.
-        threshold: Reasoning scores from here on make a head dynamic (copy-paste scores are 0 or 1).
+        threshold: Reasoning scores or contributions from here on make a head dynamic (copy-paste scores are 0 or 1).
         split: Which samples are training samples.
 
     """

@@ -17,6 +17,7 @@ from .plots import METRIC_LABELS as METRIC_LABELS
 from .plots import PREDICTOR_STYLES as PREDICTOR_STYLES
 from .plots import plot_offsets as plot_offsets
 from .plots import plot_scatter as plot_scatter
+from .regressor import ContributionRegressor as ContributionRegressor
 from .regressor import ProbeRegressor as ProbeRegressor
 from .ridge import LinearMap as LinearMap
 from .ridge import fit_ridge as fit_ridge

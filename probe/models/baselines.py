@@ -32,7 +32,7 @@ class Baselines:
 
     Attributes:
         target: The score.
-        threshold: Reasoning scores from here on make a head dynamic.
+        threshold: Scores from here on, other than copy-paste scores, make a head dynamic.
         static: Mean score of each head.
         step: Means by step number.
         active, inactive: Means by step number of heads that were dynamic, and were not, when last known.
@@ -117,7 +117,7 @@ def fit_baselines(rows: ScoreRows, threshold: float = REASONING_THRESHOLD, limit
 
     Args:
         rows: The data; `OffsetRows` has several offsets, any other one.
-        threshold: Reasoning scores from here on make a head dynamic.
+        threshold: Scores from here on, other than copy-paste scores, make a head dynamic.
         limit: Most rows of which `heads` is fitted, and most that choose its strength.
 
     """
@@ -152,7 +152,7 @@ def _with_heads(one: Baselines, train: tuple[Rows, Tensor, Known], val: tuple[Ro
 
 def _with_thresholds(one: Baselines, step: Tensor, scores: Tensor, known: Known) -> Baselines:
     """The baselines of an offset with the thresholds of a classifier, from the validation rows."""
-    if one.target == "reasoning":
+    if one.target != "copy_paste":
         return one
     rows = scores.isfinite().any(dim=1)
     labels, step, known = scores[rows] > 0, step[rows], known[rows]

@@ -11,6 +11,7 @@ LIBRARY = "dynamic-retrieval-heads"
 PREDICTS = {
     "copy_paste": "which attention heads copy the generated token from the context (copy-paste score, Eq. 1)",
     "reasoning": "the share of each attention head's attention that falls on the evidence (reasoning score, Eq. 2)",
+    "contribution": "what the evidence adds through each attention head to the generated token's logit",
 }
 
 

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from extract.errors import UserError
 from extract.heads import HeadGrid
+from extract.scores import Target
 from extract.utils import NonNegativeInt, PositiveInt, ShareBelowOne
 from probe.metrics import Evaluated, RegressionSums, differences
 from probe.models.base import Probe
@@ -31,7 +32,7 @@ class ProbeRegressor(Probe):
 
     """
 
-    target = "reasoning"
+    target: Target = "reasoning"
     experiment = "regressor"
     run_settings = (*Probe.run_settings, "figure_every")
 
@@ -132,3 +133,12 @@ class ProbeRegressor(Probe):
         prefix = "test" if name == "probe" else f"test/{name}"
         self.log_dict({f"{prefix}/{key}": value for key, value in evaluated.metrics.items()}, sync_dist=True)
         return evaluated
+
+
+class ContributionRegressor(ProbeRegressor):
+    """Regression of the logit contribution of the evidence through each head; otherwise as `ProbeRegressor`.
+
+    Contributions are in logits and not bounded.
+    """
+
+    target = "contribution"

@@ -61,7 +61,7 @@ class RagCallback(Callback):
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Refuse what cannot be evaluated before any work begins."""
         del stage
-        if not isinstance(pl_module, ProbeRegressor):
+        if not isinstance(pl_module, ProbeRegressor) or pl_module.target != "reasoning":
             raise UserError(
                 f"masked RAG needs a regressor's checkpoint (configs/regressor.yaml); this is a "
                 f"{type(pl_module).__name__}, which predicts {getattr(pl_module, 'target', 'no reasoning scores')}"

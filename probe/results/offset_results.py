@@ -13,6 +13,7 @@ PREDICTORS = ("probe", "static", "step", "repeat", "transition", "heads")
 PLOTTED_METRICS: dict[Target, tuple[str, ...]] = {
     "copy_paste": ("f1", "auprc"),
     "reasoning": ("r2_variance_weighted", "top_overlap"),
+    "contribution": ("r2_variance_weighted", "top_overlap"),
 }
 """Metrics of the table and the plot against k, by target."""
 WAKE_UP_METRICS = ("precision", "recall", "f1", "auprc")

@@ -24,8 +24,11 @@ def make_store(
     relation: float = 1.0,
     ids: str | None = None,
     sink: int = 4,
+    contribution: bool = False,
 ) -> Path:
     """A complete store whose scores are a fixed function of the hidden state, with a little noise.
+
+    With `contribution` it has that column, too.
 
     Samples are known as `name`:number, or by the pattern `ids`. A `relation` of 0 makes the scores noise alone.
     """
@@ -37,6 +40,8 @@ def make_store(
     entries = []
     for number, members in enumerate(np.array_split(np.arange(samples), shards)):
         tables = _tables(rng, members, weights, ids or f"{name}:{{}}")
+        if not contribution:
+            tables["steps"] = tables["steps"].drop_columns(["contribution"])
         entry: dict[str, Any] = {"batch": number}
         for table in TABLES:
             entry[table] = write_shard(path / table / f"{number:06d}.arrow", tables[table])
@@ -70,6 +75,7 @@ def _tables(rng: np.random.Generator, members: Any, weights: Any, ids: str) -> d
             "hidden": vector_column(hidden),
             "copy_paste": vector_column((logits > 1).astype(np.uint8)),
             "reasoning": vector_column(reasoning),
+            "contribution": vector_column(logits.astype(np.float32)),
         }
     )
     samples = pa.table({"sample": pa.array(members), "id": pa.array([ids.format(member) for member in members])})

@@ -25,7 +25,7 @@ def overlap(
         first: A ranking file (.json, .yaml, .tsv) or a score store.
         second: The other ranking.
         n: Number of top heads to compare.
-        target: Score that a store is ranked by: copy_paste (Eq. 1) or reasoning (Eq. 2).
+        target: Score that a store is ranked by: copy_paste (Eq. 1), reasoning (Eq. 2) or contribution (in logits).
         layers: Layers of the LLM; by default as many as either ranking names.
         heads: Query heads of a layer; by default as many as either ranking names.
         verify: Hash every shard, also those that have not changed since they were verified.

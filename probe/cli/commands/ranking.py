@@ -23,7 +23,7 @@ def ranking(
     Args:
         store: Folder of the score store.
         file: File to write; its suffix is its format: .json (Wu et al.), .yaml (QRHead), .tsv (DuoAttention, KV heads).
-        target: Score to rank by: copy_paste (Eq. 1) or reasoning (Eq. 2).
+        target: Score to rank by: copy_paste (Eq. 1), reasoning (Eq. 2) or contribution (in logits).
         split: Which rows are training rows.
         kv_heads: KV heads of a layer, to rank these instead of query heads.
         reduce: How the scores of a KV head's query heads become one score.

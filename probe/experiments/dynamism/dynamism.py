@@ -35,7 +35,7 @@ class Dynamism(LightningModule):
         static_top: Size of the static set (the paper's 20).
         static_sizes: Further sizes, whose Jaccard index with the dynamic heads is reported beside each other.
         static: A published ranking (.json, .yaml, .tsv) instead of the training samples' mean scores.
-        threshold: A head is dynamic from this reasoning score on (copy-paste scores are 0 or 1).
+        threshold: A head is dynamic from this reasoning score or contribution on (copy-paste scores are 0 or 1).
         top: Take this many best heads of each step as its dynamic heads instead, of those with a score above 0.
         sample: The sample to plot step by step; by default the first evaluation sample.
         resamples: Bootstrap resamples of the samples.
@@ -169,7 +169,8 @@ class Dynamism(LightningModule):
             self.log(f"{record['heads']}/{record['metric']}", record["value"], sync_dist=True)
 
     def _definition(self) -> str:
-        return f"reasoning ≥ {self.threshold}" if self.top is None else f"top {self.top} by reasoning score"
+        target = self._data.target
+        return f"{target} ≥ {self.threshold}" if self.top is None else f"top {self.top} by {target} score"
 
     def _estimates(self, sums: DynamismSums | StaticSizeSums) -> dict[str, dict[str, float | None]]:
         intervals = sums.intervals(self.resamples, self.seed)

@@ -15,7 +15,7 @@ def example_sample(store: ScoreStore, target: str, number: int, heads: int = 10)
 
     Args:
         store: The score store.
-        target: `copy_paste` (Eq. 1) or `reasoning` (Eq. 2).
+        target: `copy_paste` (Eq. 1), `reasoning` (Eq. 2) or `contribution`.
         number: The sample.
         heads: How many heads.
 

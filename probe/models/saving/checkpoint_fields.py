@@ -93,7 +93,7 @@ def _check_baseline(one: dict[str, Any], where: str) -> None:
         check_form(one["heads"], HEADS, f"{where}, heads")
     if unknown := one.keys() - BASELINE.keys():
         raise UserError(f"{where}: '{min(map(str, unknown))[:40]}' is no field of a baseline")
-    if one["target"] != "reasoning":
+    if one["target"] == "copy_paste":
         check_form(one["thresholds"], _thresholds(one), f"{where}, thresholds")
 
 

@@ -1,6 +1,7 @@
 """`lightning test -c configs/dynamism.yaml`: its metrics from plain sets, its files, its refusals."""
 
 import csv
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -149,3 +150,16 @@ def test_bad_settings_get_one_line(measure: Measure, args: tuple[object, ...], m
     said = measure(*args)
     assert said.count("\n") == 1
     assert message in said
+
+
+def test_contributions_are_a_score(measure: Measure, tmp_path: Path) -> None:
+    """In logits, from any number on; a store without them is refused in one line."""
+    contribution = ("--data.init_args.target", "contribution", "--model.init_args.threshold", 0.8)
+    said = measure(*contribution)
+    assert said.count("\n") == 1
+    assert "holds no 'contribution' scores; extract into another folder with --model.init_args.contribution" in said
+    shutil.rmtree(tmp_path / "store")
+    make_store(tmp_path / "store", samples=30, shards=3, contribution=True)
+    found = measure(*contribution)
+    assert found["dynamic_heads"] == "contribution ≥ 0.8"
+    same(found, plain(tmp_path / "store", "contribution", lambda row: row >= 0.8)[0])

@@ -410,3 +410,19 @@ def test_two_processes_test_to_the_same_metrics(stage: Stage, tmp_path: Path) ->
     assert {k: two[k] for k in ("rows", "samples", "probe", "static")} == {
         k: one[k] for k in ("rows", "samples", "probe", "static")
     }
+
+
+def test_contributions_are_predicted_by_a_regressor_of_their_own(stage: Stage, tmp_path: Path) -> None:
+    """As the regressor of reasoning scores; each refuses the other's target, and RAG takes reasoning alone."""
+    scores = make_store(tmp_path / "scores", samples=60, contribution=True)
+    target = ("--data.init_args.target", "contribution")
+    options = (*REGRESSOR, "--model", "probe.ContributionRegressor", "--store", scores)
+    assert stage("fit", *options, *target, "--trainer.max_epochs", 2)[0] == 0
+    best = tmp_path / "a" / "best.ckpt"
+    assert stage("test", *options, *target, "--ckpt_path", best)[0] == 0
+    found = results(tmp_path)
+    assert found["ridge"]["r2_variance_weighted"] > 0.5
+    assert probe.load(best).target == "contribution"
+    code, said = stage("fit", *options)
+    assert code == 2
+    assert "data.target is reasoning, but ContributionRegressor predicts contribution" in said
