@@ -1,5 +1,6 @@
 """Progress of running work: one line that is redrawn in a terminal, and a line now and then elsewhere."""
 
+import shutil
 import sys
 import threading
 import time
@@ -88,7 +89,9 @@ class Progress:
     def _draw(self, done: float, line: str) -> None:
         if self._bar is None:
             form = "{percentage:3.0f}%|{bar:10}| {desc}"
-            self._bar = tqdm(total=self.total, file=self._file, bar_format=form, dynamic_ncols=True, leave=False)
+            # Not dynamic_ncols: in a terminal that does not tell its rows, tqdm would hide the line.
+            self._bar = tqdm(total=self.total, file=self._file, bar_format=form, ncols=1, nrows=20, leave=False)
+        self._bar.ncols = max(20, shutil.get_terminal_size().columns - 1)
         self._bar.n = min(done, self.total)
         self._bar.set_description_str(line)
 
