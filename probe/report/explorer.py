@@ -167,7 +167,7 @@ def _static(store: ScoreStore, target: Target, top: int) -> list[int]:
         return []
 
 
-def _criterion(probe: Probe, top: int) -> dict[str, float]:
+def _criterion(probe: Probe, top: int) -> dict[str, int | float]:
     """When a head counts as predicted: from a threshold on, or among the top of a step."""
     threshold = getattr(probe, "threshold", None)
     return {"top": top} if threshold is None else {"threshold": float(threshold)}
