@@ -106,12 +106,6 @@ def test_a_number_out_of_range_is_named(run: Run, here: Path) -> None:
     assert (code, said.splitlines()[-1]) == (2, "error: rag.init_args.windows.k: at least 1, not 0")
 
 
-def test_safe_knows_the_keys(run: Run, here: Path) -> None:
-    for words in (["--rag", "os.system"], ["--writer.class_path", "os.system"], ["--checkpoint", "nope.Thing"]):
-        code, said = run("test", "-c", "rag.yaml", "--store", "s", "--safe", *words)
-        assert code == 2 and "is not one of the classes that --safe allows" in said, said
-
-
 @pytest.mark.filterwarnings("ignore")
 def test_an_old_config_with_a_list_runs_as_before(run: Run, here: Path, caplog: pytest.LogCaptureFixture) -> None:
     """One ModelCheckpoint with the shipped one's state, where it always was; and one more beside it."""

@@ -145,3 +145,10 @@ def test_the_switch_is_no_key_of_a_config_and_holds_wherever_it_is(
     code, error = run("fit", "-c", "probe.yaml", "--saf", "--model", "os.system")
     assert (code, "--saf" in error) == (2, True)
     assert run("--safe", "configs") == (0, "")
+
+
+def test_keys_of_callbacks_are_checked(run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    for words in (["--rag", "os.system"], ["--writer.class_path", "os.system"], ["--checkpoint", "nope.Thing"]):
+        code, said = run("test", "-c", "rag.yaml", "--store", "s", "--safe", *words)
+        assert code == 2 and "is not one of the classes that --safe allows" in said, said

@@ -223,7 +223,7 @@ def test_rag_keeps_finished_questions(monkeypatch: pytest.MonkeyPatch) -> None:
         def batches(self) -> dict[int, list[int]]:
             return {0: [0], 1: [1], 2: [2]}
 
-        def run(self, numbers: list[int], _: Any) -> list[int]:
+        def run(self, numbers: list[int], *_: Any) -> list[int]:
             if numbers == [1]:
                 STOP.received(signal.SIGTERM)
             return numbers
