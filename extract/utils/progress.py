@@ -26,9 +26,8 @@ def show_progress(shown: bool) -> None:
 
 def shows_progress() -> bool:
     """Whether progress is shown here: not if it is switched off, and of several processes in the first alone."""
-    from lightning.fabric.utilities.rank_zero import rank_zero_only  # here, so that light parts load without lightning
-
-    return _state["shown"] and getattr(rank_zero_only, "rank", 0) in (0, None)
+    lightning = sys.modules.get("lightning.fabric.utilities.rank_zero")  # where it is not loaded, there is one process
+    return _state["shown"] and getattr(getattr(lightning, "rank_zero_only", None), "rank", 0) in (0, None)
 
 
 class Progress:

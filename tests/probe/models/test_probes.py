@@ -117,7 +117,7 @@ def test_validate_is_a_stage_and_needs_a_trained_probe(stage: Stage, tmp_path: P
 
 def test_tensorboard_shows_losses_metrics_rate_curve_and_settings(stage: Stage, tmp_path: Path) -> None:
     assert stage("fit")[0] == 0
-    (folder,) = (tmp_path / "a" / "classifier").iterdir()
+    (folder,) = (tmp_path / "a").glob("classifier/*/version_*")
     events = EventAccumulator(str(folder))
     events.Reload()
     tags = events.Tags()
@@ -314,7 +314,7 @@ def test_regressor_results_name_baselines_ranking_and_intervals(stage: Stage, tm
     assert found["ridge"]["mse"] < found["static"]["mse"]
     assert found["probe"]["top_overlap"] > found["static"]["top_overlap"]
     assert found["top"] == 5
-    (folder, *_) = sorted((tmp_path / "a" / "classifier").iterdir())
+    (folder, *_) = sorted((tmp_path / "a").glob("classifier/*/version_*"))
     events = EventAccumulator(str(folder))
     events.Reload()
     assert "val/predicted_against_true" in events.Tags()["images"]

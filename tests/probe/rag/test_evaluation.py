@@ -353,9 +353,9 @@ def test_within_fit_metrics_are_logged_and_strategies_without_the_probe_run_once
     ran = list[list[str]]()
     run_batch = RagRunner.run
 
-    def counting(runner: RagRunner, numbers: Any, strategies: Any) -> Any:
+    def counting(runner: RagRunner, numbers: Any, strategies: Any, ended: Any) -> Any:
         ran.append([one.name for one in strategies] * len(numbers))
-        return run_batch(runner, numbers, strategies)
+        return run_batch(runner, numbers, strategies, ended)
 
     monkeypatch.setattr(RagRunner, "run", counting)
     rag = settings(
