@@ -19,6 +19,12 @@ class Screen(io.StringIO):
         return self.terminal
 
 
+@pytest.fixture(autouse=True)
+def _shown() -> None:
+    """A stage that another test ran in this process may have switched progress off."""
+    show_progress(True)
+
+
 @pytest.fixture
 def clock(monkeypatch: pytest.MonkeyPatch) -> list[float]:
     """Seconds, which the test sets."""
