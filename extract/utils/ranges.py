@@ -155,11 +155,11 @@ def check_value(value: Any, hint: Any, key: str) -> None:
         raise UserError(f"{key}: {value!r} is not Unicode text (a lone surrogate)")
     elif isinstance(value, Mapping) and isinstance(value.get("class_path"), str):
         check_arguments(resolve_name(value["class_path"]), value.get("init_args") or {}, f"{key}.init_args.")
+    elif isinstance(value, Mapping) and (held := _dataclass(hint)):
+        check_arguments(held, value, f"{key}." if key else "")
     elif isinstance(value, Mapping):
-        held = _dataclass(hint)
-        hints, item = (annotations(held) if held else {}), _item(hint, dict)
         for name, inner in value.items():
-            check_value(inner, hints.get(name, item), f"{key}.{name}" if key else name)
+            check_value(inner, _item(hint, dict), f"{key}.{name}" if key else name)
     elif isinstance(value, list | tuple):
         for number, inner in enumerate(value):
             check_value(inner, _item(hint, list), f"{key}.{number}" if isinstance(inner, Mapping) else key)
