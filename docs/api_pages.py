@@ -31,5 +31,6 @@ class ApiPages(griffe.Extension):
 
     def on_class(self, *, cls: griffe.Class, **_: Any) -> None:
         """Leave out attributes without a docstring: arguments of the constructor, described as such."""
-        for name in [name for name, member in cls.attributes.items() if not member.has_docstring]:
+        own = [(name, member) for name, member in cls.members.items() if member.is_attribute]
+        for name in [name for name, member in own if not member.has_docstring]:
             cls.del_member(name)
