@@ -137,8 +137,8 @@ class _Window:
         self.peek()
         while True:
             end, wrong = self._extent()
-            # What ends with the window may go on after it.
-            if 0 <= end < len(self._text):
+            # What ends with the window may go on after it: `0` or `0.` as `0.5`.
+            if 0 <= end < len(self._text) and self._text[end:].lower() not in (".", "e", "e+", "e-"):
                 break
             if len(self._text) - self._at > MOST_RECORD:
                 wrong = f"it has more than {MOST_RECORD:,} characters, or {wrong or 'does not end'}"
