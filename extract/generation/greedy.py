@@ -68,7 +68,7 @@ def decode(
         samples: Prompts; each is generated to an end token or to its own budget, or along its forced tokens.
         excluded: Keys that Eq. 2 leaves out.
         opening: Continues generations that ended without an answer; they are no steps, and change none.
-        watch: Is told of the tokens and steps that were run.
+        watch: Receives the number of tokens and steps that were run.
         sources: Whose logit contributions are computed: `evidence`, the sum over a sample's evidence; or the token
             spans of each source of each sample, to which answer so far and rest of the prompt are added as the last
             two (see `extract.contribution.prompt_sources`). None: no contributions, and not one operation more.

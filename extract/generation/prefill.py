@@ -21,7 +21,7 @@ SHORTEST_SHARED = 256
 
 @runtime_checkable
 class DecodingWatch(Protocol):
-    """What is told of a running batch; it must not wait for the device."""
+    """Receives the progress of a running batch; it must not wait for the device."""
 
     def prefilled(self, tokens: int) -> None:
         """Prompt tokens whose keys were added."""
@@ -44,7 +44,7 @@ def prefill(
         batch: The prompts.
         capacity: Tokens of the cache, padding included.
         chunk: Most tokens of one forward, so that memory beside the cache does not grow with the prompt; None: all.
-        watch: Is told of every forward.
+        watch: Receives the progress at every forward.
 
     """
     cache = preallocated_cache(model, capacity)
@@ -72,7 +72,7 @@ def prefill_each(
         chunk: Most tokens of one forward; None: all.
         reuse: Whether a prompt takes over the keys of the longest prefix that it shares with an earlier one, as the
             haystacks of a needle grid do; else each prompt runs in full.
-        watch: Is told of every forward.
+        watch: Receives the progress at every forward.
 
     """
     only = len(batch.tokens) == 1  # a batch of one prompt needs no copy

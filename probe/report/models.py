@@ -65,7 +65,7 @@ class Models:
 
     @property
     def several(self) -> bool:
-        """Whether results must be told apart: there are two models, or some of no known model."""
+        """Whether results must be distinguished: there are two models, or some of no known model."""
         return len(self._known) > 1 or self._unrecorded
 
     def of(self, llm: LLM | None) -> Model:
