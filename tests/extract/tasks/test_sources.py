@@ -235,6 +235,18 @@ def outcome(source: HotpotQA | JsonLines) -> Any:
     return loaded.records, *({k: len(v) for k, v in one.items()} for one in (loaded.rejected, loaded.repaired))
 
 
+@pytest.mark.parametrize("number", ["0.0", "1e5", "1E+5", "-2.5e-3", "12"])
+def test_a_number_that_two_reads_of_a_list_share_is_one_item(
+    number: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file = tmp_path / "q.json"
+    file.write_text(f"[{number}, {json.dumps(LINE)}, {number}]", encoding="utf-8")
+    for size in range(1, 12):
+        monkeypatch.setattr(json_records, "CHUNK", size)
+        loaded = JsonLines(str(file)).load()
+        assert (len(loaded.records), sum(map(len, loaded.rejected.values()))) == (1, 2)
+
+
 @pytest.mark.parametrize("kind", [HotpotQA, JsonLines])
 @given(data=st.data())
 @settings(max_examples=25)
