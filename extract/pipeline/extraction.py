@@ -76,7 +76,7 @@ class Extraction(LLMStage):
             self._progress = PromptProgress(*prompts_of(self.trainer))
 
     def on_predict_epoch_end(self) -> None:
-        """Remove the line of progress, before anything is said of the store."""
+        """Remove the line of progress before the store is reported."""
         self._end_progress()
 
     def teardown(self, stage: str) -> None:

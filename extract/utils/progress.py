@@ -15,7 +15,7 @@ from extract.utils.terminal import printable, say
 REDRAWN_EVERY, LINES_EVERY = 0.2, 30.0
 """Seconds from one state to the next: in a terminal, and where each is a line of a log."""
 SLOW = 2.0
-"""Seconds after which work is worth a line."""
+"""Seconds after which running work is reported."""
 _state = {"shown": True}
 
 

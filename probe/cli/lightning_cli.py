@@ -225,7 +225,7 @@ class StageCLI(LightningCLI):
         self._print_metrics("Validation", found, arguments["verbose"])
 
     def _print_metrics(self, title: str, found: Any, verbose: bool) -> None:
-        """Print the logged metrics, in place of Lightning's table, which takes no heed of the terminal."""
+        """Print the logged metrics, in place of Lightning's table, which ignores the terminal's width."""
         if verbose and found and any(found) and self.trainer.is_global_zero:
             DataConsole().print(metrics_table(title, found))
 

@@ -18,8 +18,8 @@ DIGITS = {"precision": 2, "visible": 0, "retrievals": 1, "forward_tokens": 0}
 """Metrics that are tabled without an interval, and their digits."""
 GRADES_CAPTION = (
     "answered: share of answers with the marker, without which EM and F1 are 0; contains: the gold answer is in the "
-    "text; last: EM and F1 of the answer after the marker, without it of the last sentence; forced: without it of what "
-    "the model adds to its answer and the marker (task.force)"
+    "text; last: EM and F1 of the answer after the marker or, where it is missing, of the last sentence; forced: or of "
+    "what the model generates after its answer and the marker (task.force)"
 )
 RETRIEVAL_CAPTION = (
     "recall: share of supporting-fact tokens within the windows; by chance: within as many tokens of the context "
@@ -45,7 +45,7 @@ def answer_table(outcomes: RagOutcomes, title: str, strategies: Sequence[Strateg
 
 
 def grades_table(outcomes: RagOutcomes) -> TextTable:
-    """Share of answers in the form wanted, and what other answers are worth."""
+    """Share of answers in the requested form, and metrics of answers extracted otherwise."""
     shown = [name for name in OTHER_GRADES if name in outcomes.values]
     out = TextTable("Answers extracted otherwise", ["", *(name.replace("_", " ") for name in shown)], GRADES_CAPTION)
     for label, cells in outcomes.metrics().items():
