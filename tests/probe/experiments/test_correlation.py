@@ -25,7 +25,7 @@ SIZES = LLMIdentity("toy", "sha256:" + "1" * 64, layers=2, heads=2, hidden_size=
 @pytest.fixture
 def measure(measured: Measure, tmp_path: Path) -> Measure:
     """Results of a run on a synthetic store, or its refusal."""
-    make_store(tmp_path / "store", samples=120, shards=3, identity=SIZES)
+    make_store(tmp_path / "store", samples=120, shards=3, identity=SIZES, contribution=True)
 
     def call(*args: object, store: Path | None = None) -> Any:
         few = ("--model.init_args.offsets", 2, "--data.init_args.permutations", 2, "--data.init_args.groups", 4)
@@ -52,12 +52,14 @@ def value(offset: Any, kind: str) -> list[float]:
     return [cell["value"] for cell in offset[kind].values()]
 
 
-def test_metrics_of_a_store_equal_those_of_its_rows(measure: Measure, tmp_path: Path) -> None:
-    found = measure()
+@pytest.mark.parametrize("target", ["copy_paste", "contribution"])
+def test_metrics_of_a_store_equal_those_of_its_rows(target: str, measure: Measure, tmp_path: Path) -> None:
+    found = measure("--data.init_args.target", target)
+    assert found["target"] == target
     train, evaluated = parts()
     for k, offset in enumerate(found["offsets"]):
-        fit = canonical(moments(*paired(tmp_path / "store", k, train)), CCASettings())
-        other = correlations_on(fit, moments(*paired(tmp_path / "store", k, evaluated)))
+        fit = canonical(moments(*paired(tmp_path / "store", k, train, target)), CCASettings())
+        other = correlations_on(fit, moments(*paired(tmp_path / "store", k, evaluated, target)))
         assert value(offset, "in_sample") == pytest.approx(summary(fit.correlations).tolist(), abs=1e-5)
         assert value(offset, "held_out") == pytest.approx(summary(other).tolist(), abs=1e-5)
         assert offset["components"] == len(fit.correlations) < 50

@@ -24,7 +24,7 @@ Stage = Callable[..., tuple[int, str]]
 
 @pytest.fixture(scope="module")
 def store(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return make_store(tmp_path_factory.mktemp("stores") / "toy", samples=100)
+    return make_store(tmp_path_factory.mktemp("stores") / "toy", samples=100, contribution=True)
 
 
 @pytest.fixture
@@ -47,7 +47,7 @@ def stage(run: Run, store: Path, tmp_path: Path) -> Stage:
     return call
 
 
-@pytest.mark.parametrize("target", ["copy_paste", "reasoning"])
+@pytest.mark.parametrize("target", ["copy_paste", "reasoning", "contribution"])
 def test_scores_of_later_steps_are_those_of_single_offsets(store: Path, target: Any) -> None:
     many = OffsetRows(store=str(store), target=target, offsets=4, batch_size=50)
     many.setup("fit")
@@ -142,7 +142,7 @@ def test_at_offset_0_the_step_before_is_repeated(stage: Stage, store: Path, tmp_
     assert found["repeat"]["r2_variance_weighted"]["value"] == pytest.approx(wanted, abs=1e-5)
 
 
-@pytest.mark.parametrize("target", ["copy_paste", "reasoning"])
+@pytest.mark.parametrize("target", ["copy_paste", "reasoning", "contribution"])
 def test_heads_that_wake_up_are_evaluated_with_thresholds_of_the_validation_split(
     stage: Stage, store: Path, tmp_path: Path, target: Any
 ) -> None:
