@@ -14,6 +14,8 @@ MOST_RECORD = 2**26
 """Size of a record: bytes of a line, characters of an item of a list."""
 CHUNK = 2**20
 """Characters of a list that are read together."""
+_FIRST_LINE = 2**20
+"""Bytes of a first line that may be a record though it is a list; longer ones are lists of records."""
 _SPACE = re.compile(r"[ \t\r\n]*")
 # Finds the end of an item without making its values, so that an item of odd numbers can be left out by itself.
 _EXTENT = json.JSONDecoder(object_pairs_hook=len, parse_int=len, parse_float=len, parse_constant=len)
@@ -54,12 +56,12 @@ def _is_list(path: Path) -> bool:
     """Whether a file is one JSON list; a first line that is a list of its own, before others, is a line."""
     with path.open("rb") as file:
         first = b""
-        while not first and (line := file.readline(CHUNK)):
+        while not first and (line := file.readline(_FIRST_LINE)):
             first = line.removeprefix(b"\xef\xbb\xbf").strip()
         if not first.startswith(b"["):
             return False
-        alone = line.endswith(b"\n") and not isinstance(_parsed(first.decode(errors="replace")), MalformedRecord)
-        return not (alone and any(rest.strip() for rest in iter(lambda: file.read(CHUNK), b"")))
+        others = line.endswith(b"\n") and any(rest.strip() for rest in iter(lambda: file.read(CHUNK), b""))
+        return not others or isinstance(_parsed(first.decode(errors="replace")), MalformedRecord)
 
 
 def _lines(path: Path) -> Iterator[tuple[int, str | MalformedRecord]]:

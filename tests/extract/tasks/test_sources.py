@@ -247,6 +247,16 @@ def test_a_number_that_two_reads_of_a_list_share_is_one_item(
         assert (len(loaded.records), sum(map(len, loaded.rejected.values()))) == (1, 2)
 
 
+@pytest.mark.parametrize("chunk", [1, 2, 3, 4, 7])
+def test_a_first_line_that_is_a_list_is_a_line_however_little_is_read_at_once(
+    chunk: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(json_records, "CHUNK", chunk)
+    (tmp_path / "q.jsonl").write_text(f"[0]\n\n{json.dumps(LINE)}\n", encoding="utf-8")
+    loaded = JsonLines(str(tmp_path / "q.jsonl")).load()
+    assert (len(loaded.records), sum(map(len, loaded.rejected.values()))) == (1, 1)
+
+
 @pytest.mark.parametrize("kind", [HotpotQA, JsonLines])
 @given(data=st.data())
 @settings(max_examples=25)
