@@ -206,9 +206,10 @@ class OffsetProbes(TrainedOnRows):
                     self.wake_thresholds.setdefault(k, {})[kind] = chosen
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Add the thresholds of heads that wake up."""
+        """Add the thresholds of heads that wake up, once a validation has chosen the probe's."""
         super().on_save_checkpoint(checkpoint)
-        checkpoint["probe"]["wake_thresholds"] = self.wake_thresholds
+        chosen = {k: thresholds for k, thresholds in self.wake_thresholds.items() if "probe" in thresholds}
+        checkpoint["probe"]["wake_thresholds"] = chosen
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Restore them; a checkpoint of a version that had none evaluates no heads that wake up."""

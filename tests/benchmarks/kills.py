@@ -80,9 +80,9 @@ def results_outcome(folder: Path) -> Any:
 
 
 def page_outcome(folder: Path) -> Any:
-    """The report, apart from its command and the minute of its making."""
+    """The report, apart from its command, the minute of its making, and the checkout's commit, which may move on."""
     page = (folder / "page.html").read_text(encoding="utf-8").replace(str(folder), "FOLDER")
-    return re.sub(r"generated \d{4}-[^<]*", "generated", page)
+    return re.sub(r"generated \d{4}-[^<]*|(?<=version )[^<]*", "", page)
 
 
 def outcome_only(value: Any) -> Any:

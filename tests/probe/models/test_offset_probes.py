@@ -9,12 +9,13 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from lightning import Trainer
 from sklearn.metrics import average_precision_score, f1_score, r2_score
 
 from datamodules import OffsetRows, Rows, ScoreRows
 from extract.store import ScoreStore
 from probe.metrics import best_threshold
-from probe.models import Baselines, OffsetProbes
+from probe.models import Baselines, OffsetProbes, read_checkpoint
 from probe.results import PREDICTORS
 from tests.conftest import Run
 from tests.helpers.stores import make_store
@@ -140,6 +141,31 @@ def test_at_offset_0_the_step_before_is_repeated(stage: Stage, store: Path, tmp_
     before = [scores[n - 1] if n and sample[n - 1] == sample[n] else means for n in rows]
     wanted = r2_score(scores[rows], before, multioutput="variance_weighted")
     assert found["repeat"]["r2_variance_weighted"]["value"] == pytest.approx(wanted, abs=1e-5)
+
+
+@pytest.mark.filterwarnings("ignore:.*LeafSpec.*:FutureWarning", "ignore:.*does not have many workers.*")
+@pytest.mark.filterwarnings("ignore:.*exists and is not empty.*", "ignore:The number of training batches")
+def test_a_fit_that_stopped_before_its_first_validation_goes_on(store: Path, tmp_path: Path) -> None:
+    def fit(steps: int, resumed: Path | None) -> dict[int, dict[str, float]]:
+        data = OffsetRows(store=str(store), offsets=2)
+        probes = OffsetProbes(data.hidden_size, data.num_heads, num_offsets=2, hidden=[8])
+        trainer = Trainer(
+            accelerator="cpu",
+            max_steps=steps,
+            num_sanity_val_steps=0,
+            logger=False,
+            enable_checkpointing=False,
+            enable_progress_bar=False,
+            enable_model_summary=False,
+        )
+        trainer.fit(probes, data, ckpt_path=resumed, weights_only=True)
+        trainer.save_checkpoint(tmp_path / "stopped.ckpt")
+        found: dict[int, dict[str, float]] = read_checkpoint(tmp_path / "stopped.ckpt")["probe"]["wake_thresholds"]
+        return found
+
+    assert fit(1, None) == {}
+    resumed = fit(100, tmp_path / "stopped.ckpt")
+    assert {k: "probe" in thresholds for k, thresholds in resumed.items()} == {1: True, 2: True}
 
 
 @pytest.mark.parametrize("target", ["copy_paste", "reasoning", "contribution"])
