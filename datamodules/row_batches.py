@@ -17,7 +17,7 @@ class Rows(NamedTuple):
     """A batch of score rows.
 
     Attributes:
-        hidden: Final hidden states.
+        hidden: Final hidden states. Without columns where they are not read.
         scores: Score of each head: 0 or 1 (Eq. 1), or in [0, 1] with NaN for none (Eq. 2).
         sample: Sample number of each row.
         step: Step number of each row in its sample, from 0.
@@ -43,6 +43,7 @@ class RowBatches(Dataset[Rows]):
         batch_size: Rows a batch.
         seed: Shuffle the rows anew each epoch; None keeps their order.
         known: Read `Rows.known`, too, which baselines predict from.
+        hidden: Read hidden states; statistics of scores do without them.
 
     """
 
@@ -54,8 +55,9 @@ class RowBatches(Dataset[Rows]):
         batch_size: int,
         seed: int | None = None,
         known: bool = True,
+        hidden: bool = True,
     ) -> None:
-        self.columns, self.known = columns, known
+        self.columns, self.known, self.hidden = columns, known, hidden
         self.rows, self.offset, self.batch_size, self.seed = rows, offset, batch_size, seed
         self._shuffled: tuple[int, NDArray[np.int64]] | None = None
 
@@ -82,7 +84,7 @@ class RowBatches(Dataset[Rows]):
         return self._batch(rows, self.scores_at(rows, self.offset), last_known=0 if self.offset else -1)
 
     def _batch(self, rows: NDArray[np.int64], scores: Tensor, last_known: int) -> Rows:
-        hidden = torch.from_numpy(self.columns.hidden.take(rows)).float()
+        hidden = torch.from_numpy(self.columns.hidden.take(rows)).float() if self.hidden else torch.empty(len(rows), 0)
         known = self.scores_at(rows, last_known) if self.known else torch.empty(len(rows), 0)
         sample, step = (torch.from_numpy(column[rows]) for column in (self.columns.sample, self.columns.step))
         return Rows(hidden, scores, sample, step, known)

@@ -165,14 +165,20 @@ class ScoreRows(LightningDataModule):
         seed = self.seed if split == "train" else None
         return {"batch_size": self.batch_size, "seed": seed, "known": split == "test"}
 
-    def with_known(self, split: Part) -> RowBatches:
-        """A split's batches in order, with the scores known before each row, for baselines."""
+    def with_known(self, split: Part, hidden: bool = False) -> RowBatches:
+        """A split's batches in order, with the scores known before each row, for baselines.
+
+        Args:
+            split: Which one.
+            hidden: Read hidden states, too, which are most of a store's bytes.
+
+        """
         batches = self.batches(split)
-        batches.seed, batches.known = None, True
+        batches.seed, batches.known, batches.hidden = None, True, hidden
         return batches
 
     def training_chunks(self, size: int = 65536) -> Iterator[Rows]:
-        """All training rows in order, about `size` at a time, with the scores known before them."""
+        """All training rows in order, about `size` at a time: scores, and those known before them, alone."""
         batches = self.with_known("train")
         for chunk in np.array_split(batches.rows, max(1, len(batches.rows) // size)):
             yield batches.read(chunk)

@@ -5,7 +5,6 @@ from dataclasses import asdict, dataclass
 import numpy as np
 import torch
 from jaxtyping import Bool, Float, Int
-from sklearn.metrics import precision_recall_curve
 from torch import Tensor
 
 from probe.metrics.evaluated import Evaluated
@@ -46,12 +45,7 @@ def best_threshold(scores: Float[Tensor, "row head"], labels: Bool[Tensor, "row 
     0.375
 
     """
-    if not bool(labels.any()):
-        return 1.0
-    precision, recall, thresholds = precision_recall_curve(labels.flatten().numpy(), scores.flatten().numpy())
-    with np.errstate(invalid="ignore"):
-        f1 = np.nan_to_num(2 * precision * recall / (precision + recall))
-    return float(thresholds[np.argmax(f1[:-1])])
+    return RankedDecisions(scores, labels, torch.zeros(len(scores), dtype=torch.int64)).best_threshold()
 
 
 class RankedDecisions:
@@ -86,6 +80,18 @@ class RankedDecisions:
         self.sample_index = np.repeat(index, scores.shape[1])[order.numpy()]
         # Tied scores share a threshold: the curve has a point only where the score changes.
         self.ends = np.flatnonzero(np.append(np.diff(self.scores) != 0, True))
+
+    def best_threshold(self) -> float:
+        """Threshold of the highest micro F1: see `best_threshold`; of several the lowest."""
+        true_positives, predicted = (
+            np.cumsum(counts)[self.ends] for counts in (self.labels, np.ones_like(self.labels))
+        )
+        if not true_positives[-1]:
+            return 1.0
+        precision, recall = true_positives / predicted, true_positives / true_positives[-1]
+        with np.errstate(invalid="ignore"):
+            f1 = np.nan_to_num(2 * precision * recall / (precision + recall))
+        return float(self.scores[self.ends][len(f1) - 1 - np.argmax(f1[::-1])])
 
     def metrics(self, threshold: float, weights: Weights | None = None) -> ClassificationMetrics:
         """The metrics at a threshold.

@@ -50,6 +50,7 @@ class ProbeClassifier(Probe):
         self.threshold: Tensor
         self.register_buffer("static_threshold", torch.tensor(0.5))
         self.static_threshold: Tensor
+        self._static_chosen = False
 
     def loss(self, outputs: Tensor, scores: Tensor) -> Tensor:
         """Asymmetric loss."""
@@ -63,13 +64,21 @@ class ProbeClassifier(Probe):
         """Whether each head is predicted to score: its probability reaches the validation threshold."""
         return self.predict_scores(hidden) >= self.threshold
 
+    def on_fit_start(self) -> None:
+        """As for every probe; the threshold of static means is chosen at the first validation."""
+        super().on_fit_start()
+        self._static_chosen = False
+
     def on_validation_epoch_end(self) -> None:
         """Loss, micro metrics, and the threshold that the checkpoint keeps."""
         outputs, scores, sample = self.gathered.drain()
         probabilities, labels = torch.sigmoid(outputs), scores > 0
-        self.threshold.fill_(best_threshold(probabilities, labels))
-        self.static_threshold.fill_(best_threshold(self.head_means.cpu().expand(labels.shape), labels))
-        metrics = RankedDecisions(probabilities, labels, sample).metrics(float(self.threshold))
+        decisions = RankedDecisions(probabilities, labels, sample)
+        self.threshold.fill_(decisions.best_threshold())
+        if not self._static_chosen:
+            self.static_threshold.fill_(best_threshold(self.head_means.cpu().expand(labels.shape), labels))
+            self._static_chosen = not self.trainer.sanity_checking  # which has some of the rows alone
+        metrics = decisions.metrics(float(self.threshold))
         self.log("val/loss", self.loss(outputs, scores), prog_bar=True, sync_dist=True)
         self.log_dict({f"val/{name}": value for name, value in metrics.as_dict().items()}, sync_dist=True)
         self.log("val/threshold", self.threshold, sync_dist=True)

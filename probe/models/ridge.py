@@ -1,5 +1,6 @@
-"""The linear baseline: ridge regression from the hidden state to the score of every head, by scikit-learn."""
+"""The linear baseline: ridge regression from the hidden state to the score of every head."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -68,18 +69,26 @@ def ridge_map(x: Matrix, y: Matrix, x_val: Matrix, y_val: Matrix) -> LinearMap:
         y_val: Their scores.
 
     """
-    from sklearn.linear_model import Ridge
-
-    mean, scale = x.mean(axis=0), x.std(axis=0) + 1e-6
+    mean, scale, level = x.mean(axis=0), x.std(axis=0) + 1e-6, y.mean(axis=0)
     x, x_val = (x - mean) / scale, (x_val - mean) / scale
-    fits = [Ridge(alpha=alpha * len(x), solver="cholesky").fit(x, y) for alpha in ALPHAS]
-    # For one head scikit-learn returns vectors where it returns matrices for several.
-    errors = [float(np.square(fit.predict(x_val).reshape(y_val.shape) - y_val).mean()) for fit in fits]
-    best = int(np.argmin(errors))
+    maps = _ridge_weights(x, y - level, [alpha * len(x) for alpha in ALPHAS])
+    best = int(np.argmin([np.square(x_val @ one + level - y_val).mean() for one in maps]))
     # Undo the standardisation: the map takes hidden states as they are.
-    weight = fits[best].coef_.reshape(y.shape[1], -1) / scale
-    bias = np.reshape(fits[best].intercept_, -1) - weight @ mean
-    return LinearMap(torch.from_numpy(weight).float(), torch.from_numpy(bias).float(), ALPHAS[best])
+    weight = maps[best].T / scale
+    return LinearMap(torch.from_numpy(weight).float(), torch.from_numpy(level - weight @ mean).float(), ALPHAS[best])
+
+
+def _ridge_weights(x: Matrix, y: Matrix, strengths: Sequence[float]) -> list[Matrix]:
+    """Weights W = (XᵀX + λ)⁻¹ XᵀY = Xᵀ (XXᵀ + λ)⁻¹ Y for each λ, by the smaller of both products, formed once."""
+    if len(x) < x.shape[1]:
+        return [x.T @ one for one in _solutions(x @ x.T, y, strengths)]
+    return _solutions(x.T @ x, x.T @ y, strengths)
+
+
+def _solutions(products: Matrix, targets: Matrix, strengths: Sequence[float]) -> list[Matrix]:
+    from scipy.linalg import solve
+
+    return [solve(products + strength * np.eye(len(products)), targets, assume_a="pos") for strength in strengths]
 
 
 def spaced_rows(batches: RowBatches, limit: int) -> Rows:

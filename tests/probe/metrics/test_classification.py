@@ -5,7 +5,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from sklearn.metrics import average_precision_score, precision_recall_fscore_support
+from sklearn.metrics import average_precision_score, precision_recall_curve, precision_recall_fscore_support
 from torchmetrics.functional.classification import binary_average_precision
 
 from probe.metrics import RankedDecisions, best_threshold
@@ -32,6 +32,16 @@ def test_metrics_equal_scikit_learn(seed: int) -> None:
     assert (mine.precision, mine.recall, mine.f1) == pytest.approx((precision, recall, f1))
     assert mine.auprc == pytest.approx(average_precision_score(truth, flat))
     assert mine.auprc == pytest.approx(binary_average_precision(scores.flatten(), labels.flatten().long()).item())
+
+
+@given(st.integers(0, 10_000))
+@settings(max_examples=50)
+def test_threshold_is_that_of_scikit_learns_curve(seed: int) -> None:
+    scores, labels, _ = data(seed)
+    precision, recall, thresholds = precision_recall_curve(labels.flatten().numpy(), scores.flatten().numpy())
+    with np.errstate(invalid="ignore"):
+        f1 = np.nan_to_num(2 * precision * recall / (precision + recall))
+    assert best_threshold(scores, labels) == float(thresholds[np.argmax(f1[:-1])])
 
 
 @given(st.integers(0, 10_000))

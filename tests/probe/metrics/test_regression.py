@@ -13,11 +13,13 @@ from sklearn.linear_model import Ridge
 from sklearn.metrics import mean_absolute_error, mean_squared_error, ndcg_score, r2_score
 
 from datamodules import ScoreRows
+from datamodules.columns import ShardedColumn
 from extract.heads import HeadGrid
 from probe.heads import training_means
 from probe.metrics import REGRESSION_METRICS, RegressionSums, most_varying, ranking_metrics, top_overlap
 from probe.models import plot_scatter
-from probe.models.ridge import ALPHAS, fit_ridge
+from probe.models.baselines import fit_baselines
+from probe.models.ridge import ALPHAS, fit_ridge, ridge_map
 from tests.helpers.stores import make_store
 
 seeds = st.integers(0, 2**32 - 1)
@@ -124,6 +126,32 @@ def test_ridge_is_scikit_learns_on_scaled_inputs_chosen_by_validation(tmp_path: 
     np.testing.assert_allclose(test.hidden @ linear.weight.T + linear.bias, wanted, atol=1e-4)
     few = fit_ridge(rows.batches("train"), rows.batches("val"), limit=20)
     assert not torch.allclose(few.weight, linear.weight)
+
+
+@pytest.mark.parametrize(("rows", "columns"), [(9, 30), (30, 30), (200, 7)])
+def test_ridge_of_few_and_many_rows_is_scikit_learns(rows: int, columns: int) -> None:
+    rng = np.random.default_rng(rows)
+    x, x_val = rng.normal(size=(rows, columns)) @ rng.normal(size=(columns, columns)), rng.normal(size=(20, columns))
+    y, y_val = x[:, :3] + 5 + rng.normal(size=(rows, 3)), rng.normal(size=(20, 3))
+    x[:, -1] = 2.0  # a constant column
+    found = ridge_map(x, y, x_val, y_val)
+    mean, scale = x.mean(0), x.std(0) + 1e-6
+    wanted = Ridge(alpha=found.alpha * rows, solver="svd").fit((x - mean) / scale, y).predict((x_val - mean) / scale)
+    np.testing.assert_allclose(found(torch.from_numpy(x_val).float()), wanted, atol=2e-3)
+
+
+def test_baselines_and_static_heads_read_no_hidden_states(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    rows = ScoreRows(str(make_store(tmp_path / "toy")))
+    rows.setup("fit")
+    wanted = training_means(rows), fit_baselines(rows)[0].step.means
+
+    def refuse(self: ShardedColumn, _: object) -> None:
+        assert self.arrays[0].shape[1] != rows.hidden_size, "hidden states are read"
+
+    take = ShardedColumn.take
+    monkeypatch.setattr(ShardedColumn, "take", lambda self, at: refuse(self, at) or take(self, at))
+    assert rows.num_heads != rows.hidden_size
+    torch.testing.assert_close((training_means(rows), fit_baselines(rows)[0].step.means), wanted)
 
 
 def test_head_means_are_those_of_the_training_rows(tmp_path: Path) -> None:

@@ -182,7 +182,7 @@ def test_heads_that_wake_up_are_evaluated_with_thresholds_of_the_validation_spli
     assert [record["k"] for record in found] == [1, 2]  # of 1, 2, 4 and 8 those within 3
     data = OffsetRows(store=str(store), target=target, offsets=3)
     data.setup("test")
-    val, test = (data.with_known(part).read(data.with_known(part).rows) for part in ("val", "test"))  # type: ignore[arg-type]
+    val, test = (data.with_known(part, hidden=True).read(data.with_known(part).rows) for part in ("val", "test"))  # type: ignore[arg-type]
     predictors, cut = saved(checkpoint), 0.5 if target == "copy_paste" else 0.6
     for record in found:
         k = record["k"]
