@@ -1,6 +1,8 @@
 from .ablated_output import AblatedGeneration as AblatedGeneration
 from .ablated_output import AblatedGenerations as AblatedGenerations
+from .batching import Batch as Batch
 from .batching import check_forcing as check_forcing
+from .batching import pad as pad
 from .context_masking import ContextMaskedLLM as ContextMaskedLLM
 from .context_masking import LastQueryState as LastQueryState
 from .dynamic_heads import DynamicHeads as DynamicHeads
@@ -9,6 +11,10 @@ from .greedy import decode as decode
 from .head_ablation import generate_ablated as generate_ablated
 from .head_selection import Selection as Selection
 from .head_selection import StepHeads as StepHeads
+from .longrope import rotary_factors as rotary_factors
+from .longrope import rotary_groups as rotary_groups
+from .prefill import decode_step as decode_step
+from .prefill import prefill as prefill
 from .prompt_view import MaskMode as MaskMode
 from .prompt_view import PromptView as PromptView
 from .prompt_view import full_view as full_view

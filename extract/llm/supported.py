@@ -1,6 +1,6 @@
 """Which models are supported: those whose heads can be recorded and ablated exactly; others are refused by name."""
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 import torch
 
@@ -8,7 +8,7 @@ from extract.attention import preallocated_cache
 from extract.errors import UserError
 
 if TYPE_CHECKING:
-    from transformers import PreTrainedModel
+    from transformers import PreTrainedConfig, PreTrainedModel
 
 
 def weightless_model(auto: Any, config: Any, **options: Any) -> "PreTrainedModel":
@@ -102,7 +102,15 @@ def _rope_types(model: "PreTrainedModel") -> set[str]:
     return found
 
 
-def narrowest_window(model: "PreTrainedModel") -> int | None:
+class HasConfig(Protocol):
+    """A loaded model, or an `LLM` whose weights are not loaded yet."""
+
+    @property
+    def config(self) -> "PreTrainedConfig":
+        """The model's config."""
+
+
+def narrowest_window(model: HasConfig) -> int | None:
     """Smallest sliding attention window among the layers, in tokens; None: every layer attends to all keys."""
     from transformers.cache_utils import DynamicCache
 

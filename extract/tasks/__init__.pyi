@@ -16,5 +16,8 @@ from .haystack import load_haystack as load_haystack
 from .multihop_qa import MultiHopQA as MultiHopQA
 from .niah import NIAH as NIAH
 from .niah import NeedleTexts as NeedleTexts
+from .passages import evidence_characters as evidence_characters
 from .prompt_texts import QuestionTexts as QuestionTexts
 from .question_prompts import ContextSpans as ContextSpans
+from .question_prompts import PromptBuilder as PromptBuilder
+from .question_prompts import QuestionPrompt as QuestionPrompt
