@@ -65,6 +65,8 @@ PROBES = (
     "probe.rag.strategies.windows",
     "probe.metrics.gathered_rows",
     "probe.experiments.dynamism.metrics",
+    "probe.attribution.ablated_runs",
+    "probe.attribution.masks",
     "probe.attribution.record",
 )
 install_import_hook([*CHECKED, *PROBES], "beartype.beartype")

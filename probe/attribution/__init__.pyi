@@ -1,3 +1,4 @@
+from .ablated_runs import AblatedRuns as AblatedRuns
 from .prompts import SourcedPrompt as SourcedPrompt
 from .prompts import SourcedPrompts as SourcedPrompts
 from .record import AttributionRecord as AttributionRecord
