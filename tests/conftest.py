@@ -67,6 +67,10 @@ PROBES = (
     "probe.experiments.dynamism.metrics",
     "probe.attribution.ablated_runs",
     "probe.attribution.masks",
+    "probe.attribution.methods.base",
+    "probe.attribution.methods.heads",
+    "probe.attribution.methods.ablations",
+    "probe.attribution.methods.prior",
     "probe.attribution.record",
 )
 install_import_hook([*CHECKED, *PROBES], "beartype.beartype")

@@ -1,4 +1,16 @@
 from .ablated_runs import AblatedRuns as AblatedRuns
+from .methods.ablations import ContextCite as ContextCite
+from .methods.ablations import LeaveOneOut as LeaveOneOut
+from .methods.base import AttributionMethod as AttributionMethod
+from .methods.baselines import RandomSources as RandomSources
+from .methods.heads import Contribution as Contribution
+from .methods.heads import CopyingHeads as CopyingHeads
+from .methods.heads import MeanAttention as MeanAttention
+from .methods.known_heads import PredictedHeads as PredictedHeads
+from .methods.known_heads import StaticHeads as StaticHeads
+from .methods.prior import Prior as Prior
+from .methods.words import BM25 as BM25
+from .methods.words import Lexical as Lexical
 from .prompts import SourcedPrompt as SourcedPrompt
 from .prompts import SourcedPrompts as SourcedPrompts
 from .record import AttributionRecord as AttributionRecord

@@ -123,14 +123,14 @@ class AblatedRuns:
         ends = torch.tensor([len(ids) for ids in rows])[:, None]
         positions = ends - len(answer) + torch.arange(len(answer))
         with reading(model, positions.to(model.device)):
-            logits = model(
+            logits: Tensor = model(
                 input_ids=tokens.to(model.device),
                 position_ids=torch.arange(shared, shared + tokens.shape[1], device=model.device)[None],
                 past_key_values=cache,
                 use_cache=cache is not None,
             ).logits
         chosen = torch.tensor(answer, device=logits.device).expand(len(rows), -1)
-        found = logits.float().log_softmax(dim=-1).gather(2, chosen[..., None])[..., 0]
+        found: Tensor = logits.float().log_softmax(dim=-1).gather(2, chosen[..., None])[..., 0]
         return found.cpu()
 
     def _shared_cache(self, shared: int, rows: int, new: int, long: bool) -> "DynamicCache":

@@ -23,7 +23,7 @@ def sample_masks(
         excluded: Masks that are left out.
 
     >>> sample_masks(2, sources=4, seed=0).int().tolist()
-    [[0, 1, 0, 0], [0, 1, 0, 1]]
+    [[0, 1, 1, 0], [0, 0, 0, 0]]
     >>> len(sample_masks(9, sources=2, seed=0, excluded=torch.tensor([[False, False]])))
     2
 

@@ -7,6 +7,7 @@ from .checkpoint import probe_class as probe_class
 from .checkpoint import push_to_hub as push_to_hub
 from .checkpoint import read_checkpoint as read_checkpoint
 from .checkpoint import save_pretrained as save_pretrained
+from .checkpoint import weights_digest as weights_digest
 from .classifier import ProbeClassifier as ProbeClassifier
 from .losses import asymmetric_loss as asymmetric_loss
 from .losses import masked_mse as masked_mse

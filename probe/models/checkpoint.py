@@ -19,6 +19,7 @@ from extract.utils import (
     annotations,
     check_arguments,
     check_form,
+    digest,
     hashed_json,
     public_name,
     read_hashed,
@@ -157,6 +158,12 @@ def _build(name: str, settings: dict[str, Any], weights: dict[str, Any], record:
         raise UserError(f"the weights do not fit a {name} of these settings: {str(error).splitlines()[-1]}") from error
     loaded.training_record = record
     return loaded
+
+
+def weights_digest(probe: torch.nn.Module) -> str:
+    """SHA-256 of the trained weights, so that an interrupted run does not continue with another probe's."""
+    raw = {name: value.cpu().reshape(-1).view(torch.uint8) for name, value in probe.state_dict().items()}
+    return digest({name: hashlib.sha256(value.numpy().tobytes()).hexdigest() for name, value in raw.items()})
 
 
 def save_pretrained(probe: Probe, folder: str | Path) -> None:

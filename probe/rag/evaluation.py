@@ -1,9 +1,7 @@
 """Masked dynamic RAG as a Lightning callback: Table 4, with the probe that the Trainer tests."""
 
-import hashlib
 from typing import Any
 
-import torch
 from lightning import Callback, LightningModule, Trainer
 
 from datamodules import ScoreRows
@@ -11,9 +9,9 @@ from extract.errors import UserError
 from extract.llm import LLM
 from extract.stopping import STOP
 from extract.tasks import MultiHopQA
-from extract.utils import digest, on_rank_zero, with_store_name
+from extract.utils import on_rank_zero, with_store_name
 from probe.metrics import Bootstrap
-from probe.models import ProbeRegressor
+from probe.models import ProbeRegressor, weights_digest
 from probe.rag.results.outcomes import RagOutcomes
 from probe.rag.results.reporting import RagResults, write_traces
 from probe.rag.runner import RagRunner, RunProgress
@@ -169,9 +167,3 @@ class RagEvaluation(RagCallback):
             raise UserError(f"{self.trials.folder}: {len(traces)} of {expected} runs; run it again")
         names = [strategy.name for strategy in self.strategies]
         return RagOutcomes.of(traces, names, self.bootstrap)
-
-
-def weights_digest(probe: ProbeRegressor) -> str:
-    """sha256 of the trained weights, so that an interrupted run does not continue with another probe's."""
-    raw = {name: value.cpu().reshape(-1).view(torch.uint8) for name, value in probe.state_dict().items()}
-    return digest({name: hashlib.sha256(value.numpy().tobytes()).hexdigest() for name, value in raw.items()})

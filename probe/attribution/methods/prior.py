@@ -1,0 +1,116 @@
+"""Scores of another method as a prior for a few ablated runs."""
+
+from typing import Any
+
+import torch
+from jaxtyping import Bool, Float
+from torch import Tensor
+
+from extract.errors import UserError
+from extract.llm import LLM
+from extract.utils import NonNegativeInt, PositiveFloat, check_value
+from probe.attribution.ablated_runs import AblatedRuns
+from probe.attribution.methods.base import AttributionMethod
+from probe.attribution.prompts import SourcedPrompt
+from probe.attribution.record import AttributionRecord
+
+
+class Prior(AttributionMethod):
+    """Ridge regression around another method's scores, on a few random ablations and the answer itself.
+
+    Log-probabilities of the runs are modelled as `y = b + X (a s + w)`, for masks `X` and prior scores `s`. The scale
+    `a ≥ 0` fits the answer's log-probability; `w` is ridge regression of each token's residual. Scores are `a s + w`.
+
+    Args:
+        method: Gives the prior scores; it may not need ablated runs itself.
+        ablations: Number of runs; 0: the prior scores alone.
+        strength: Of the ridge: penalty of `|w|²` against the squared error.
+        name: Its name in tables.
+
+    """
+
+    def __init__(
+        self,
+        method: AttributionMethod,
+        ablations: NonNegativeInt = 4,
+        strength: PositiveFloat = 1.0,
+        name: str | None = None,
+    ) -> None:
+        self.default_name = f"{method.name} + {ablations} runs"
+        super().__init__(name, ablations=ablations, strength=strength)
+        check_value(ablations, NonNegativeInt, "Prior.ablations")
+        check_value(strength, PositiveFloat, "Prior.strength")
+        self.method, self.count, self.strength = method, ablations, strength
+
+    def prepare(self, llm: LLM) -> None:
+        """Prepare the other method.
+
+        Raises:
+            UserError: it needs ablated runs itself.
+
+        """
+        if type(self.method).ablations is not AttributionMethod.ablations:
+            raise UserError(f"Prior: {type(self.method).__name__} needs ablated runs itself; choose another method")
+        self.method.prepare(llm)
+
+    def describe(self) -> dict[str, Any]:
+        """Settings, and those of the other method."""
+        return {**super().describe(), "method": self.method.describe()}
+
+    def ablations(self, runs: AblatedRuns) -> Tensor:
+        """Random runs."""
+        return runs.sampled(self.count)
+
+    def attribute(self, record: AttributionRecord, prompt: SourcedPrompt, runs: AblatedRuns | None = None) -> Tensor:
+        """The prior's scores, corrected by the runs."""
+        prior = self.method.attribute(record, prompt)
+        if not self.count:
+            return prior
+        runs = self.needed(runs)
+        masks = self.ablations(runs)
+        whole = torch.ones(1, masks.shape[1], dtype=torch.bool)
+        log_probs = torch.cat([record.log_probs[None], runs.log_probs(masks)])
+        return corrected(prior, torch.cat([whole, masks]), log_probs, self.strength)
+
+
+def corrected(
+    prior: Float[Tensor, "token source"],
+    masks: Bool[Tensor, "run source"],
+    log_probs: Float[Tensor, "run token"],
+    strength: float,
+) -> Float[Tensor, "token source"]:
+    """Prior scores in units of log-probability, plus ridge regression of what they leave unexplained.
+
+    Args:
+        prior: Scores of each source for each token.
+        masks: Kept sources of each run.
+        log_probs: Of the answer's tokens in each run.
+        strength: Of the ridge.
+
+    >>> masks = torch.tensor([[True, True], [True, False], [False, True], [False, False]])
+    >>> corrected(torch.tensor([[1.0, 0.0]]), masks, torch.tensor([[0.0], [0.0], [-2.0], [-2.0]]), strength=1.0)
+    tensor([[2., 0.]])
+
+    """
+    from sklearn.linear_model import Ridge
+
+    if not len(prior):  # an empty answer
+        return prior
+    kept = masks.double()
+    predicted, found = kept @ prior.double().T, log_probs.double()
+    scale = nonnegative_slope(predicted.sum(dim=1), found.sum(dim=1))
+    residual = found - scale * predicted
+    weights = Ridge(alpha=strength).fit(kept.numpy(), residual.numpy()).coef_.reshape(prior.shape)
+    return (scale * prior.double() + torch.from_numpy(weights)).float()
+
+
+def nonnegative_slope(x: Float[Tensor, "run"], y: Float[Tensor, "run"]) -> float:
+    """Slope of the least-squares line, at least 0; 0 where `x` is constant.
+
+    >>> nonnegative_slope(torch.tensor([0.0, 1.0]), torch.tensor([1.0, 3.0]))
+    2.0
+
+    """
+    x, y = x - x.mean(), y - y.mean()
+    square = float(x @ x)
+    return max(0.0, float(x @ y) / square) if square > 0 else 0.0
