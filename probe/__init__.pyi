@@ -1,3 +1,4 @@
+from .attribution.experiment.attribution import Attribution as Attribution
 from .experiments.ablation.ablation import Ablation as Ablation
 from .experiments.ablation.answering import Answer as Answer
 from .experiments.ablation.answering import answer as answer

@@ -162,6 +162,10 @@ class MultiHopQA(Task):
             },
         )
 
+    def record(self, index: int) -> Record:
+        """The record of that number, without the passages that were cut to fit."""
+        return self._records[index]
+
     def without_context(self) -> "MultiHopQA":
         """The same prepared questions, asked without their contexts."""
         bare = copy.copy(self)

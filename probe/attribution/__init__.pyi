@@ -1,4 +1,5 @@
 from .ablated_runs import AblatedRuns as AblatedRuns
+from .experiment.attribution import Attribution as Attribution
 from .methods.ablations import ContextCite as ContextCite
 from .methods.ablations import LeaveOneOut as LeaveOneOut
 from .methods.base import AttributionMethod as AttributionMethod
@@ -11,6 +12,7 @@ from .methods.known_heads import StaticHeads as StaticHeads
 from .methods.prior import Prior as Prior
 from .methods.words import BM25 as BM25
 from .methods.words import Lexical as Lexical
+from .metrics import linear_datamodeling_score as linear_datamodeling_score
 from .prompts import SourcedPrompt as SourcedPrompt
 from .prompts import SourcedPrompts as SourcedPrompts
 from .record import AttributionRecord as AttributionRecord
