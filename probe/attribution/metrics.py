@@ -9,7 +9,7 @@ from torch import Tensor
 from extract.heads import top_k
 from probe.metrics import spearman
 
-TIE = 1e-9
+TIE = 1e-6
 """Predictions that differ by less, relative to the largest, are ties: sums in another order are rounded differently."""
 
 

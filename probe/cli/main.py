@@ -33,6 +33,8 @@ stages, each a config file:
   test    -c configs/rag.yaml --ckpt_path CKPT
                                              masked dynamic RAG: a regressor chooses the heads, RIND when to retrieve;
                                              overlays: configs/rag/*.yaml
+  test    -c configs/attribution.yaml        attribution: which sources of its context an answer rests on, by the heads
+                                             that copy at each token, and by other methods
 
 commands, each with its own --help:
   configs [DIR]                              list the shipped configs, or copy them into a folder
