@@ -60,7 +60,12 @@ def _check_metrics(task: Task) -> str:
     metrics: Any = task.grade(sample, sample.gold)
     if not isinstance(metrics, dict) or not metrics:
         return f"`grade` must return metrics by name, at least one, not {metrics!r}"
-    odd = [name for name, value in metrics.items() if not isinstance(value, int | float) or not math.isfinite(value)]
+    undefined = sample.forced is not None  # an answer that the task gave has no metrics: they are NaN
+    odd = [
+        name
+        for name, value in metrics.items()
+        if not isinstance(value, int | float) or not (math.isfinite(value) or (undefined and math.isnan(value)))
+    ]
     return f"`grade` must return finite numbers, unlike {odd[0]!r}: {metrics[odd[0]]!r}" if odd else ""
 
 

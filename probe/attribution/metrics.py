@@ -27,7 +27,7 @@ def linear_datamodeling_score(
         log_probs: Of the answer in each run.
 
     >>> masks = torch.tensor([[True, True], [True, False], [False, True]])
-    >>> linear_datamodeling_score(torch.tensor([2.0, 1.0]), masks, torch.tensor([-1.0, -2.0, -9.0]))
+    >>> round(linear_datamodeling_score(torch.tensor([2.0, 1.0]), masks, torch.tensor([-1.0, -2.0, -9.0])), 6)
     1.0
 
     """

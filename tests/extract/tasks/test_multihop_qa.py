@@ -14,7 +14,7 @@ from extract.errors import UserError
 from extract.generation import decode
 from extract.llm import LLM
 from extract.store import ScoreStore
-from extract.tasks import MultiHopQA, QuestionTexts
+from extract.tasks import MultiHopQA, QuestionTexts, check_task
 from extract.tasks.sources import HotpotQA, JsonLines, SyntheticQA
 from tests.conftest import ROOT, Run
 from tests.extract.tasks.test_sources import DEV, LINE, TRAIN, real
@@ -134,6 +134,7 @@ def test_bad_settings(llm: LLM, options: dict[str, Any], message: str) -> None:
 
 def test_teacher_forcing_scores_along_the_gold_answer(llm: LLM) -> None:
     task = prepared(llm, SyntheticQA(3), teacher_forcing=True)
+    check_task(task)
     samples = [task.sample(index) for index in task.order()]
     decoded = decode(llm, samples)
     free = decode(llm, [prepared(llm, SyntheticQA(3), budget=1).sample(index) for index in task.order()])
