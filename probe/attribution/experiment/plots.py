@@ -21,7 +21,8 @@ def plot_cost(results: dict[str, Any]) -> "Figure":
     axis = figure.subplots()
     for number, (name, found) in enumerate(results["metrics"]["all"].items()):
         lds, cost = found["lds"], found["forward_ratio"]["value"]
-        bars = None if lds["low"] != lds["low"] else [[lds["value"] - lds["low"]], [lds["high"] - lds["value"]]]
+        # A mean of equal values may differ from its bounds by rounding.
+        bars = [[max(0.0, lds["value"] - lds["low"])], [max(0.0, lds["high"] - lds["value"])]]
         axis.errorbar([cost], [lds["value"]], yerr=bars, fmt=MARKERS[number % len(MARKERS)], label=name, capsize=2)
     axis.set_xscale("symlog", linthresh=1)
     axis.set_xlim(left=-0.1)
