@@ -13,7 +13,7 @@ from extract.attention import RecordingPlan, instrumented, recording
 from extract.contribution import LogitContributions, Sources, Spans, prompt_sources
 from extract.generation.batching import Batch, pad, reasoning_columns, warn_of_windows
 from extract.generation.longrope import join_groups, rotary_factors, rotary_groups
-from extract.generation.prefill import DecodingWatch, decode_step, prefill, prefill_continued
+from extract.generation.prefill import DecodingWatch, decode_step, prefill_continued, prefill_prompts
 from extract.llm import LLM
 from extract.prompts import ForcedOpening
 from extract.scores import ExcludedKeys, copy_paste_score, reasoning_score
@@ -82,7 +82,7 @@ def decode(
     for group in groups:
         with rotary_factors(llm.model, group):
             batch = pad(group.samples, llm.tokenizer.pad_token_id or 0, device=llm.model.device)
-            cache = prefill(llm.model, batch, batch.tokens.shape[1], llm.prefill_chunk, watch)
+            cache = prefill_prompts(llm.model, batch, batch.tokens.shape[1], llm.prefill_chunk, watch)
             chosen = sources if sources is None or sources == "evidence" else [sources[i] for i in group.indices]
             contributions = contributions_of(llm, batch, chosen)
             with instrumented(llm.model):

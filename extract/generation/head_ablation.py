@@ -24,7 +24,7 @@ from extract.generation.dynamic_heads import DynamicHeads
 from extract.generation.greedy import without_end
 from extract.generation.head_selection import Selection, StepHeads
 from extract.generation.longrope import join_groups, rotary_factors, rotary_groups
-from extract.generation.prefill import decode_step, prefill, prefill_each
+from extract.generation.prefill import decode_step, prefill_each, prefill_prompts
 from extract.llm import LLM
 from extract.prompts import ForcedOpening
 from extract.tasks import Sample
@@ -89,7 +89,7 @@ def generate_ablated(
 def _prefill(llm: LLM, prompts: Batch, operator: Literal["zero", "mean"]) -> tuple["DynamicCache", Means | None]:
     """KV cache of the prompts, and the heads' mean outputs if the operator needs them."""
     if operator == "zero":
-        return prefill(llm.model, prompts, prompts.width - 1, llm.prefill_chunk), None
+        return prefill_prompts(llm.model, prompts, prompts.width - 1, llm.prefill_chunk), None
     cache, means = preallocated_cache(llm.model, prompts.width - 1), list[Means]()
     with instrumented(llm.model), recording(llm.model, RecordingPlan(mean_outputs=True)) as recorder:
         # A prefix taken over from another prompt would be missing in this prompt's mean.

@@ -30,7 +30,7 @@ class DecodingWatch(Protocol):
         """A decode step, and how many answers it continued."""
 
 
-def prefill(
+def prefill_prompts(
     model: "PreTrainedModel",
     batch: Batch,
     capacity: int,

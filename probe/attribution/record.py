@@ -11,7 +11,7 @@ from torch import Tensor
 from extract.attention import RecordingPlan, instrumented
 from extract.contribution import LogitContributions, Sources, prompt_sources
 from extract.errors import UserError
-from extract.generation import Batch, decode_step, pad, prefill, rotary_factors, rotary_groups
+from extract.generation import Batch, decode_step, pad, prefill_prompts, rotary_factors, rotary_groups
 from extract.llm import LLM, narrowest_window
 from extract.prompts import decode_with_offsets, tokenize_with_offsets
 from extract.tasks import Sample
@@ -133,7 +133,7 @@ def _record(llm: LLM, samples: list[Sample], prompts: Sequence[SourcedPrompt]) -
     for group in rotary_groups(llm.model, samples):
         with rotary_factors(llm.model, group):
             batch = pad(group.samples, llm.tokenizer.pad_token_id or 0, device=llm.model.device)
-            cache = prefill(llm.model, batch, batch.tokens.shape[1], llm.prefill_chunk)
+            cache = prefill_prompts(llm.model, batch, batch.tokens.shape[1], llm.prefill_chunk)
             spans = [prompts[number].spans for number in group.indices]
             with instrumented(llm.model):
                 decoded = _Decoding(llm, batch, cache, spans).run()

@@ -29,7 +29,7 @@ from extract.attention import RecordingPlan, instrumented, preallocated_cache, r
 from extract.generation import DynamicHeads, decode, generate_ablated
 from extract.generation.batching import pad, reasoning_columns
 from extract.generation.greedy import scored_step
-from extract.generation.prefill import decode_step, prefill
+from extract.generation.prefill import decode_step, prefill_prompts
 from extract.llm import LLM, LLMIdentity
 from extract.scores import ExcludedKeys
 from extract.tasks import Sample
@@ -93,7 +93,7 @@ class Stepper:
         ids = [torch.randint(10, 40_000, (n,), generator=generator).tolist() for n in lengths]
         samples = [Sample(row, str(row), tokens, [(100, 140)], 1, "", "") for row, tokens in enumerate(ids)]
         self.batch = pad(samples, 0, torch.device("cpu"))
-        self.cache = prefill(self.model, self.batch, self.batch.tokens.shape[1])
+        self.cache = prefill_prompts(self.model, self.batch, self.batch.tokens.shape[1])
         self.keys = keys
 
     def forward(self) -> torch.Tensor:
@@ -198,7 +198,7 @@ def at_length(tokens: int) -> dict[str, float]:
     gc.collect()
     with peak_memory() as peak:
         start = time.perf_counter()
-        cache = prefill(llm.model, batch, batch.tokens.shape[1], chunk=llm.prefill_chunk)
+        cache = prefill_prompts(llm.model, batch, batch.tokens.shape[1], chunk=llm.prefill_chunk)
         prefilled = time.perf_counter() - start
         with instrumented(llm.model):
             for keys in range(tokens, tokens + 16):
@@ -235,7 +235,7 @@ def common_beginnings(llm: LLM) -> list[Result]:
 
     def run(some: list[Sample]) -> None:
         batch = pad(some, 0, llm.model.device)
-        prefill(llm.model, batch, batch.width, chunk=llm.prefill_chunk)
+        prefill_prompts(llm.model, batch, batch.width, chunk=llm.prefill_chunk)
 
     shared, alone, ratio = pair(lambda: run(samples), lambda: [run([sample]) for sample in samples], repeats=2)
     detail = f"{shared:.1f} s against {alone:.1f} s, {len(samples)} prompts of {len(samples[0].ids)} tokens"

@@ -16,7 +16,7 @@ import torch
 from extract.attention import RecordingPlan, instrumented, recording
 from extract.contribution import LogitContributions, Sources, prompt_sources
 from extract.generation.batching import Batch, pad, reasoning_columns
-from extract.generation.prefill import decode_step, prefill
+from extract.generation.prefill import decode_step, prefill_prompts
 from extract.llm import LLM
 from extract.scores import ExcludedKeys
 from extract.tasks import Sample
@@ -40,7 +40,7 @@ def batch_of(llm: LLM, length: int, rows: int) -> Batch:
 def measure(llm: LLM, length: int, rows: int) -> dict[str, float]:
     """Median seconds of a step of each kind."""
     batch = batch_of(llm, length, rows)
-    cache = prefill(llm.model, batch, batch.tokens.shape[1])
+    cache = prefill_prompts(llm.model, batch, batch.tokens.shape[1])
     spans = [[[(i * length // SOURCES, (i + 1) * length // SOURCES)] for i in range(SOURCES)]] * rows
     sources = Sources.of(prompt_sources(batch.real, batch.width, spans))
     evidence = Sources.of(batch.evidence[..., None])

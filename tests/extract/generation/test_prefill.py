@@ -15,7 +15,7 @@ from torch import Tensor
 from extract.generation import Decoded, DynamicHeads, decode, generate_ablated, head_ablation
 from extract.generation import prefill as prefill_module
 from extract.generation.batching import pad
-from extract.generation.prefill import prefill
+from extract.generation.prefill import prefill_prompts
 from extract.llm import LLM
 from extract.scores import ExcludedKeys
 from extract.tasks import Sample
@@ -95,7 +95,7 @@ def test_each_prefix_runs_once_and_keys_are_those_of_single_prompts(
         patch.setattr(prefill_module, "SHORTEST_SHARED", 1)
         with counted(tiny.model) as lengths:
             together = pad(samples, 0, torch.device("cpu"))
-            cache = prefill(tiny.model, together, together.width, chunk=chunk)
+            cache = prefill_prompts(tiny.model, together, together.width, chunk=chunk)
     distinct = {tuple(ids[:n]) for ids in prompts for n in range(1, len(ids))}
     assert sum(lengths) == len(distinct)
     assert max(lengths) <= chunk
