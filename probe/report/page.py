@@ -24,7 +24,7 @@ from probe.report.exhibits import EXHIBITS, Exhibit, Shown, questions_of, shown
 from probe.report.explorer import Explorer, explore, load_probes
 from probe.report.models import Model, Models, llm_of
 from probe.report.provenance import provenance_lines
-from probe.results import strict
+from probe.results import page_style, strict
 
 SCRIPTS = ("inflate", "plots", "permalink", "sample", "grid", "prompt", "changes", "tracks", "explorer", "rag", "page")
 """The page's scripts, in the order of their dependencies."""
@@ -114,7 +114,7 @@ def _render(found: Sources, explorer: Explorer, questions: int, command: str) ->
             store_command=STORE_COMMAND,
             traces=len(traces),
             blobs=blobs,
-            style=Markup(_asset("report.css")),
+            style=Markup(page_style() + _asset("report.css")),
             script=Markup("\n".join(_asset(f"{name}.js") for name in SCRIPTS)),
             models=sorted({one.model.shape for _, results in exhibits for one in results if one.model.shape}),
             generated=datetime.datetime.now().astimezone().strftime("%Y-%m-%d %H:%M %Z"),

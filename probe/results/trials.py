@@ -30,12 +30,13 @@ class Trials:
 
     Args:
         folder: Shared by all processes.
+        setting: What a user would choose another folder by, for messages.
 
     """
 
-    def __init__(self, folder: str | Path) -> None:
-        self.folder = user_path(folder)
-        self._lock = FolderLock(self.folder, "folder for `trials`")
+    def __init__(self, folder: str | Path, setting: str = "folder for `trials`") -> None:
+        self.folder, self._setting = user_path(folder), setting
+        self._lock = FolderLock(self.folder, setting)
 
     def open(self, config: dict[str, Any]) -> list[int]:
         """Start or resume a run; the numbers of the batches that are finished. A damaged batch is reported, and is not.
@@ -63,14 +64,14 @@ class Trials:
 
     def _open(self, file: Path, config: dict[str, Any]) -> list[int]:
         if file.exists() and self._files():
-            former, _ = read_hashed(file, "choose another folder for `trials`, or delete that one")
+            former, _ = read_hashed(file, f"choose another {self._setting}, or delete that one")
             self._refuse_other({name: value for name, value in former.items() if name != "software"}, config)
             if line := check_numbers(former, f"run {self.folder}"):
                 rank_zero_info(line)
         elif file.exists():
             self._begin(file, config)  # no trial was run with the settings that it names
         elif any(self.folder.glob("*.json")):
-            raise UserError(f"{self.folder} holds JSON files of something else; choose another folder for `trials`")
+            raise UserError(f"{self.folder} holds JSON files of something else; choose another {self._setting}")
         else:
             self._begin(file, config)
         remove_temporary_files(self.folder, former=True)
@@ -97,12 +98,12 @@ class Trials:
         if "config" in config.get("llm", ()) and "config" not in former.get("llm", ()):
             raise UserError(
                 f"{self.folder} holds trials of an earlier version, which recorded the model's weights but not its "
-                "config and tokenizer; choose another folder for `trials`, or delete that one"
+                f"config and tokenizer; choose another {self._setting}, or delete that one"
             )
         if difference := first_difference(former, config):
             raise UserError(
                 f"{self.folder} holds trials of a run with other settings ({difference}); "
-                "choose another folder for `trials`, or delete that one"
+                f"choose another {self._setting}, or delete that one"
             )
 
     def write(self, batch: int, trials: list[Trial]) -> None:
