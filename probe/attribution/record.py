@@ -88,6 +88,20 @@ def record_answers(
     return _record(llm, samples, prompts) if samples else []
 
 
+def record_tokens(
+    llm: LLM, prompts: Sequence[SourcedPrompt], tokens: Sequence[Sequence[int]]
+) -> list[AttributionRecord]:
+    """Record the model along given tokens of each answer (teacher forcing): at least one each.
+
+    Raises:
+        UserError: how the model's heads write to the logits is not known.
+
+    """
+    pairs = enumerate(zip(prompts, tokens, strict=True))
+    samples = [Sample(n, "", one.ids, [], len(ids), one.question, "", list(ids)) for n, (one, ids) in pairs]
+    return _record(llm, samples, prompts) if samples else []
+
+
 def answer_tokens(llm: LLM, answer: str) -> list[int]:
     """Tokens of a given answer, as they follow the prompt.
 

@@ -1,9 +1,15 @@
 from .base import Source as Source
 from .hotpotqa import HotpotQA as HotpotQA
 from .hotpotqa import HubHotpotQA as HubHotpotQA
+from .json_records import read_records as read_records
 from .jsonl import JsonLines as JsonLines
+from .reading import MalformedRecord as MalformedRecord
 from .reading import existing_files as existing_files
 from .reading import file_hashes as file_hashes
+from .reading import readable as readable
+from .reading import record_name as record_name
+from .reading import required_text as required_text
+from .reading import unicode_text as unicode_text
 from .records import LoadedRecords as LoadedRecords
 from .records import Passage as Passage
 from .records import Record as Record
