@@ -1,3 +1,6 @@
+from .attribution.citations.attributed_answer import AttributedAnswer as AttributedAnswer
+from .attribution.citations.attributor import attribute as attribute
+from .attribution.citations.custom_generate import citing as citing
 from .attribution.experiment.attribution import Attribution as Attribution
 from .experiments.ablation.ablation import Ablation as Ablation
 from .experiments.ablation.answering import Answer as Answer

@@ -149,6 +149,7 @@ FORMULAS = (
     "extract.intervals",
     "extract.scores",
     "extract.tasks.answer_metrics",
+    "probe.attribution.citations.grounding",
     "probe.experiments.ablation.comparison",
     "probe.experiments.ablation.heatmap_grid",
     "probe.experiments.correlation.cca",
