@@ -41,6 +41,7 @@ commands, each with its own --help:
   report RUNS…                               write one HTML page of all results, with an explorer of heads over time
   overlap A B                                compare two static rankings of heads: published files or score stores
   ranking STORE FILE                         write a store's static ranking of heads as .json, .yaml or .tsv
+  attribute FILE --output DIR                answer a file's questions from their documents, each token with its source
   trace FILE                                 print runs of masked RAG step by step
 
 useful keys:
@@ -57,7 +58,7 @@ useful keys:
 `lightning STAGE --help` lists every key. RETRIEVAL_HEADS_DEBUG=1 shows the traceback of an error.
 """
 LOGGERS = ("lightning.pytorch.utilities.rank_zero", "lightning.fabric.utilities.rank_zero")
-COMMANDS = ("configs", "overlap", "ranking", "report", "trace")
+COMMANDS = ("attribute", "configs", "overlap", "ranking", "report", "trace")
 
 
 def main(args: Sequence[str] | None = None) -> int:
@@ -98,8 +99,8 @@ def _dispatch(argv: list[str]) -> None:
     if argv[0] in COMMANDS:
         from probe.cli.parser import run_command
 
-        arguments = [arg for arg in argv[1:] if arg != "--safe"]  # these run no config
-        run_command(resolve_name(f"probe.cli.commands.{argv[0]}:{argv[0]}"), arguments)
+        arguments = [arg for arg in argv[1:] if arg != "--safe"]
+        run_command(resolve_name(f"probe.cli.commands.{argv[0]}:{argv[0]}"), arguments, safe="--safe" in argv)
         return
     from unittest.mock import patch
 

@@ -14,7 +14,7 @@ from jsonargparse import ArgumentParser, auto_cli
 
 from extract.errors import UserError
 from extract.utils import check_arguments
-from probe.cli.config.safe import refusal
+from probe.cli.config.safe import be_safe, check_command_line, check_switches, refusal
 
 _NOISE = re.compile(
     r"Does not validate against any of the Union subtypes|^- Expected a <class 'NoneType'>|"
@@ -26,6 +26,7 @@ _DENIED = re.compile(r"""Parser key "([^"]+)":.*?Importing '([^']+)' is not allo
 _NESTED = re.compile(r"--[\w.]+\.init_args\.\w+\.[\w.]+")
 
 ARGUMENTS: dict[str, dict[str, dict[str, Any]]] = {
+    "attribute": {"file": {"type": str}},
     "configs": {"folder": {"type": str, "nargs": "?"}, "--force": {"action": "store_true"}},
     "overlap": {"first": {"type": str}, "second": {"type": str}, "--verify": {"action": "store_true"}},
     "ranking": {"store": {"type": str}, "file": {"type": str}, "--verify": {"action": "store_true"}},
@@ -161,8 +162,17 @@ def _stage_keys(action: Any) -> list[str]:
     return [inner.dest for stage in stages.values() for inner in stage._actions]
 
 
-def run_command(command: Callable[..., None], argv: Sequence[str]) -> None:
+NAMES_CLASSES = {"attribute"}
+"""Commands whose arguments name classes; the others run no code of others, with or without `--safe`."""
+
+
+def run_command(command: Callable[..., None], argv: Sequence[str], safe: bool = False) -> None:
     """Call a function with command-line arguments; its signature gives the options, its docstring their help.
+
+    Args:
+        command: The function.
+        argv: The arguments.
+        safe: Refuse classes that are not known, and settings by which data may run code.
 
     Raises:
         UserError: the arguments are wrong, or the command refuses them.
@@ -179,9 +189,16 @@ def run_command(command: Callable[..., None], argv: Sequence[str]) -> None:
     if name not in ARGUMENTS:
         auto_cli(checked, args=list(argv), parser_class=Parser, prog=prog, description=about)
         return
+    safe = safe and name in NAMES_CLASSES
+    if safe:
+        be_safe()
+        check_command_line(argv)
     parser = Parser(prog=prog, description=about)
     meanings = dict(re.findall(r"^ +(\w+): (.*)$", explained, flags=re.MULTILINE))
     for argument, form in ARGUMENTS[name].items():
         parser.add_argument(argument, help=meanings[argument.lstrip("-")], **form)
     parser.add_function_arguments(command, as_group=False, skip={argument.lstrip("-") for argument in ARGUMENTS[name]})
-    checked(**parser.instantiate_classes(parser.parse_args(list(argv))).as_dict())
+    parsed = parser.parse_args(list(argv))
+    if safe:
+        check_switches(parsed.as_dict())
+    checked(**parser.instantiate_classes(parsed).as_dict())
