@@ -190,6 +190,10 @@ def run_command(command: Callable[..., None], argv: Sequence[str], safe: bool = 
         auto_cli(checked, args=list(argv), parser_class=Parser, prog=prog, description=about)
         return
     safe = safe and name in NAMES_CLASSES
+    if name in NAMES_CLASSES:
+        from probe.cli.config.config_text import bound_texts
+
+        bound_texts(safe)
     if safe:
         be_safe()
         check_command_line(argv)

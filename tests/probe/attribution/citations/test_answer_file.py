@@ -2,15 +2,18 @@
 
 import json
 import signal
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
+import jsonargparse
 import pytest
 
 from extract.stopping import STOP
 from extract.utils import FolderLock
 from probe.attribution.citations import AttributedAnswer, Attributor
+from probe.cli.config.config_text import bound_texts
 from tests.conftest import Run
 from tests.helpers.attributed_answers import example
 
@@ -31,6 +34,14 @@ Attribute = Callable[..., tuple[int, str]]
 def write(file: Path, lines: Any = LINES) -> Path:
     file.write_text("\n".join(json.dumps(line) for line in lines) + "\nnot json\n")
     return file
+
+
+@pytest.fixture(autouse=True)
+def _unsafe_again() -> Iterator[None]:
+    """What `--safe` allows holds for a process; here the next test is another one."""
+    with patch.dict(jsonargparse._common.parsing_settings):
+        yield
+    bound_texts(safe=False)
 
 
 @pytest.fixture
@@ -156,6 +167,7 @@ def test_a_signal_is_obeyed_after_the_answer(
         (["--device", "abacus"], "--device abacus"),
         (["--safe", "--llm.trust_remote_code", "true"], "trust_remote_code"),
         (["--safe", "--method", "tests.helpers.reference.Anything"], "--safe"),
+        (["--safe", "--llm", '{"class_path": "os.system"}'], "--safe"),
         (["--method", "LeaveOneOut", "--ablations", "2"], "LeaveOneOut needs ablated runs itself"),
     ],
 )
