@@ -2,6 +2,8 @@
 
 from typing import Any
 
+from probe.attribution.experiment import COSTS
+from probe.attribution.experiment import METRICS as ATTRIBUTION
 from probe.experiments.correlation import KINDS
 from probe.experiments.correlation import METRICS as CORRELATIONS
 from probe.experiments.dynamism import METRICS as DYNAMISM
@@ -143,6 +145,25 @@ def rag() -> dict[str, Any]:
     }
 
 
+def attribution() -> dict[str, Any]:
+    methods = ("copying heads", "words in common")
+    names = (*ATTRIBUTION, "drop_1", "drop_3", *COSTS)
+    estimates = {method: {name: cell(0.4) for name in names} for method in methods}
+    pairs = [
+        {
+            **{"first": methods[0], "second": methods[1], "metric": name, **cell(0.1), "difference": 0.1},
+            **{"p": 0.25, "p_holm": 0.5},
+        }
+        for name in ATTRIBUTION
+    ]
+    return {
+        **{"command": "lightning test -c configs/attribution.yaml", "llm": LLM, "seed": 3, "resamples": 1000},
+        **{"answers": 20, "correct": 12, "given_answers": False, "unit": "sentence", "empty_answers": 0},
+        "evaluation": {"held_out": 32, "top": [1, 3], "cited": 2, "seed": 0},
+        **{"metrics": {"all": estimates, "correct": estimates}, "pairs": {"all": pairs, "correct": pairs}},
+    }
+
+
 _SHOWN = {
     "dynamism": dynamism(),
     "ablation": ablation("copy_paste", sweep=False),
@@ -155,6 +176,7 @@ _SHOWN = {
     "ablation-qa-k": ablation("reasoning", sweep=True),
     "correlation-qa": correlation("reasoning"),
     "offset_probes": offset_probes(),
+    "attribution": attribution(),
 }
 RECORDS = {name: {"experiment": name.partition("-")[0], "schema": SCHEMA, **record} for name, record in _SHOWN.items()}
 """By the exhibit that shows it."""

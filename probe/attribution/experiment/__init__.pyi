@@ -1,4 +1,5 @@
 from .attribution import Attribution as Attribution
+from .outcomes import COSTS as COSTS
 from .outcomes import METRICS as METRICS
 from .outcomes import AttributionOutcomes as AttributionOutcomes
 from .plots import plot_cost as plot_cost

@@ -6,7 +6,7 @@ from typing import Any
 
 from probe.experiments.correlation import KINDS
 from probe.report import Model, Models, Result, View, llm_of
-from probe.report.exhibits import ablation, correlation, dynamism, offset_probes, probes, rag
+from probe.report.exhibits import ablation, attribution, correlation, dynamism, offset_probes, probes, rag
 
 Record = dict[str, Any]
 
@@ -179,6 +179,16 @@ EXHIBITS = (
         "lightning test -c configs/offset_probes.yaml --store STORE --ckpt_path CKPT",
         "offset_probes",
         offset_probes.view,
+    ),
+    Exhibit(
+        "attribution",
+        "",
+        "Which sources does an answer rest on?",
+        "The heads that copy at a token say where it comes from, without any further forward; beside them methods that "
+        "compare words, or run the model again without sources.",
+        "lightning test -c configs/attribution.yaml",
+        "attribution",
+        attribution.view,
     ),
 )
 
