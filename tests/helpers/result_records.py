@@ -152,7 +152,7 @@ def attribution() -> dict[str, Any]:
     pairs = [
         {
             **{"first": methods[0], "second": methods[1], "metric": name, **cell(0.1), "difference": 0.1},
-            **{"p": 0.25, "p_holm": 0.5},
+            **{"more": 6, "less": 3, "p": 0.25, "p_holm": 0.5},
         }
         for name in ATTRIBUTION
     ]
