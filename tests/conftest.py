@@ -83,6 +83,7 @@ from hypothesis import settings
 
 from extract.llm import LLM
 from probe.cli.main import main
+from tests.helpers.browser import browser  # noqa: F401 (a fixture)
 from tests.helpers.model_shapes import save_tiny_llama
 
 settings.register_profile("project", deadline=None)  # a busy machine is no failure

@@ -10,7 +10,6 @@ from importlib import resources
 from pathlib import Path
 from typing import Any
 
-from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
 from extract.errors import UserError
@@ -24,7 +23,7 @@ from probe.report.exhibits import EXHIBITS, Exhibit, Shown, questions_of, shown
 from probe.report.explorer import Explorer, explore, load_probes
 from probe.report.models import Model, Models, llm_of
 from probe.report.provenance import provenance_lines
-from probe.results import page_style, strict
+from probe.results import page_style, page_templates, strict
 
 SCRIPTS = ("inflate", "plots", "permalink", "sample", "grid", "prompt", "changes", "tracks", "explorer", "rag", "page")
 """The page's scripts, in the order of their dependencies."""
@@ -102,7 +101,7 @@ def _render(found: Sources, explorer: Explorer, questions: int, command: str) ->
         blobs["plots"] = blob(json.dumps(strict(plots), ensure_ascii=False, allow_nan=False).encode())
         blobs["plotly"] = blob(_plotly().encode())
     return (
-        _environment()
+        page_templates("probe.report")
         .get_template("report.html.j2")
         .render(
             exhibits=_by_model(exhibits),
@@ -194,14 +193,3 @@ def _plotly() -> str:
 
 def _asset(name: str) -> str:
     return (resources.files("probe.report") / "assets" / name).read_text(encoding="utf-8")
-
-
-def _environment() -> Environment:
-    """Jinja environment with autoescaping: texts of datasets and models are shown, never run."""
-    return Environment(
-        loader=PackageLoader("probe.report", "assets"),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )

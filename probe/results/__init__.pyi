@@ -23,6 +23,7 @@ from .probe_results import PROBE_TABLES as PROBE_TABLES
 from .probe_results import probe_records as probe_records
 from .probe_results import probe_table as probe_table
 from .style import page_style as page_style
+from .style import page_templates as page_templates
 from .text_table import TextTable as TextTable
 from .text_table import metrics_table as metrics_table
 from .trials import Trial as Trial

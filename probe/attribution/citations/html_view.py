@@ -4,17 +4,19 @@ import re
 from dataclasses import dataclass
 from importlib import resources
 from itertools import groupby
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from jaxtyping import Float
-from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 from torch import Tensor
 
 from probe.attribution.citations.documents import Document
 from probe.attribution.citations.spans import CitedSpan, is_word
 from probe.attribution.sources import Source
-from probe.results import page_style
+from probe.results import page_style, page_templates
+
+if TYPE_CHECKING:
+    from jinja2 import Environment
 
 MOST_LINKS, LEAST_SHARE = 8, 0.02
 """Sources of a token that the page lights up: the first ones, from this share on."""
@@ -160,16 +162,9 @@ def _asset(name: str) -> str:
     return (resources.files("probe.attribution.citations") / "assets" / name).read_text(encoding="utf-8")
 
 
-def _environment() -> Environment:
-    """Jinja environment with autoescaping and without characters that reorder text."""
-    return Environment(
-        loader=PackageLoader("probe.attribution.citations", "assets"),
-        autoescape=True,
-        finalize=_finalized,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
+def _environment() -> "Environment":
+    """Templates that show texts without characters that reorder them."""
+    return page_templates("probe.attribution.citations").overlay(finalize=_finalized)
 
 
 def _finalized(value: Any) -> Any:

@@ -5,9 +5,7 @@ Needs Debian's chromium (`make browser`); set CHROMIUM to another one.
 
 import json
 import os
-import shutil
 import statistics
-import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -21,17 +19,14 @@ from probe.models import load
 from probe.models.checkpoint import save_pretrained
 from probe.models.classifier import ProbeClassifier
 from probe.report import write_report
+from tests.helpers.browser import CHROMIUM, PHONE, WIDE, Tab, until
 from tests.helpers.explorer_store import explorer_store
 from tests.helpers.result_records import RECORDS, traces
 
-CHROMIUM = os.environ.get("CHROMIUM") or shutil.which("chromium") or ""
 pytestmark = [
     pytest.mark.slow,
     pytest.mark.skipif(not CHROMIUM, reason="no chromium is installed: run `make browser`, or set CHROMIUM"),
 ]
-FLAGS = "--no-sandbox --disable-gpu --disable-quic --disable-background-networking --disable-component-update"
-WIDE, PHONE = {"width": 1280, "height": 900}, {"width": 390, "height": 844}
-READY = "document.documentElement.dataset.ready === 'yes'"
 
 
 @pytest.fixture(scope="module")
@@ -50,39 +45,6 @@ def report(llm: LLM, tmp_path_factory: pytest.TempPathFactory) -> Path:
     save_pretrained(trained, folder / "ckpts" / "explorer")
     explorer_store(folder / "big", llm, layers=32, heads=32, prompt=1000, steps=60, samples=3, threshold=4)
     return write_report([folder], folder / "report.html", samples=2)
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Any]:
-    sync_api = pytest.importorskip("playwright.sync_api", reason="playwright is a development dependency")
-    with sync_api.sync_playwright() as playwright:
-        opened = playwright.chromium.launch(executable_path=CHROMIUM, args=FLAGS.split())
-        yield opened
-        opened.close()
-
-
-def until(page: Any, condition: str) -> None:
-    """Wait for a condition. Playwright's own wait evaluates a string in the page, which the page's policy forbids."""
-    for _ in range(300):
-        if page.evaluate(condition):
-            return
-        time.sleep(0.05)
-    raise AssertionError(condition)
-
-
-class Tab:
-    """A page with its console messages, errors and requests."""
-
-    def __init__(self, page: Any) -> None:
-        self.page, self.messages, self.requests = page, [], []  # type: ignore[var-annotated]
-        page.on("console", lambda message: self.messages.append(message.text))
-        page.on("pageerror", lambda error: self.messages.append(str(error)))
-        page.on("request", lambda request: self.requests.append(request.url))
-
-    def open(self, file: Path, fragment: str = "") -> Any:
-        self.page.goto(f"file://{file}{fragment}")
-        until(self.page, READY)
-        return self.page
 
 
 @pytest.fixture

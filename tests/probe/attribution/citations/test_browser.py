@@ -7,19 +7,10 @@ from typing import Any
 import pytest
 
 from tests.helpers.attributed_answers import attributed, example
-from tests.probe.report.test_browser import CHROMIUM, FLAGS, PHONE, READY, WIDE, Tab, until
+from tests.helpers.browser import CHROMIUM, PHONE, READY, WIDE, Tab, until
 
 pytestmark = [pytest.mark.slow, pytest.mark.skipif(not CHROMIUM, reason="no chromium is installed: run `make browser`")]
 HOSTILE = "</script><script>document.title='run'</script><img src=x onerror=\"document.title='run'\"> \u202eabc\x00"
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Any]:
-    sync_api = pytest.importorskip("playwright.sync_api", reason="playwright is a development dependency")
-    with sync_api.sync_playwright() as playwright:
-        opened = playwright.chromium.launch(executable_path=CHROMIUM, args=FLAGS.split())
-        yield opened
-        opened.close()
 
 
 @pytest.fixture
