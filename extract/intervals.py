@@ -4,7 +4,6 @@ from collections.abc import Sequence
 
 import numpy as np
 from jaxtyping import Float
-from numpy.typing import NDArray
 
 Interval = tuple[float, float]
 """Lower and upper bound of a 95 % confidence interval."""
@@ -43,7 +42,7 @@ def wilson(successes: int, n: int) -> Interval:
     return float(bounds.low), float(bounds.high)
 
 
-def bootstrap_mean(values: Float[NDArray[np.float64], "unit"], resamples: int = 1000, seed: int = 0) -> Interval:
+def bootstrap_mean(values: Float[np.ndarray, "unit"], resamples: int = 1000, seed: int = 0) -> Interval:
     """95 % percentile bootstrap interval of a mean; NaN for fewer than `MIN_UNITS` values.
 
     One resample is in memory at a time: how often each value counts, a sample of Multinomial(n, (1/n, …, 1/n)).

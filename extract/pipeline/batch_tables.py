@@ -75,7 +75,7 @@ def steps_table(batch: PromptBatch, rows: Decoded, argmax: bool, hidden_dtype: s
 
 def _evidence_contribution(
     batch: PromptBatch, contribution: Float[Tensor, "batch step head 1"]
-) -> Float[NDArray[np.float32], "batch step head"]:
+) -> Float[np.ndarray, "batch step head"]:
     """Logit contribution of the evidence; a sample without evidence has none (NaN, not 0)."""
     found: NDArray[np.float32] = contribution[..., 0].numpy().copy()
     found[[not sample.evidence for sample in batch.samples]] = np.nan

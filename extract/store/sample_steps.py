@@ -5,7 +5,6 @@ from typing import Any
 
 import numpy as np
 from jaxtyping import Bool, Float, Int
-from numpy.typing import NDArray
 
 
 @dataclass(frozen=True)
@@ -26,12 +25,12 @@ class Steps:
     """
 
     sample: dict[str, Any]
-    tokens: Int[NDArray[np.int32], "step"]
-    hidden: Float[NDArray[Any], "step hidden"]
-    copy_paste: Bool[NDArray[np.bool_], "step layer head"]
-    reasoning: Float[NDArray[np.float32], "step layer head"]
-    argmax: Int[NDArray[np.int32], "step layer head"] | None
-    contribution: Float[NDArray[np.float32], "step layer head"] | None = None
+    tokens: Int[np.ndarray, "step"]
+    hidden: Float[np.ndarray, "step hidden"]
+    copy_paste: Bool[np.ndarray, "step layer head"]
+    reasoning: Float[np.ndarray, "step layer head"]
+    argmax: Int[np.ndarray, "step layer head"] | None
+    contribution: Float[np.ndarray, "step layer head"] | None = None
 
     def __len__(self) -> int:
         """Number of steps."""

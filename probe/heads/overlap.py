@@ -5,7 +5,6 @@ from typing import Any
 
 import numpy as np
 from jaxtyping import Float
-from numpy.typing import NDArray
 from scipy import stats
 
 from extract.errors import UserError
@@ -119,7 +118,7 @@ def _of_one_llm(first: Ranking, second: Ranking) -> bool:
     return first.grid.layers == second.grid.layers and (narrow.grid.heads == wide.grid.heads or grouped)
 
 
-Scores = Float[NDArray[np.float64], "head"]
+Scores = Float[np.ndarray, "head"]
 
 
 def _spearman(a: Scores, b: Scores, seed: int) -> tuple[float, float]:

@@ -6,7 +6,6 @@ from typing import Literal
 import numpy as np
 import torch
 from jaxtyping import Bool, Float
-from numpy.typing import NDArray
 from torch import Tensor
 
 from extract.errors import UserError
@@ -29,7 +28,7 @@ class Ranking:
 
     """
 
-    scores: Float[NDArray[np.float64], "layer head"]
+    scores: Float[np.ndarray, "layer head"]
     whole: bool
     source: str
     grouped: bool = False

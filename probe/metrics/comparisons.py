@@ -7,7 +7,6 @@ from typing import Any
 
 import numpy as np
 from jaxtyping import Float
-from numpy.typing import NDArray
 from scipy import stats
 
 from probe.metrics.formatting import Estimate
@@ -73,7 +72,7 @@ def paired(first: Cells, second: Cells, bootstrap: Bootstrap = Bootstrap()) -> P
     )
 
 
-def paired_p(gaps: Float[NDArray[np.float64], "unit"], seed: int = 0) -> float:
+def paired_p(gaps: Float[np.ndarray, "unit"], seed: int = 0) -> float:
     """Two-sided p-value of the paired sign-flip permutation test; 1 where no prompt differs.
 
     Under the null hypothesis the two conditions are exchangeable on each prompt, so that each difference has either

@@ -6,7 +6,6 @@ from typing import Any
 
 import numpy as np
 from jaxtyping import Float
-from numpy.typing import NDArray
 
 from probe.metrics.formatting import Estimate
 from probe.metrics.intervals import Interval, Weights, percentile_interval, resampled_statistics
@@ -31,7 +30,7 @@ class Evaluated:
     """
 
     metrics: dict[str, float]
-    resampled: dict[str, Float[NDArray[np.float64], "resample"]]
+    resampled: dict[str, Float[np.ndarray, "resample"]]
 
     @classmethod
     def of(

@@ -5,7 +5,6 @@ import warnings
 import numpy as np
 import torch
 from jaxtyping import Float
-from numpy.typing import NDArray
 from scipy import stats
 from torch import Tensor
 
@@ -90,7 +89,7 @@ def spearman(predicted: Float[Tensor, "row head"], truth: Float[Tensor, "row hea
     return torch.from_numpy(np.asarray(correlation)).to(predicted.device)
 
 
-def most_varying(scores: Float[NDArray[np.float32], "row head"], count: int) -> list[int]:
+def most_varying(scores: Float[np.ndarray, "row head"], count: int) -> list[int]:
     """Heads of highest variance over rows, highest first; missing scores (NaN) are left out.
 
     >>> most_varying(np.array([[0.1, 0.0, np.nan], [0.2, 1.0, 0.4]], dtype=np.float32), count=2)

@@ -5,7 +5,6 @@ from dataclasses import dataclass
 
 import numpy as np
 from jaxtyping import Float
-from numpy.typing import NDArray
 from scipy import stats
 
 from extract.intervals import MIN_UNITS as MIN_UNITS  # noqa: PLC0414 (public here, too)
@@ -14,10 +13,10 @@ from extract.intervals import percentile_interval as percentile_interval  # noqa
 from extract.intervals import wilson as wilson  # noqa: PLC0414
 from extract.utils import Resamples, Seed, check_fields
 
-Values = Float[NDArray[np.float64], "unit"]
-Weights = Float[NDArray[np.float64], "unit"]
+Values = Float[np.ndarray, "unit"]
+Weights = Float[np.ndarray, "unit"]
 """How often each unit (a sample, a prompt) counts."""
-Cells = Float[NDArray[np.float64], "unit"] | Float[NDArray[np.float64], "set unit"]
+Cells = Float[np.ndarray, "unit"] | Float[np.ndarray, "set unit"]
 """A metric of each prompt; or of each random set of heads and prompt."""
 
 
@@ -41,9 +40,7 @@ class Bootstrap:
         check_fields(self)
 
 
-def bootstrap_weights(
-    units: int, resamples: int, seed: int | tuple[int, ...]
-) -> Float[NDArray[np.float64], "resample unit"]:
+def bootstrap_weights(units: int, resamples: int, seed: int | tuple[int, ...]) -> Float[np.ndarray, "resample unit"]:
     """Bootstrap resamples as weights: how often each unit is in a sample of all units with replacement.
 
     Each resample is one sample of Multinomial(n, (1/n, …, 1/n)), so that statistics of sums over units copy no rows.
@@ -90,7 +87,7 @@ def bootstrap(
 
 def resampled_statistics(
     statistic: Callable[[Weights], Mapping[str, float]], units: int, resamples: int, seed: int
-) -> dict[str, Float[NDArray[np.float64], "resample"]]:
+) -> dict[str, Float[np.ndarray, "resample"]]:
     """Values of named statistics under each bootstrap resample; none for fewer than `MIN_UNITS` units.
 
     Args:
@@ -131,7 +128,7 @@ def mean_interval(values: Cells, share: bool, bootstrap: Bootstrap) -> Interval:
     return percentile_interval(resampled_means(grid, bootstrap).tolist())
 
 
-def resampled_means(values: Cells, bootstrap: Bootstrap, stream: int = 1) -> Float[NDArray[np.float64], "resample"]:
+def resampled_means(values: Cells, bootstrap: Bootstrap, stream: int = 1) -> Float[np.ndarray, "resample"]:
     """Bootstrap means over prompts, and over random sets where there are several; none for too few prompts.
 
     Each axis is resampled with replacement, independently: the pigeonhole bootstrap for crossed random effects
@@ -158,8 +155,8 @@ def resampled_means(values: Cells, bootstrap: Bootstrap, stream: int = 1) -> Flo
 
 
 def jackknife(
-    estimate: Float[NDArray[np.float64], "*metric"], left_out: Float[NDArray[np.float64], "group *metric"]
-) -> tuple[Float[NDArray[np.float64], "*metric"], Float[NDArray[np.float64], "*metric"]]:
+    estimate: Float[np.ndarray, "*metric"], left_out: Float[np.ndarray, "group *metric"]
+) -> tuple[Float[np.ndarray, "*metric"], Float[np.ndarray, "*metric"]]:
     """95 % delete-a-group jackknife intervals: estimate ± t · se.
 
     se² = (G - 1) / G · Σ (θ₋g - mean θ₋)², and t is the 97.5 % quantile of Student's t with G - 1 degrees of freedom.

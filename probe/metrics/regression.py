@@ -51,7 +51,7 @@ class RegressionSums:
         deviation = torch.where(known, scores - centre, 0.0).double()
         error = torch.where(known, predicted - scores.double(), 0.0)
 
-        def per_sample(values: Tensor) -> Float[NDArray[np.float64], "sample *head"]:
+        def per_sample(values: Tensor) -> Float[np.ndarray, "sample *head"]:
             out = torch.zeros(self.samples, *values.shape[1:], dtype=torch.float64)
             return out.index_add_(0, index, values.double()).numpy()
 

@@ -9,6 +9,7 @@ from functools import cache
 from graphlib import CycleError, TopologicalSorter
 from typing import Any
 
+import jaxtyping
 import pytest
 
 from tests.conftest import ROOT
@@ -131,6 +132,20 @@ def test_modules_are_short() -> None:
     lines = {module: len(file.read_text().splitlines()) for module, file in FILES.items()}
     assert max(lines.values()) <= MOST_LINES, max(lines, key=lambda module: lines[module])
     assert statistics.median(lines[module] for module in MODULES) <= MEDIAN_LINES
+
+
+def test_shapes_are_of_classes() -> None:
+    """`Float[X, "row"]` needs a class X; NumPy's NDArray is one no longer, from NumPy 2.5 on."""
+    arrays = {
+        (name, ast.unparse(node.slice.elts[0]))
+        for name, file in FILES.items()
+        for node in ast.walk(ast.parse(file.read_text()))
+        if isinstance(node, ast.Subscript)
+        and isinstance(node.slice, ast.Tuple)
+        and hasattr(jaxtyping, ast.unparse(node.value))
+    }
+    assert {array for _, array in arrays} >= {"Tensor", "np.ndarray"}
+    assert not sorted(one for one in arrays if one[1] not in {"Tensor", "np.ndarray"})
 
 
 @pytest.mark.parametrize("package", FACES)

@@ -6,7 +6,6 @@ from typing import Any
 
 import numpy as np
 from jaxtyping import Bool, Float
-from numpy.typing import NDArray
 from rich.console import Group
 
 from probe.metrics import Bootstrap, Estimate, compare_conditions, mean_interval
@@ -24,7 +23,7 @@ COSTS = ("runs", "forward_tokens", "forward_ratio")
 """Counts of the trials that are no metrics."""
 GROUPS = ("all", "correct")
 """All answers, and those that hold the gold answer."""
-Values = Float[NDArray[np.float64], "answer"]
+Values = Float[np.ndarray, "answer"]
 
 
 @dataclass(frozen=True)
@@ -40,7 +39,7 @@ class AttributionOutcomes:
 
     methods: list[str]
     values: dict[str, dict[str, Values]]
-    correct: Bool[NDArray[np.bool_], "answer"]
+    correct: Bool[np.ndarray, "answer"]
 
     @classmethod
     def of(cls, trials: Sequence[Trial]) -> "AttributionOutcomes":
@@ -74,12 +73,12 @@ class AttributionOutcomes:
         """Names of the metrics, without the costs."""
         return [name for name in self.values if name not in COSTS]
 
-    def groups(self) -> dict[str, Bool[NDArray[np.bool_], "answer"]]:
+    def groups(self) -> dict[str, Bool[np.ndarray, "answer"]]:
         """The answers of each of `GROUPS`."""
         return dict(zip(GROUPS, (np.ones(len(self), dtype=np.bool_), self.correct), strict=True))
 
     def estimates(
-        self, chosen: Bool[NDArray[np.bool_], "answer"], bootstrap: Bootstrap
+        self, chosen: Bool[np.ndarray, "answer"], bootstrap: Bootstrap
     ) -> dict[str, dict[str, dict[str, float | None]]]:
         """Mean of every metric and cost of each method over the chosen answers that have one, with interval and n."""
         return {
@@ -87,7 +86,7 @@ class AttributionOutcomes:
             for method in self.methods
         }
 
-    def pairs(self, chosen: Bool[NDArray[np.bool_], "answer"], bootstrap: Bootstrap) -> list[dict[str, Any]]:
+    def pairs(self, chosen: Bool[np.ndarray, "answer"], bootstrap: Bootstrap) -> list[dict[str, Any]]:
         """Paired comparison of every two methods on the chosen answers; Holm's correction for those with the first."""
         return [
             pair

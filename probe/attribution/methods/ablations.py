@@ -3,7 +3,6 @@
 import numpy as np
 import torch
 from jaxtyping import Bool, Float
-from numpy.typing import NDArray
 from torch import Tensor
 
 from extract.utils import PositiveFloat, PositiveInt, check_value
@@ -30,7 +29,7 @@ class LeaveOneOut(AttributionMethod):
         return (record.log_probs - runs.log_probs(self.ablations(runs))).T
 
 
-def answer_logit(log_prob: Float[NDArray[np.float64], "*run"]) -> Float[NDArray[np.float64], "*run"]:
+def answer_logit(log_prob: Float[np.ndarray, "*run"]) -> Float[np.ndarray, "*run"]:
     """Log odds of a probability given by its logarithm: `log(p / (1 - p))`.
 
     >>> answer_logit(np.log(np.array([0.5, 0.75]))).round(4)
@@ -88,7 +87,7 @@ class ContextCite(AttributionMethod):
 
 
 def lasso_weights(
-    masks: Bool[Tensor, "run source"], outputs: Float[NDArray[np.float64], "run output"], alpha: float
+    masks: Bool[Tensor, "run source"], outputs: Float[np.ndarray, "run output"], alpha: float
 ) -> Float[Tensor, "output source"]:
     """Weights of lasso models on standardised masks, in units of the outputs; zero without a run.
 

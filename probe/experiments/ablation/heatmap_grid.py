@@ -13,7 +13,7 @@ from extract.errors import UserError
 from extract.utils import FiniteFloat
 
 Centres = list[FiniteFloat] | dict[str, FiniteFloat]
-Values = Float[NDArray[np.float64], "prompt"]
+Values = Float[np.ndarray, "prompt"]
 MOST_CENTRES = 10_000
 """Most cells along an axis."""
 UNBOUNDED = 1e12
@@ -93,7 +93,7 @@ class HeatmapGrid:
         means = self._binned(length, depth, values, "mean").statistic
         return means, self._binned(length, depth, values, "count").statistic.astype(np.int64)
 
-    def locate(self, length: Values, depth: Values) -> Int[NDArray[np.int64], "2 prompt"]:
+    def locate(self, length: Values, depth: Values) -> Int[np.ndarray, "2 prompt"]:
         """Depth index and length index of each prompt's cell; both are -1 for a prompt outside of the grid."""
         found = self._binned(length, depth, np.zeros_like(length), "count").binnumber - 1
         sizes = np.array([[len(self.axis("depths"))], [len(self.axis("lengths"))]])

@@ -17,7 +17,7 @@ from probe.results import Trial
 HEAD_COUNTS = ("ablated", "dynamic", "compensated", "compensated_static", "steps")
 GROUPS = ("all", "baseline_correct")
 """All prompts, and those that the model answers correctly without ablation: only on these can ablation do harm."""
-Chosen = Bool[NDArray[np.bool_], "prompt"]
+Chosen = Bool[np.ndarray, "prompt"]
 
 
 @dataclass(frozen=True)
@@ -36,8 +36,8 @@ class Outcomes:
     conditions: list[str]
     metrics: list[str]
     values: dict[str, dict[str, Cells]]
-    length: Float[NDArray[np.float64], "prompt"]
-    depth: Float[NDArray[np.float64], "prompt"]
+    length: Float[np.ndarray, "prompt"]
+    depth: Float[np.ndarray, "prompt"]
 
     @classmethod
     def of(cls, trials: Sequence[Trial], members: Mapping[str, Sequence[str]]) -> "Outcomes":

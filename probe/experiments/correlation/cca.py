@@ -31,16 +31,16 @@ class JointMoments:
     """
 
     count: int
-    x_mean: Float[Vector, "x"]
-    y_mean: Float[Vector, "y"]
-    xx: Float[Matrix, "x x"]
-    yy: Float[Matrix, "y y"]
-    xy: Float[Matrix, "x y"]
-    x_range: Float[Vector, "x"]
-    y_range: Float[Vector, "y"]
+    x_mean: Float[np.ndarray, "x"]
+    y_mean: Float[np.ndarray, "y"]
+    xx: Float[np.ndarray, "x x"]
+    yy: Float[np.ndarray, "y y"]
+    xy: Float[np.ndarray, "x y"]
+    x_range: Float[np.ndarray, "x"]
+    y_range: Float[np.ndarray, "y"]
 
     @classmethod
-    def of(cls, x: Float[Matrix, "row x"], y: Float[Matrix, "row y"]) -> "JointMoments":
+    def of(cls, x: Float[np.ndarray, "row x"], y: Float[np.ndarray, "row y"]) -> "JointMoments":
         """Moments of rows in memory."""
         a, b, count = x - x.mean(0), y - y.mean(0), len(x)
         means, ranges = (x.mean(0), y.mean(0)), (np.ptp(x, axis=0), np.ptp(y, axis=0))
@@ -132,16 +132,16 @@ class Canonical:
 
     """
 
-    correlations: Float[Vector, "component"]
-    x_weights: Float[Matrix, "x component"]
-    y_weights: Float[Matrix, "y component"]
+    correlations: Float[np.ndarray, "component"]
+    x_weights: Float[np.ndarray, "x component"]
+    y_weights: Float[np.ndarray, "y component"]
     x_components: int
     y_components: int
 
 
 def whiten(
-    covariance: Float[Matrix, "column column"], variance: float, width: Float[Vector, "column"] | None = None
-) -> Float[Matrix, "column component"]:
+    covariance: Float[np.ndarray, "column column"], variance: float, width: Float[np.ndarray, "column"] | None = None
+) -> Float[np.ndarray, "column component"]:
     """Min-max scaling, PCA and whitening in one linear map W: Wᵀ Σ W = I (A.4).
 
     Constant columns are left out. Like scikit-learn's `PCA(n_components=variance)`, it retains the first components
@@ -207,7 +207,7 @@ def canonical(moments: JointMoments, settings: CCASettings) -> Canonical:
     )
 
 
-def correlations_on(fitted: Canonical, moments: JointMoments) -> Float[Vector, "component"]:
+def correlations_on(fitted: Canonical, moments: JointMoments) -> Float[np.ndarray, "component"]:
     """Correlations of fitted components on other rows: uᵀ Σ_xy v / √(uᵀ Σ_xx u · vᵀ Σ_yy v) for directions u, v.
 
     NaN where a component is constant on these rows.
@@ -225,7 +225,7 @@ def correlations_on(fitted: Canonical, moments: JointMoments) -> Float[Vector, "
     return found
 
 
-def summary(correlations: Float[Vector, "component"]) -> Float[Vector, "metric"]:
+def summary(correlations: Float[np.ndarray, "component"]) -> Float[np.ndarray, "metric"]:
     """Component 1, mean of the top 10 and of the top 50 (Figs. 4 and 8), or of as many as there are.
 
     A component that is constant on the evaluated rows (NaN) predicts nothing there and counts 0.

@@ -96,7 +96,7 @@ def _padded(fit: Canonical, x: tuple[int, int], y: int) -> Canonical:
     return replace(fit, x_weights=x_weights, y_weights=np.pad(fit.y_weights, ((0, y - len(fit.y_weights)), (0, 0))))
 
 
-def _means_by_step(covariance: Float[Matrix, "both both"], columns: int) -> Float[Matrix, "step column"]:
+def _means_by_step(covariance: Float[np.ndarray, "both both"], columns: int) -> Float[np.ndarray, "step column"]:
     """Σ_ss⁺ Σ_sx: means by step number, up to a constant. One-hot columns add up to 1, so Σ_ss is singular."""
     inverse = np.linalg.pinv(covariance[columns:, columns:], rcond=1e-10, hermitian=True)
     means: Matrix = inverse @ covariance[columns:, :columns]

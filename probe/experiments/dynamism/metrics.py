@@ -6,7 +6,6 @@ from typing import Any
 import numpy as np
 import torch
 from jaxtyping import Bool, Float, Int
-from numpy.typing import NDArray
 from torch import Tensor
 from torchmetrics import Metric
 from torchmetrics.utilities import dim_zero_cat
@@ -43,7 +42,7 @@ def adjacent_jaccard(active: Bool[Tensor, "step head"]) -> Float[Tensor, "pair"]
     return jaccard(active[1:], active[:-1])
 
 
-def entropy(counts: Float[NDArray[np.float64], "head"]) -> float:
+def entropy(counts: Float[np.ndarray, "head"]) -> float:
     """Entropy over heads in nats: -Σ p ln p, p being a head's share of all activations (Table 1).
 
     NaN without any activation.
@@ -147,10 +146,10 @@ class DynamismSums:
 
     """
 
-    sums: Float[NDArray[np.float64], "sample sum"]
-    counts: Float[NDArray[np.float64], "sample head"]
+    sums: Float[np.ndarray, "sample sum"]
+    counts: Float[np.ndarray, "sample head"]
 
-    def metrics(self, weights: Float[NDArray[np.float64], "sample"] | None = None) -> dict[str, float]:
+    def metrics(self, weights: Float[np.ndarray, "sample"] | None = None) -> dict[str, float]:
         """The metrics by name (`METRICS`), each sample counted `weights` times (once by default)."""
         weight = np.ones(len(self.sums)) if weights is None else weights
         total = dict(zip(SUMS, weight @ self.sums, strict=True))

@@ -5,7 +5,6 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 from jaxtyping import Float
-from numpy.typing import NDArray
 
 from extract.heads import HeadGrid
 from extract.utils import printable
@@ -15,7 +14,7 @@ if TYPE_CHECKING:
 
 
 def plot_steps(
-    scores: Float[NDArray[np.float32], "step chosen"],
+    scores: Float[np.ndarray, "step chosen"],
     tokens: Sequence[str],
     heads: Sequence[str],
     title: str,
@@ -52,7 +51,7 @@ def _visible(token: str) -> str:
 
 
 def plot_frequencies(
-    frequency: Float[NDArray[np.float64], "head"], static: Sequence[int], grid: HeadGrid, title: str
+    frequency: Float[np.ndarray, "head"], static: Sequence[int], grid: HeadGrid, title: str
 ) -> "Figure":
     """Heatmap layer × head of the share of steps at which a head is dynamic, static heads framed.
 

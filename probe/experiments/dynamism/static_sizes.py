@@ -7,7 +7,6 @@ from typing import Any
 import numpy as np
 import torch
 from jaxtyping import Bool, Float, Int
-from numpy.typing import NDArray
 from torch import Tensor
 from torchmetrics import Metric
 from torchmetrics.utilities import dim_zero_cat
@@ -87,9 +86,9 @@ class StaticSizeSums:
     """
 
     sizes: tuple[int, ...]
-    sums: Float[NDArray[np.float64], "sample sum"]
+    sums: Float[np.ndarray, "sample sum"]
 
-    def metrics(self, weights: Float[NDArray[np.float64], "sample"] | None = None) -> dict[str, float]:
+    def metrics(self, weights: Float[np.ndarray, "sample"] | None = None) -> dict[str, float]:
         """Metrics of each size, each sample counted `weights` times (once by default).
 
         `jaccard_static`: mean over steps, 0 for a step without dynamic heads; `jaccard_static_non_empty`: over steps

@@ -35,7 +35,7 @@ class RagOutcomes:
     """
 
     traces: list[Trace]
-    values: dict[str, Float[NDArray[np.float64], "strategy question"]]
+    values: dict[str, Float[np.ndarray, "strategy question"]]
     strategies: list[str]
     bootstrap: Bootstrap
 
