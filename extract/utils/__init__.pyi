@@ -77,3 +77,4 @@ from .texts import is_unicode as is_unicode
 from .texts import shortened as shortened
 from .texts import user_path as user_path
 from .texts import with_store_name as with_store_name
+from .word_index import bm25_index as bm25_index

@@ -9,6 +9,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from extract.utils import bm25_index
 from probe.attribution.ablated_runs import AblatedRuns
 from probe.attribution.methods.base import AttributionMethod
 from probe.attribution.prompts import SourcedPrompt
@@ -78,13 +79,10 @@ class BM25(_Words):
 
     def weights(self, texts: Sequence[str]) -> dict[str, Tensor]:
         """BM25 of each word by itself."""
-        import bm25s
-
         words = [WORD.findall(text.lower()) for text in texts]
         if not any(words):
             return {}
-        index = bm25s.BM25()
-        index.index(words, show_progress=False)
+        index = bm25_index(words)
         return {
             word: torch.from_numpy(index.get_scores([word])).float() for word in {w for text in words for w in text}
         }

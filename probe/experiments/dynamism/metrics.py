@@ -191,7 +191,7 @@ def shuffle_steps(active: Bool[Tensor, "row head"], sample: Int[Tensor, "row"], 
     tensor([1, 1])
 
     """
-    units, lengths = torch.unique_consecutive(sample, return_counts=True)
+    units, lengths = torch.unique_consecutive(sample.cpu(), return_counts=True)  # random numbers are the host's
     keys = []
     for unit, length in zip(units.tolist(), lengths.tolist(), strict=True):
         rng = np.random.default_rng([seed, unit])

@@ -3,10 +3,8 @@
 import re
 from typing import Any
 
-import bm25s
-
 from extract.prompts import Span
-from extract.utils import PositiveInt, check_value
+from extract.utils import PositiveInt, bm25_index, check_value
 from probe.rag import Trigger
 from probe.rag.strategies.base import RetrievalState, Retrieved, Strategy
 from probe.rag.strategies.windows import Windows, merge_spans
@@ -57,8 +55,7 @@ def best_sentences(sentences: list[tuple[Span, str]], query: str, tokens: int) -
     [(4, 9), (9, 12)]
 
     """
-    index = bm25s.BM25()
-    index.index([_words(text) for _, text in sentences], show_progress=False)
+    index = bm25_index([_words(text) for _, text in sentences])
     known = [word for word in _words(query) if word in index.vocab_dict]
     scores = index.get_scores(known) if known else [0.0] * len(sentences)
     order = sorted(range(len(sentences)), key=lambda number: (-scores[number], number))
