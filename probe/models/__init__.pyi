@@ -3,6 +3,7 @@ from .baselines import Baselines as Baselines
 from .checkpoint import SeveralProbes as SeveralProbes
 from .checkpoint import check_settings as check_settings
 from .checkpoint import load as load
+from .checkpoint import load_trained as load_trained
 from .checkpoint import probe_class as probe_class
 from .checkpoint import push_to_hub as push_to_hub
 from .checkpoint import read_checkpoint as read_checkpoint
@@ -26,4 +27,5 @@ from .saving.checkpoint_folders import CheckpointFolders as CheckpointFolders
 from .saving.checkpoint_io import AtomicCheckpointIO as AtomicCheckpointIO
 from .saving.checkpoint_io import check_checkpoint as check_checkpoint
 from .saving.checkpoint_io import use_atomic_checkpoints as use_atomic_checkpoints
+from .saving.trained_module import TrainedModule as TrainedModule
 from .training_record import TrainedOnRows as TrainedOnRows

@@ -5,7 +5,7 @@ import importlib
 import tempfile
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from lightning.pytorch.utilities import rank_zero_info
@@ -32,6 +32,7 @@ from probe.models.base import Probe
 from probe.models.model_card import probe_card
 from probe.models.saving.checkpoint_fields import check_fields, check_origin, check_weights
 from probe.models.saving.checkpoint_io import check_checkpoint
+from probe.models.saving.trained_module import TrainedModule
 from probe.models.training_record import TrainedOnRows
 
 CONFIG = "probe.json"
@@ -69,7 +70,7 @@ def read_checkpoint(path: str | Path) -> dict[str, Any]:
     return checkpoint
 
 
-def probe_class(name: str) -> type[TrainedOnRows]:
+def probe_class(name: str) -> type[TrainedModule]:
     """Class of a saved probe by its public name; classes outside this project must be imported before.
 
     Early checkpoints name a class of this project by its former module (`probe.classifier.ProbeClassifier`); only the
@@ -85,15 +86,15 @@ def probe_class(name: str) -> type[TrainedOnRows]:
     module, _, symbol = name.rpartition(".")
     if module.partition(".")[0] == "probe":
         kind = getattr(importlib.import_module("probe"), symbol, None)
-        known = {name: kind} if isinstance(kind, type) and issubclass(kind, TrainedOnRows) else {}
+        known = {name: kind} if isinstance(kind, type) and issubclass(kind, TrainedModule) else {}
     else:
-        known = {public_name(kind): kind for kind in _subclasses(TrainedOnRows)}
+        known = {public_name(kind): kind for kind in _subclasses(TrainedModule)}
     if name not in known:
         raise UserError(f"checkpoint of class {name}, which is not a known probe; import {module} ({symbol}) first")
     return known[name]
 
 
-def _subclasses(kind: type[TrainedOnRows]) -> list[type[TrainedOnRows]]:
+def _subclasses(kind: type[TrainedModule]) -> list[type[TrainedModule]]:
     return [kind, *(deeper for child in kind.__subclasses__() for deeper in _subclasses(child))]
 
 
@@ -109,19 +110,55 @@ def load(path: str | Path, device: str | torch.device = "cpu", llm: LLMIdentity 
         UserError: no readable probe there, or it was trained for another LLM (both are named).
 
     """
-    probe = _from_folder(user_path(path)) if user_path(path).is_dir() else _from_checkpoint(path)
+    kind, saved = _saved(path)
+    if not issubclass(kind, Probe):
+        what = "several probes" if issubclass(kind, TrainedOnRows) else "no probe"
+        raise SeveralProbes(f"{public_name(kind)} holds {what}; evaluate it with: lightning test …")
+    return _ready(_build(kind, **saved), device, llm)
+
+
+M = TypeVar("M", bound=TrainedModule)
+
+
+def load_trained(
+    wanted: type[M], path: str | Path, device: str | torch.device = "cpu", llm: LLMIdentity | None = None
+) -> M:
+    """Load a trained module that need not be a probe, in evaluation mode; see `load`.
+
+    Args:
+        wanted: Its class, or a base of it.
+        path: A checkpoint of `lightning fit`.
+        device: Of its weights.
+        llm: Identity of the LLM it will be used on.
+
+    Raises:
+        UserError: no readable module of that class there, or it was trained for another LLM.
+
+    """
+    kind, saved = _saved(path)
+    if not issubclass(kind, wanted):
+        raise UserError(f"{path} holds a {public_name(kind)}, where a {public_name(wanted)} is needed")
+    return _ready(_build(kind, **saved), device, llm)
+
+
+def _ready(module: M, device: str | torch.device, llm: LLMIdentity | None) -> M:
     if llm is not None:
-        probe.check_llm(llm)
-    return probe.to(device).eval()
+        module.check_llm(llm)
+    return module.to(device).eval()
 
 
-def _from_checkpoint(path: str | Path) -> Probe:
+def _saved(path: str | Path) -> tuple[type[TrainedModule], dict[str, Any]]:
+    """Class of a saved module, and the arguments of `_build`."""
+    if user_path(path).is_dir():
+        return _from_folder(user_path(path))
     checkpoint = read_checkpoint(path)
+    record = checkpoint["probe"]
     settings = _plain(checkpoint["hyper_parameters"])
-    return _build(checkpoint["probe"]["class"], settings, checkpoint["state_dict"], checkpoint["probe"]["origin"])
+    parts = {"settings": settings, "weights": checkpoint["state_dict"], "record": record["origin"]}
+    return probe_class(record["class"]), parts
 
 
-def check_settings(kind: type[TrainedOnRows], settings: Mapping[str, Any], where: str) -> None:
+def check_settings(kind: type[TrainedModule], settings: Mapping[str, Any], where: str) -> None:
     """Refuse saved settings that a probe's class does not have, or that are out of range.
 
     Args:
@@ -143,10 +180,8 @@ def _plain(settings: Mapping[str, Any]) -> dict[str, Any]:
     return {name: value for name, value in settings.items() if not name.startswith("_")}
 
 
-def _build(name: str, settings: dict[str, Any], weights: dict[str, Any], record: dict[str, Any]) -> Probe:
-    kind = probe_class(name)
-    if not issubclass(kind, Probe):
-        raise SeveralProbes(f"{name} holds several probes; evaluate it with: lightning test … --ckpt_path …")
+def _build(kind: type[M], settings: dict[str, Any], weights: dict[str, Any], record: dict[str, Any]) -> M:
+    name = public_name(kind)
     check_settings(kind, settings, f"a saved {name}")
     try:
         loaded = kind(**settings)
@@ -201,7 +236,7 @@ def push_to_hub(probe: Probe, repo: str, private: bool = False) -> str:
         return str(api.upload_folder(folder_path=folder, repo_id=name))
 
 
-def _from_folder(folder: Path) -> Probe:
+def _from_folder(folder: Path) -> tuple[type[TrainedModule], dict[str, Any]]:
     if not (folder / CONFIG).is_file():
         raise UserError(f"{folder} holds no saved probe ({CONFIG}, {WEIGHTS})")
     config, hashed = read_hashed(folder / CONFIG, "copy or export the probe again")
@@ -217,4 +252,5 @@ def _from_folder(folder: Path) -> Probe:
     check_form(config, {"class": str, "settings": dict, "origin": dict}, str(folder / CONFIG))
     check_origin(config["origin"], f"{folder / CONFIG}, origin")
     check_weights(weights, str(folder / WEIGHTS))
-    return _build(config["class"], config["settings"], weights, config["origin"])
+    parts = {"settings": config["settings"], "weights": weights, "record": config["origin"]}
+    return probe_class(config["class"]), parts

@@ -26,7 +26,7 @@ def probe_card(
 
     Args:
         kind: Name of its class.
-        record: Of its training data (`TrainedOnRows.training_record`).
+        record: Of its training data (`TrainedModule.training_record`).
         command: The command that computed the metrics, or trained the probe where there are none.
         results: Those of `lightning test`, with `probe` and its baselines; None before a test.
         file: What `probe.load` takes.

@@ -27,7 +27,7 @@ def check_origin(record: Any, where: str) -> None:
     """Refuse a probe's training record that lacks a field or has one of another type.
 
     Args:
-        record: See `TrainedOnRows.training_record`.
+        record: See `TrainedModule.training_record`.
         where: Its place, for the message.
 
     Raises:
