@@ -7,6 +7,9 @@ from .resampling import ResampledSequences as ResampledSequences
 from .resumable import Resumable as Resumable
 from .row_batches import RowBatches as RowBatches
 from .row_batches import Rows as Rows
+from .samplers import EpochShare as EpochShare
+from .samplers import ResumableLoader as ResumableLoader
+from .samplers import Share as Share
 from .score_rows import ScoreRows as ScoreRows
 from .sequences import Pass as Pass
 from .sequences import Sequences as Sequences

@@ -2,6 +2,11 @@ from .attribution.citations.attributed_answer import AttributedAnswer as Attribu
 from .attribution.citations.attributor import attribute as attribute
 from .attribution.citations.custom_generate import citing as citing
 from .attribution.experiment.attribution import Attribution as Attribution
+from .attribution.learned.batches import AblationEffects as AblationEffects
+from .attribution.learned.choice import AttributionChoice as AttributionChoice
+from .attribution.learned.extraction import EffectExtraction as EffectExtraction
+from .attribution.learned.weights import DynamicHeadWeights as DynamicHeadWeights
+from .attribution.learned.weights import HeadWeights as HeadWeights
 from .experiments.ablation.ablation import Ablation as Ablation
 from .experiments.ablation.answering import Answer as Answer
 from .experiments.ablation.answering import answer as answer

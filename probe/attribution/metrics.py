@@ -31,14 +31,55 @@ def linear_datamodeling_score(
     1.0
 
     """
-    predicted = masks.double() @ scores.double()
+    return rank_agreement(masks.double() @ scores.double(), log_probs)
+
+
+def rank_agreement(predicted: Float[Tensor, "run"], log_probs: Float[Tensor, "run"]) -> float:
+    """Spearman's ρ of predicted and true log-probabilities of an answer, as `linear_datamodeling_score` has it.
+
+    Args:
+        predicted: Of each ablated run, in any unit.
+        log_probs: Of the answer in each run.
+
+    >>> round(rank_agreement(torch.tensor([3.0, 2.0, 1.0]), torch.tensor([-1.0, -2.0, -9.0])), 6)
+    1.0
+
+    """
+    predicted = predicted.double()
     size = float(predicted.abs().max()) if len(predicted) else 0.0
     ranked = torch.round(predicted / (size * TIE)) if size else predicted
-    if len(masks) < 3 or not bool((log_probs != log_probs[0]).any()):
+    if len(predicted) < 3 or not bool((log_probs != log_probs[0]).any()):
         return float("nan")
     if not bool((ranked != ranked[0]).any()):
         return 0.0
     return float(spearman(ranked[None], log_probs.double()[None])[0])
+
+
+def pearson(
+    predicted: Float[Tensor, "row run"], log_probs: Float[Tensor, "row run"], known: Bool[Tensor, "row run"]
+) -> Float[Tensor, "row"]:
+    """Pearson's r of each row over its known runs; 0 where the prediction is constant, NaN where the truth is.
+
+    It is NaN for fewer than three runs, too. Differentiable in the prediction.
+
+    Args:
+        predicted: Log-probabilities, in any unit.
+        log_probs: The true ones.
+        known: Which runs each row has.
+
+    >>> known = torch.ones(2, 3, dtype=torch.bool)
+    >>> pearson(torch.tensor([[1.0, 2.0, 3.0], [1.0, 1.0, 1.0]]), torch.tensor([[1.0, 2.0, 3.0]] * 2), known)
+    tensor([1., 0.])
+
+    """
+    runs = known.sum(dim=1, keepdim=True).clamp(min=1)
+    x, y = (
+        torch.where(known, one - torch.where(known, one, 0).sum(dim=1, keepdim=True) / runs, 0)
+        for one in (predicted, log_probs)
+    )
+    xx, yy = x.square().sum(dim=1), y.square().sum(dim=1)
+    found = (x * y).sum(dim=1) / (xx * yy).clamp(min=1e-20).sqrt()
+    return torch.where((known.sum(dim=1) >= 3) & (yy > 1e-12), found, torch.nan)
 
 
 def without_top(scores: Float[Tensor, "source"], k: int) -> Bool[Tensor, "source"]:

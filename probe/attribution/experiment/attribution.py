@@ -7,20 +7,18 @@ from typing import TYPE_CHECKING, Any
 
 from rich.console import Group
 
-from datamodules import Prompts
 from extract.errors import UserError
-from extract.llm import LLM, narrowest_window
-from extract.pipeline import LLMStage
+from extract.llm import LLM
+from extract.store import content_id
 from extract.tasks import MultiHopQA, PromptBatch, Sample
-from extract.tasks.sources import Record
 from extract.utils import on_rank_zero
 from probe.attribution.experiment.outcomes import AttributionOutcomes, attribution_table
 from probe.attribution.experiment.plots import plot_cost
 from probe.attribution.experiment.trial import Evaluation, attribution_trials, sample_fields
 from probe.attribution.methods import AttributionMethod
-from probe.attribution.prompts import SourcedPrompt, SourcedPrompts
-from probe.attribution.record import check_lengths, record_answers
+from probe.attribution.prompts import SourcedPrompt
 from probe.attribution.sources import Unit
+from probe.attribution.stage import AttributionStage
 from probe.metrics import Bootstrap
 from probe.results import Trial, Trials
 
@@ -28,7 +26,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 
-class Attribution(LLMStage):
+class Attribution(AttributionStage):
     """Attribute every answer with every method, and evaluate the scores on held-out ablations.
 
     Answers are generated, or those of the task along which the model is run (`task.teacher_forcing`).
@@ -54,35 +52,19 @@ class Attribution(LLMStage):
         trials: str = "runs/attribution/trials",
         bootstrap: Bootstrap = Bootstrap(),  # noqa: B008 (frozen)
     ) -> None:
-        super().__init__(llm)
-        self.methods, self.unit, self.evaluation = methods or [], unit, evaluation
+        super().__init__(llm, unit)
+        self.methods, self.evaluation = methods or [], evaluation
         self.trials, self.bootstrap = Trials(trials), bootstrap
         self.results: dict[str, Any] = {}
-
-    @property
-    def _task(self) -> MultiHopQA:
-        data: Any = getattr(self.trainer, "datamodule", None)
-        if not isinstance(data, Prompts) or not isinstance(data.task, MultiHopQA):
-            raise UserError(
-                "attribution runs on datamodules.Prompts with extract.MultiHopQA: set data.class_path to it"
-            )
-        return data.task
 
     def setup(self, stage: str) -> None:
         """Prepare the methods, check the prompts, and find the batches that are finished; the model is not loaded."""
         del stage
-        task, data = self._task, getattr(self.trainer, "datamodule")  # noqa: B009 (mypy knows no datamodule)
-        if task.context != "full":
-            raise UserError(f"task.context: attribution needs the full context as sources, not '{task.context}'")
+        task = self.check_task()
         self._check_methods()
-        self.prompts = SourcedPrompts(self.llm, task.texts, self.unit)
-        if narrowest_window(self.llm) is not None:
-            for index in task.order():
-                check_lengths(self.llm, self._prompt(index), task.sample(index).budget)
-        else:  # the task has left out what does not fit
-            self._prompt(task.order()[0])
-        self.given = task.sample(task.order()[0]).forced is not None
-        self.settings = {"llm": self.llm.identity.as_dict(), **data.describe(), **self._describe()}
+        self._refuse_training_answers(task)
+        self.check_prompts()
+        self.settings = {**self.run_settings(), **self._describe()}
         self._finished = frozenset(on_rank_zero(self.trainer, lambda: self.trials.open(self.settings)))
 
     def _check_methods(self) -> None:
@@ -94,27 +76,28 @@ class Attribution(LLMStage):
         for method in self.methods:
             method.prepare(self.llm)
 
+    def _refuse_training_answers(self, task: MultiHopQA) -> None:
+        """Refuse questions that a method was trained or chosen on."""
+        records = map(task.record, task.order())
+        self._samples = {content_id(record.question, record.answer) for record in records}
+        for method in self.methods:
+            if shared := sorted(self._samples & method.training_ids):
+                raise UserError(
+                    f"{len(shared)} of the questions are training questions of '{method.name}' ({shared[0]}, …): "
+                    "take others, by another seed or other files"
+                )
+
     def _describe(self) -> dict[str, Any]:
         """What determines the trials, beside the prompts."""
         methods = {method.name: method.describe() for method in self.methods}
         return {
             "methods": methods,
-            "unit": self.unit,
             "evaluation": {**asdict(self.evaluation), "top": list(self.evaluation.top)},
         }
 
     def finished_batches(self) -> frozenset[int]:
         """Numbers of the batches whose trials an earlier run finished; the data module skips them."""
         return self._finished
-
-    def _record(self, index: int) -> Record:
-        """A question's record without passages that have no text."""
-        record = self._task.record(index)
-        return replace(record, passages=tuple(one for one in record.passages if one.text.strip()))
-
-    def _prompt(self, index: int) -> SourcedPrompt:
-        record = self._record(index)
-        return self.prompts.build(record.question, record.passages)
 
     def on_test_start(self) -> None:
         """Put the model where the Trainer works."""
@@ -124,13 +107,9 @@ class Attribution(LLMStage):
         """Record the answers of one batch, attribute them, and write their trials."""
         if not batch.samples:
             return
-        prompts = [self._prompt(sample.index) for sample in batch.samples]
-        form = self._task.answer_format
-        answers = [form.gold_text(sample.gold) for sample in batch.samples] if self.given else None
-        records = record_answers(self.llm, prompts, answers, self._task.budget)
         found = [
             self._attributed(sample, prompt, record)
-            for sample, prompt, record in zip(batch.samples, prompts, records, strict=True)
+            for sample, (prompt, record) in zip(batch.samples, self.answers(batch), strict=True)
         ]
         self.trials.write(batch.number, [trial for trials in found for trial in trials])
 

@@ -1,12 +1,14 @@
 from .ablations import ContextCite as ContextCite
 from .ablations import LeaveOneOut as LeaveOneOut
 from .base import AttributionMethod as AttributionMethod
+from .base import RecordMethod as RecordMethod
 from .baselines import RandomSources as RandomSources
 from .heads import Contribution as Contribution
 from .heads import CopyingHeads as CopyingHeads
 from .heads import MeanAttention as MeanAttention
 from .known_heads import PredictedHeads as PredictedHeads
 from .known_heads import StaticHeads as StaticHeads
+from .learned_heads import LearnedHeads as LearnedHeads
 from .prior import Prior as Prior
 from .words import BM25 as BM25
 from .words import Lexical as Lexical

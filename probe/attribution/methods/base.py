@@ -37,6 +37,11 @@ class AttributionMethod(ABC):
         """
         del llm
 
+    @property
+    def training_ids(self) -> frozenset[str]:
+        """Ids of the samples that it was trained or chosen on, known once it is prepared; none of them is evaluated."""
+        return frozenset()
+
     def describe(self) -> dict[str, Any]:
         """Class and settings, in plain values."""
         return {"class": type(self).__name__, **self.settings}
@@ -74,3 +79,18 @@ class AttributionMethod(ABC):
         if runs is None:
             raise UserError(f"{type(self).__name__} needs ablated runs of the answer: pass `AblatedRuns`")
         return runs
+
+
+class RecordMethod(AttributionMethod):
+    """A method that needs the record of the answer's decode steps alone: neither the prompt's text nor further runs."""
+
+    @abstractmethod
+    def score_record(self, record: AttributionRecord) -> Float[Tensor, "token source"]:
+        """Score of each source for each token."""
+
+    def attribute(
+        self, record: AttributionRecord, prompt: SourcedPrompt, runs: AblatedRuns | None = None
+    ) -> Float[Tensor, "token source"]:
+        """Scores of the record."""
+        del prompt, runs
+        return self.score_record(record)

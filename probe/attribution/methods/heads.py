@@ -5,9 +5,7 @@ from typing import Literal
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from probe.attribution.ablated_runs import AblatedRuns
-from probe.attribution.methods.base import AttributionMethod
-from probe.attribution.prompts import SourcedPrompt
+from probe.attribution.methods.base import RecordMethod
 from probe.attribution.record import AttributionRecord
 
 
@@ -30,18 +28,17 @@ def mean_over_heads(
     return (weights[:, None] @ attention.flatten(1, 2))[:, 0] / weights.sum(dim=1, keepdim=True).clamp(min=1)
 
 
-class MeanAttention(AttributionMethod):
+class MeanAttention(RecordMethod):
     """Mean attention of all heads on each source."""
 
     default_name = "mean attention"
 
-    def attribute(self, record: AttributionRecord, prompt: SourcedPrompt, runs: AblatedRuns | None = None) -> Tensor:
+    def score_record(self, record: AttributionRecord) -> Tensor:
         """Mean attention."""
-        del prompt, runs
         return record.attention[..., :-2].flatten(1, 2).mean(dim=1)
 
 
-class CopyingHeads(AttributionMethod):
+class CopyingHeads(RecordMethod):
     """Mean attention of the heads that copy at the token: Eq. 1 over the whole context, with no needle.
 
     Args:
@@ -56,16 +53,15 @@ class CopyingHeads(AttributionMethod):
         super().__init__(name, fallback=fallback)
         self.fallback = fallback
 
-    def attribute(self, record: AttributionRecord, prompt: SourcedPrompt, runs: AblatedRuns | None = None) -> Tensor:
+    def score_record(self, record: AttributionRecord) -> Tensor:
         """Mean attention of the copying heads."""
-        del prompt, runs
         attention, copies = record.attention[..., :-2], record.copies
         if self.fallback == "mean":
             copies = copies | ~copies.any(dim=2, keepdim=True).any(dim=1, keepdim=True)
         return mean_over_heads(attention, copies)
 
 
-class Contribution(AttributionMethod):
+class Contribution(RecordMethod):
     """Logit contribution of each source, in logits: the sum over heads.
 
     Args:
@@ -80,9 +76,8 @@ class Contribution(AttributionMethod):
         super().__init__(name or (self.default_name if heads == "all" else "contribution, copying heads"), heads=heads)
         self.heads = heads
 
-    def attribute(self, record: AttributionRecord, prompt: SourcedPrompt, runs: AblatedRuns | None = None) -> Tensor:
+    def score_record(self, record: AttributionRecord) -> Tensor:
         """Sum of contributions."""
-        del prompt, runs
         found = record.contribution[..., :-2]
         if self.heads == "copying":
             found = found * record.copies[..., None]

@@ -12,10 +12,8 @@ from extract.heads import top_k_mask
 from extract.llm import LLM
 from extract.scores import Target
 from extract.utils import PositiveInt, check_value
-from probe.attribution.ablated_runs import AblatedRuns
-from probe.attribution.methods.base import AttributionMethod
+from probe.attribution.methods.base import RecordMethod
 from probe.attribution.methods.heads import mean_over_heads
-from probe.attribution.prompts import SourcedPrompt
 from probe.attribution.record import AttributionRecord
 from probe.heads import read_ranking, store_ranking
 from probe.models import ProbeClassifier, load, weights_digest
@@ -24,7 +22,7 @@ if TYPE_CHECKING:
     from probe.models import Probe
 
 
-class StaticHeads(AttributionMethod):
+class StaticHeads(RecordMethod):
     """Mean attention of the top heads of a static ranking, the same at every token.
 
     Args:
@@ -66,13 +64,12 @@ class StaticHeads(AttributionMethod):
         self.heads: Bool[Tensor, "layer head"] = found.on_grid(*grid).top_mask(self.n).view(grid)
         self.settings = {"heads": self.heads.flatten().nonzero().flatten().tolist()}
 
-    def attribute(self, record: AttributionRecord, prompt: SourcedPrompt, runs: AblatedRuns | None = None) -> Tensor:
+    def score_record(self, record: AttributionRecord) -> Tensor:
         """Mean attention of the static heads."""
-        del prompt, runs
         return mean_over_heads(record.attention[..., :-2], self.heads.expand_as(record.copies))
 
 
-class PredictedHeads(AttributionMethod):
+class PredictedHeads(RecordMethod):
     """Mean attention of the heads that a trained probe predicts from the hidden state, before they act.
 
     Args:
@@ -105,7 +102,6 @@ class PredictedHeads(AttributionMethod):
             heads = top_k_mask(self.probe.predict_scores(hidden), self.top or 20)
         return heads.view_as(record.copies)
 
-    def attribute(self, record: AttributionRecord, prompt: SourcedPrompt, runs: AblatedRuns | None = None) -> Tensor:
+    def score_record(self, record: AttributionRecord) -> Tensor:
         """Mean attention of the predicted heads."""
-        del prompt, runs
         return mean_over_heads(record.attention[..., :-2], self.predicted(record))

@@ -11,6 +11,7 @@ from extract.llm import LLM
 from extract.utils import NonNegativeInt, PositiveFloat, check_value
 from probe.attribution.ablated_runs import AblatedRuns
 from probe.attribution.methods.base import AttributionMethod
+from probe.attribution.methods.choice_file import chosen_strength
 from probe.attribution.prompts import SourcedPrompt
 from probe.attribution.record import AttributionRecord
 
@@ -24,7 +25,8 @@ class Prior(AttributionMethod):
     Args:
         method: Gives the prior scores; it may not need ablated runs itself.
         ablations: Number of runs; 0: the prior scores alone.
-        strength: Of the ridge: penalty of `|w|²` against the squared error.
+        strength: Of the ridge: penalty of `|w|²` against the squared error; null: that of `choice_file`.
+        choice_file: results.json of `probe.AttributionChoice`, which chose it on training answers; null: `strength`.
         name: Its name in tables.
 
     """
@@ -33,29 +35,43 @@ class Prior(AttributionMethod):
         self,
         method: AttributionMethod,
         ablations: NonNegativeInt = 4,
-        strength: PositiveFloat = 1.0,
+        strength: PositiveFloat | None = 1.0,
+        choice_file: str | None = None,
         name: str | None = None,
     ) -> None:
         self.default_name = f"{method.name} + {ablations} runs"
         super().__init__(name, ablations=ablations, strength=strength)
         check_value(ablations, NonNegativeInt, "Prior.ablations")
-        check_value(strength, PositiveFloat, "Prior.strength")
-        self.method, self.count, self.strength = method, ablations, strength
+        if strength is not None:
+            check_value(strength, PositiveFloat, "Prior.strength")
+        self.method, self.count, self.strength, self.choice_file = method, ablations, strength, choice_file
+        self._chosen_on = frozenset[str]()
 
     def prepare(self, llm: LLM) -> None:
-        """Prepare the other method.
+        """Prepare the other method, and read the strength.
 
         Raises:
-            UserError: it needs ablated runs itself.
+            UserError: the method needs ablated runs itself, or there is no strength, or two.
 
         """
+        if (self.settings["strength"] is None) == (self.choice_file is None):
+            raise UserError("Prior: give either `strength`, a number, or `choice_file` with `strength: null`")
         if type(self.method).ablations is not AttributionMethod.ablations:
             raise UserError(f"Prior: {type(self.method).__name__} needs ablated runs itself; choose another method")
         self.method.prepare(llm)
+        if self.choice_file is not None and self.count:
+            described = self.method.describe()
+            found = chosen_strength(self.choice_file, described, self.count, llm.identity)
+            self.strength, self._chosen_on = found
+
+    @property
+    def training_ids(self) -> frozenset[str]:
+        """Ids of the samples that the other method was trained on, and of those that the strength was chosen on."""
+        return self.method.training_ids | self._chosen_on
 
     def describe(self) -> dict[str, Any]:
         """Settings, and those of the other method."""
-        return {**super().describe(), "method": self.method.describe()}
+        return {**super().describe(), "strength": self.strength, "method": self.method.describe()}
 
     def ablations(self, runs: AblatedRuns) -> Tensor:
         """Random runs."""
@@ -67,6 +83,7 @@ class Prior(AttributionMethod):
         if not self.count:
             return prior
         runs = self.needed(runs)
+        assert self.strength is not None
         masks = self.ablations(runs)
         whole = torch.ones(1, masks.shape[1], dtype=torch.bool)
         log_probs = torch.cat([record.log_probs[None], runs.log_probs(masks)])

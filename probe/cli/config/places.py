@@ -13,7 +13,7 @@ from jsonargparse import Namespace
 from extract.errors import UserError
 from extract.utils import user_path, with_store_name
 
-_PATH_KEY = re.compile(r"(\w+_)?(path|file|files|folder|dir|dirpath|store|haystack|ranking|static|trials)")
+_PATH_KEY = re.compile(r"(\w+_)?(path|file|files|folder|dir|dirpath|stores?|haystack|ranking|static|trials|checkpoint)")
 _VARIABLE = re.compile(r"\$(?:([A-Za-z_]\w*)|\{([A-Za-z_]\w*)\})")
 _FOLDER: ContextVar[str] = ContextVar("folder of the config that is read", default="")
 SAVED = "# lightning.pytorch=="

@@ -1,0 +1,47 @@
+"""Attribution by learned head weights, static or dependent on the hidden state."""
+
+import torch
+from torch import Tensor
+
+from extract.llm import LLM
+from probe.attribution.learned.weights import HeadWeights
+from probe.attribution.methods.base import RecordMethod
+from probe.attribution.record import AttributionRecord
+from probe.models import load_trained, weights_digest
+
+
+class LearnedHeads(RecordMethod):
+    """Weighted sum over heads of attention or logit contribution, by weights that were trained on ablation effects.
+
+    Args:
+        checkpoint: Of `lightning fit -c configs/attributor.yaml`, for this model: `HeadWeights` are AT2's, one weight a
+            head; `DynamicHeadWeights` depend on the hidden state.
+        name: Its name in tables.
+
+    """
+
+    default_name = "learned heads"
+
+    def __init__(self, checkpoint: str, name: str | None = None) -> None:
+        super().__init__(name)
+        self.checkpoint = checkpoint
+
+    def prepare(self, llm: LLM) -> None:
+        """Load the weights; those of another model are refused."""
+        self.weights = load_trained(HeadWeights, self.checkpoint, llm=llm.identity)
+        self.settings = {
+            "weights": weights_digest(self.weights),
+            "kind": type(self.weights).__name__,
+            "features": self.weights.features,
+        }
+
+    @property
+    def training_ids(self) -> frozenset[str]:
+        """Ids of the training and validation answers."""
+        return self.weights.training_ids
+
+    @torch.inference_mode()
+    def score_record(self, record: AttributionRecord) -> Tensor:
+        """Weighted sums."""
+        features: Tensor = getattr(record, self.weights.features)[..., :-2]
+        return self.weights.scores(record.hidden.float(), features.flatten(1, 2).float())
