@@ -58,10 +58,10 @@ class EffectExtraction(AttributionStage):
         readout_of(self.llm.model)
 
     @torch.inference_mode()
-    def predict_step(self, batch: PromptBatch) -> None:
-        """Record the answers of one batch, and run each without random sources."""
+    def predict_step(self, batch: PromptBatch) -> int:
+        """Record the answers of one batch, and run each without random sources; the batch's number."""
         if not batch.samples:
-            return
+            return batch.number
         rows, effects = list[Trial](), dict[int, AnswerEffects]()
         for sample, (prompt, record) in zip(batch.samples, self.answers(batch), strict=True):
             rows.append(self._row(batch.number, sample, prompt, record))
@@ -72,6 +72,7 @@ class EffectExtraction(AttributionStage):
             effects[sample.index] = AnswerEffects(sample.id, record, masks, runs.log_probs(masks))
             rows[-1] |= {"runs": len(masks), "forward_tokens": runs.cost(masks)}
         self.effects.write(batch.number, rows, effects)
+        return batch.number
 
     def _row(self, batch: int, sample: Sample, prompt: SourcedPrompt, record: AttributionRecord) -> dict[str, Any]:
         return {
