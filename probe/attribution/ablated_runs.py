@@ -21,6 +21,8 @@ if TYPE_CHECKING:
 
 MOST_ROWS, MOST_TOKENS, MOST_LOGITS = 16, 8192, 2**27
 """Most runs, tokens and logits of one forward; a run that exceeds them by itself is run alone."""
+ON_ACCELERATOR = 4
+"""By which these are multiplied where the model is not on the CPU."""
 SEED = 1
 """Of the masks that methods sample."""
 
@@ -102,8 +104,9 @@ class AblatedRuns:
     def _batches(self, order: list[int], lengths: Sequence[int]) -> Iterator[list[int]]:
         """Runs that go together; `order` is ascending by length."""
         batch, logits = list[int](), len(self._answer) * int(self._llm.model.config.vocab_size)
+        times = 1 if self._llm.model.device.type == "cpu" else ON_ACCELERATOR
         for number in order:
-            rows = len(batch) + 1
+            rows = (len(batch) + 1) / times
             if batch and (rows > MOST_ROWS or rows * lengths[number] > MOST_TOKENS or rows * logits > MOST_LOGITS):
                 yield batch
                 batch = []
