@@ -124,18 +124,20 @@ class AttributionChoice(LLMStage):
     @frozen_inference()
     def test_step(self, number: int) -> None:
         """LDS of every candidate on one answer."""
-        answers = self._data.held_out()
-        if number < len(answers) and (found := self._lds(answers[number])) is not None:
-            self.gathered.update(found[None], found[None, :1], torch.tensor([number]))
+        chosen = self._data.held_out()[number : number + 1]  # none for a process without any answer
+        found = torch.stack([self._lds(one) for one in chosen] or [torch.zeros(len(self.candidates))]).to(self.device)
+        found, numbers = found[: len(chosen)], torch.tensor([number] * len(chosen), device=self.device)
+        self.gathered.update(found, found[:, :1], numbers)
 
-    def _lds(self, answer: AnswerEffects) -> Float[Tensor, "candidate"] | None:
+    def _lds(self, answer: AnswerEffects) -> Float[Tensor, "candidate"]:
+        """Of each candidate; NaN for an answer with too few runs, or one whose log-probability does not vary."""
         most, true = max(self.ablations), answer.run_log_probs.sum(dim=1)
-        if len(answer.masks) < most + LEAST_HELD_OUT or not bool((true[most:] != true[most]).any()):
-            return None
+        if len(answer.masks) < most + LEAST_HELD_OUT:
+            return torch.full((len(self.candidates),), torch.nan)
         priors = {method.name: self._prior(method, answer) for method in self.methods}
         scores = [candidate_scores(priors[one.method], answer, one.ablations, one.strength) for one in self.candidates]
         found = [linear_datamodeling_score(one, answer.masks[most:], true[most:]) for one in scores]
-        return torch.tensor(found, device=self.device)
+        return torch.tensor(found)
 
     @staticmethod
     def _prior(method: AttributionMethod, answer: AnswerEffects) -> Float[Tensor, "token source"]:
@@ -144,13 +146,13 @@ class AttributionChoice(LLMStage):
 
     def on_test_epoch_end(self) -> None:
         """Mean LDS of the candidates, and the best of each number of runs."""
-        if not self.gathered.update_count:
+        values = self.gathered.drain()[0].double().numpy()
+        table = values[~np.isnan(values).any(axis=1)]
+        if not len(table):
             raise UserError(
                 f"no validation answer has {max(self.ablations) + LEAST_HELD_OUT} ablated runs: make effects with more "
                 "`model.init_args.ablations`, or choose among fewer"
             )
-        values, _, _ = self.gathered.drain()
-        table = values.double().numpy()
         described = {method.name: method.describe() for method in self.methods}
         rows = [
             {**asdict(one), "description": described[one.method], "lds": self._estimate(table[:, place])}
@@ -164,7 +166,7 @@ class AttributionChoice(LLMStage):
             "split": data.split_record(),
             "samples": sorted(data.part_ids("val")),
             "answers": len(table),
-            "left_out": len(data.held_out()) - len(table),
+            "left_out": len(values) - len(table),
             "used": max(self.ablations),
             **asdict(self.bootstrap),
             "candidates": rows,
