@@ -21,6 +21,7 @@ from extract.scores import ExcludedKeys
 from extract.utils import Range, annotations, check_value
 from probe.cli.main import COMMANDS
 from probe.experiments.ablation import Condition
+from probe.models import TrainedModule
 from probe.rag import Decoding, Strategy, Trigger, Windows
 from tests.conftest import ROOT, Run
 from tests.helpers.stores import make_store
@@ -189,4 +190,4 @@ def test_signatures_are_those_of_the_classes() -> None:
     """Arguments that a class passes on with **kwargs are found in its bases."""
     found = annotations(CONFIGURABLE["ProbeClassifier"])
     assert {"clip", "dropout", "lr", "patience"} <= found.keys()
-    assert found["lr"] is inspect.signature(CONFIGURABLE["ProbeClassifier"].__mro__[2]).parameters["lr"].annotation
+    assert found["lr"] is inspect.signature(TrainedModule).parameters["lr"].annotation

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 from jaxtyping import Float
+from numpy.typing import NDArray
 from torch import Tensor
 
 from extract.errors import UserError
@@ -99,11 +100,13 @@ class AttributionChoice(LLMStage):
             raise UserError("model.ablations and model.strengths: at least one of each is needed")
         if not self.llm.identity.same_model(data.identity):
             raise UserError(f"{data.stores[0].folder} has answers of {data.identity}, not of {self.llm.identity}")
+        self._prepared = dict[str, RecordMethod]()
         for method in self.methods:
             if not isinstance(method, RecordMethod):
                 raise UserError(f"model.methods: {type(method).__name__} needs more than the record of the answer")
             method.prepare(self.llm)
             self._check_trained(method)
+            self._prepared[method.name] = method
         self.candidates = [
             Candidate(method.name, count, strength)
             for method in self.methods
@@ -121,12 +124,14 @@ class AttributionChoice(LLMStage):
                 "same order and the same data.split as in its training"
             )
 
-    @frozen_inference()
     def test_step(self, number: int) -> None:
         """LDS of every candidate on one answer."""
         chosen = self._data.held_out()[number : number + 1]  # none for a process without any answer
-        found = torch.stack([self._lds(one) for one in chosen] or [torch.zeros(len(self.candidates))]).to(self.device)
-        found, numbers = found[: len(chosen)], torch.tensor([number] * len(chosen), device=self.device)
+        found = torch.zeros(len(chosen), len(self.candidates))
+        with frozen_inference():
+            for row, answer in zip(found, chosen, strict=True):
+                row.copy_(self._lds(answer))
+        found, numbers = found.to(self.device), torch.tensor([number] * len(chosen), device=self.device)
         self.gathered.update(found, found[:, :1], numbers)
 
     def _lds(self, answer: AnswerEffects) -> Float[Tensor, "candidate"]:
@@ -134,15 +139,10 @@ class AttributionChoice(LLMStage):
         most, true = max(self.ablations), answer.run_log_probs.sum(dim=1)
         if len(answer.masks) < most + LEAST_HELD_OUT:
             return torch.full((len(self.candidates),), torch.nan)
-        priors = {method.name: self._prior(method, answer) for method in self.methods}
+        priors = {name: method.score_record(answer.record) for name, method in self._prepared.items()}
         scores = [candidate_scores(priors[one.method], answer, one.ablations, one.strength) for one in self.candidates]
         found = [linear_datamodeling_score(one, answer.masks[most:], true[most:]) for one in scores]
         return torch.tensor(found)
-
-    @staticmethod
-    def _prior(method: AttributionMethod, answer: AnswerEffects) -> Float[Tensor, "token source"]:
-        assert isinstance(method, RecordMethod)
-        return method.score_record(answer.record)
 
     def on_test_epoch_end(self) -> None:
         """Mean LDS of the candidates, and the best of each number of runs."""
@@ -173,7 +173,7 @@ class AttributionChoice(LLMStage):
             "best": {str(count): best_candidate(rows, count) for count in self.ablations},
         }
 
-    def _estimate(self, values: np.ndarray[Any, Any]) -> dict[str, float | None]:
+    def _estimate(self, values: Float[NDArray[np.float64], "answer"]) -> dict[str, float | None]:
         interval = mean_interval(values, share=False, bootstrap=self.bootstrap)
         return Estimate(float(values.mean()), *interval, len(values)).as_dict()
 

@@ -10,6 +10,7 @@ from typing import Any, Literal
 import numpy as np
 import torch
 from jaxtyping import Bool, Float
+from numpy.typing import NDArray
 from torch import Tensor
 
 from extract.errors import UserError
@@ -19,6 +20,7 @@ from extract.utils import add_zip_hash, check_zip_hash, digest, read_hashed, use
 from probe.attribution.record import AttributionRecord
 from probe.results import Trial, Trials
 
+Array = NDArray[np.generic]
 Features = Literal["attention", "contribution"]
 """Which of a record's matrices is weighted: each head's attention on a source, or its logit contribution."""
 HALF = ("attention", "contribution")
@@ -43,14 +45,14 @@ class AnswerEffects:
     masks: Bool[Tensor, "run source"]
     run_log_probs: Float[Tensor, "run token"]
 
-    def arrays(self) -> dict[str, np.ndarray[Any, Any]]:
+    def arrays(self) -> dict[str, Array]:
         """Its arrays by name."""
         fields = {name: getattr(self.record, name) for name in ARRAYS}
         fields |= {"masks": self.masks, "run_log_probs": self.run_log_probs}
         return {name: (value.half() if name in HALF else value).numpy(force=True) for name, value in fields.items()}
 
     @classmethod
-    def of(cls, row: Trial, arrays: dict[str, np.ndarray[Any, Any]]) -> "AnswerEffects":
+    def of(cls, row: Trial, arrays: dict[str, Array]) -> "AnswerEffects":
         """The answer of a row and its arrays; what was kept in float16 is float32 again."""
         tensors = {name: torch.from_numpy(value) for name, value in arrays.items()}
         tensors |= {name: tensors[name].float() for name in HALF}
@@ -68,21 +70,21 @@ class EffectStore:
 
     def __init__(self, folder: str | Path) -> None:
         self.folder = user_path(folder)
-        self._rows = Trials(self.folder, "--store")
+        self._trials = Trials(self.folder, "--store")
 
-    def open(self, config: dict[str, Any]) -> list[int]:
+    def begin(self, config: dict[str, Any]) -> list[int]:
         """Start or resume the store; the numbers of the finished batches. A damaged batch is run again.
 
         Raises:
             UserError: another run writes to it, or it has other settings.
 
         """
-        finished = self._rows.open(config)
+        finished = self._trials.open(config)
         return [number for number in finished if self._intact(number)]
 
     def close(self) -> None:
         """Let other runs write to it."""
-        self._rows.close()
+        self._trials.close()
 
     def write(self, batch: int, rows: Sequence[Trial], effects: Mapping[int, AnswerEffects]) -> None:
         """Write a batch: arrays first, so that a batch whose rows exist is complete.
@@ -98,7 +100,7 @@ class EffectStore:
         np.savez(content, **arrays)  # type: ignore[arg-type]
         add_zip_hash(content)
         write_bytes(self._file(batch), content.getbuffer())
-        self._rows.write(batch, list(rows))
+        self._trials.write(batch, list(rows))
 
     def _file(self, batch: int) -> Path:
         return self.folder / f"{batch:06d}.npz"
@@ -133,7 +135,7 @@ class EffectStore:
             UserError: the store is not complete, or a batch is damaged.
 
         """
-        answers, rows = self.settings()["answers"], self._rows.read()
+        answers, rows = self.settings()["answers"], self._trials.read()
         again = f"go on with the `lightning predict` command that made {self.folder}"
         if len(rows) != answers:
             raise UserError(f"{self.folder}: {len(rows)} of {answers} answers are finished; {again}")

@@ -46,7 +46,7 @@ class EffectExtraction(AttributionStage):
         task = self.check_task()
         self.check_prompts()
         config = {**self.run_settings(), "ablations": self.ablations, "answers": len(task)}
-        self._finished = frozenset(on_rank_zero(self.trainer, lambda: self.effects.open(config)))
+        self._finished = frozenset(on_rank_zero(self.trainer, lambda: self.effects.begin(config)))
 
     def finished_batches(self) -> frozenset[int]:
         """Numbers of the batches that an earlier run finished; the data module skips them."""
