@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 from jaxtyping import Float
-from numpy.typing import NDArray
 from torch import Tensor
 
 from extract.errors import UserError
@@ -173,7 +172,7 @@ class AttributionChoice(LLMStage):
             "best": {str(count): best_candidate(rows, count) for count in self.ablations},
         }
 
-    def _estimate(self, values: Float[NDArray[np.float64], "answer"]) -> dict[str, float | None]:
+    def _estimate(self, values: Float[np.ndarray, "answer"]) -> dict[str, float | None]:
         interval = mean_interval(values, share=False, bootstrap=self.bootstrap)
         return Estimate(float(values.mean()), *interval, len(values)).as_dict()
 
