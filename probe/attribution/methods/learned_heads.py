@@ -3,7 +3,9 @@
 import torch
 from torch import Tensor
 
+from extract.errors import UserError
 from extract.llm import LLM
+from extract.utils import user_path
 from probe.attribution.learned.weights import HeadWeights
 from probe.attribution.methods.base import RecordMethod
 from probe.attribution.record import AttributionRecord
@@ -27,7 +29,16 @@ class LearnedHeads(RecordMethod):
         self.checkpoint = checkpoint
 
     def prepare(self, llm: LLM) -> None:
-        """Load the weights; those of another model are refused."""
+        """Load the weights.
+
+        Raises:
+            UserError: there are none, or they are of another model.
+
+        """
+        if not user_path(self.checkpoint).exists():
+            raise UserError(
+                f"no head weights at {self.checkpoint}; train them with: lightning fit -c configs/attributor.yaml"
+            )
         self.weights = load_trained(HeadWeights, self.checkpoint, llm=llm.identity)
         self.settings = {
             "weights": weights_digest(self.weights),

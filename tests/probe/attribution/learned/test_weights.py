@@ -171,7 +171,7 @@ def test_learned_heads_score_as_a_loop(llm: LLM, monkeypatch: pytest.MonkeyPatch
             parameter.data += torch.randn_like(parameter)
         module.training_record = {"seen": ["content-1:a"]}
         monkeypatch.setattr("probe.attribution.methods.learned_heads.load_trained", lambda *_, m=module, **__: m)
-        method = LearnedHeads("any")
+        method = LearnedHeads(".")
         prior = Prior(method, ablations=0)
         prior.prepare(llm)
         assert method.training_ids == prior.training_ids == {"content-1:a"}
@@ -183,6 +183,21 @@ def test_learned_heads_score_as_a_loop(llm: LLM, monkeypatch: pytest.MonkeyPatch
                 wanted[t, s] = float(np.dot(flat, weights[t].numpy()))
         torch.testing.assert_close(method.score_record(record), wanted, atol=1e-4, rtol=1e-4)
         assert isinstance(method, RecordMethod)
+    with pytest.raises(UserError, match="train them with: lightning fit"):
+        LearnedHeads("none.ckpt").prepare(llm)
+
+
+def test_weights_of_another_model_are_refused(llm: LLM, tmp_path: Path) -> None:
+    module = HeadWeights(HIDDEN, COUNT)
+    other = {**llm.identity.as_dict(), "weights": "sha256:other"}
+    split = {"by": "sample", "fractions": [0.8, 0.2, 0.0], "seed": 0}
+    record = {"llm": other, "store": "s", "target": "log_probability", "split": split, "seen": []}
+    fields = {"probe": {"class": "probe.HeadWeights", "origin": record}, "state_dict": module.state_dict()}
+    settings = {"in_features": HIDDEN, "num_heads": COUNT}
+    torch.save({**fields, "hyper_parameters": settings}, tmp_path / "best.ckpt")
+    with pytest.raises(UserError, match="is not valid for") as refused:
+        LearnedHeads(str(tmp_path / "best.ckpt")).prepare(llm)
+    assert "\n" not in str(refused.value)
 
 
 def test_a_prior_has_one_strength(llm: LLM) -> None:
