@@ -2,6 +2,7 @@ from .attribution.citations.attributed_answer import AttributedAnswer as Attribu
 from .attribution.citations.attributor import attribute as attribute
 from .attribution.citations.custom_generate import citing as citing
 from .attribution.experiment.attribution import Attribution as Attribution
+from .attribution.grounding.grounding import Grounding as Grounding
 from .attribution.learned.batches import AblationEffects as AblationEffects
 from .attribution.learned.choice import AttributionChoice as AttributionChoice
 from .attribution.learned.extraction import EffectExtraction as EffectExtraction

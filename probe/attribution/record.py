@@ -40,6 +40,7 @@ class AttributionRecord:
         copies: Whether the most attended token of the whole sequence is the token that is generated: Eq. 1 with the
             context in place of the needle.
         hidden: Final hidden state of the query that chose the token.
+        entropies: Entropy of the next-token distribution at each, in nats.
 
     """
 
@@ -50,6 +51,7 @@ class AttributionRecord:
     contribution: Float[Tensor, "token layer head source"]
     copies: Bool[Tensor, "token layer head"]
     hidden: Float[Tensor, "token hidden"]
+    entropies: Float[Tensor, "token"]
 
     @property
     def text(self) -> str:
@@ -166,6 +168,7 @@ class _Decoded:
     attention: Float[Tensor, "batch step layer head source"]
     copies: Bool[Tensor, "batch step layer head"]
     hidden: Float[Tensor, "batch step hidden"]
+    entropies: Float[Tensor, "batch step"]
     contribution: Float[Tensor, "batch step layer head source"]
 
     def record(self, llm: LLM, row: int, sources: int) -> AttributionRecord:
@@ -181,6 +184,7 @@ class _Decoded:
             contribution=self.contribution[row, part][..., columns],
             copies=self.copies[row, part],
             hidden=self.hidden[row, part],
+            entropies=self.entropies[row, part],
         )
 
 
@@ -218,8 +222,10 @@ class _Decoding:
         self._contributions.add(recorder, generated)
         if keys < batch.tokens.shape[1]:
             batch.tokens[:, keys] = generated
-        log_probs = logits.log_softmax(dim=-1).gather(1, generated[:, None])[:, 0]
+        log_probs = logits.log_softmax(dim=-1)
+        entropies = torch.special.entr(log_probs.exp()).sum(dim=-1)
         argmax = recorder.argmax
         attended = batch.tokens.gather(1, argmax.flatten(1)).view_as(argmax)
         copies = attended == generated[:, None, None]
-        return generated, log_probs, recorder.mass, copies, recorder.hidden.float()
+        chosen = log_probs.gather(1, generated[:, None])[:, 0]
+        return generated, chosen, recorder.mass, copies, recorder.hidden.float(), entropies

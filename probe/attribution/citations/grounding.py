@@ -22,6 +22,7 @@ def context_share(record: AttributionRecord) -> Float[Tensor, "token"]:
     ...     contribution=torch.tensor([[[[3.0, 1.0, 0.0], [0.0, 9.0, 0.0]]]]),  # one document, two heads
     ...     copies=torch.tensor([[[True, False]]]),
     ...     hidden=torch.zeros(1, 4),
+    ...     entropies=torch.zeros(1),
     ... )
     >>> context_share(record)
     tensor([0.7500])

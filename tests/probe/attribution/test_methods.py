@@ -50,6 +50,7 @@ def made_up() -> AttributionRecord:
         torch.randn(shape, generator=generator),
         copies,
         torch.randn(TOKENS, 7, generator=generator),
+        torch.rand(TOKENS, generator=generator),
     )
 
 

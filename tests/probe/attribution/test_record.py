@@ -55,6 +55,8 @@ def follows(record: AttributionRecord, prompt: SourcedPrompt, eager: Any) -> Non
     log_probs = truth["logits"].float().log_softmax(-1)
     torch.testing.assert_close(record.log_probs, log_probs[range(len(answer)), answer], atol=1e-4, rtol=1e-4)
     torch.testing.assert_close(record.hidden, truth["hidden"], atol=1e-3, rtol=1e-3)
+    entropies = torch.distributions.Categorical(logits=log_probs).entropy()
+    torch.testing.assert_close(record.entropies, entropies, atol=1e-4, rtol=1e-4)
     for step, row in enumerate(truth["attention"]):
         torch.testing.assert_close(record.attention[step].flatten(0, 1), by_source(row, prompt), atol=1e-5, rtol=1e-4)
         ids = torch.tensor(prompt.ids + answer)
