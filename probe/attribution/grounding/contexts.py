@@ -52,12 +52,22 @@ def unsuited(record: Record) -> str | None:
     'the question names the answer'
 
     """
-    facts = " ".join(passage.text[start:end] for passage in record.passages for start, end in passage.evidence)
     if normalize(record.answer) in (*CLOSED, ""):
         return "the answer is yes, no or empty"
     if contains(record.question, record.answer):
         return "the question names the answer"
-    return None if contains(facts, record.answer) else "no supporting fact states the answer"
+    return None if states(record, record.answer) else "no supporting fact states the answer"
+
+
+def states(record: Record, answer: str) -> bool:
+    """Whether a supporting fact of a question has an answer.
+
+    >>> states(Record("1", "Where?", "Oslo", (Passage("", "Ada lives in Oslo.", ((0, 18),)),)), "Rome")
+    False
+
+    """
+    facts = (passage.text[start:end] for passage in record.passages for start, end in passage.evidence)
+    return any(contains(fact, answer) for fact in facts)
 
 
 def without_evidence(record: Record) -> Record:
@@ -169,7 +179,7 @@ def questions_of(records: Sequence[Record]) -> tuple[dict[int, Question], dict[s
 
     """
     found, left_out = dict[int, Question](), dict[str, int]()
-    for number, record in enumerate(records):
+    for number in range(len(records)):
         made = _question(records, number)
         if isinstance(made, Question):
             found[number] = made
@@ -191,6 +201,7 @@ def _question(records: Sequence[Record], number: int) -> Question | str:
     removed, contradiction = without_evidence(record), contradicted(record, planted)
     if not removed.passages:
         return "nothing but evidence in the context"
-    if any(contains(context_words(one), record.answer) for one in (removed, contradiction)):
+    elsewhere = any(contains(context_words(one), record.answer) for one in (removed, contradiction))
+    if elsewhere or not states(contradiction, planted):
         return "the context states the answer in other words"
     return Question(record.answer, planted, dict(zip(CONTEXTS, (record, removed, contradiction), strict=True)))

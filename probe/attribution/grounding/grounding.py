@@ -33,7 +33,7 @@ class Grounding(LLMStage):
         llm: The frozen model (linked from the top-level `llm:`).
         unit: What a source is: a `sentence`, a `passage` or a `token` of the context; shares are of positive sums of
             sources.
-        training: Questions on which thresholds are chosen.
+        training_questions: Questions on which thresholds are chosen.
         trials: Folder of finished batches, which the same command continues.
         bootstrap: For the intervals.
 
@@ -45,12 +45,12 @@ class Grounding(LLMStage):
         self,
         llm: LLM | None = None,
         unit: Unit = "sentence",
-        training: TrainingShare = TrainingShare(),  # noqa: B008 (frozen)
+        training_questions: TrainingShare = TrainingShare(),  # noqa: B008 (frozen)
         trials: str = "runs/grounding/trials",
         bootstrap: Bootstrap = Bootstrap(),  # noqa: B008 (frozen)
     ) -> None:
         super().__init__(llm)
-        self.unit, self.training = unit, training
+        self.unit, self.training_questions = unit, training_questions
         self.trials, self.bootstrap = Trials(trials), bootstrap
         self.results: dict[str, Any] = {}
 
@@ -132,12 +132,12 @@ class Grounding(LLMStage):
             raise UserError(
                 f"{self.trials.folder}: {finished} of {len(self.questions)} questions; run the same command again"
             )
-        outcomes = GroundingOutcomes(trials, self.training)
+        outcomes = GroundingOutcomes(trials, self.training_questions)
         self._trials = outcomes.trials
         self.results = {
             **self.settings,
             "left_out": self.left_out,
-            "training": asdict(self.training),
+            "training": asdict(self.training_questions),
             "seed": self.bootstrap.seed,
             "resamples": self.bootstrap.resamples,
             "trials": str(self.trials.folder),

@@ -68,8 +68,8 @@ def tokens_of(texts: Sequence[str], span: Span) -> list[int]:
 
     """
     found = []
-    for number, (start, end) in enumerate(token_spans(texts)):
-        start += len(texts[number]) - len(texts[number].lstrip())
-        if start < end and start < span[1] and end > span[0]:
+    for number, (text, (start, end)) in enumerate(zip(texts, token_spans(texts), strict=True)):
+        first = start + len(text) - len(text.lstrip())
+        if first < min(end, span[1]) and end > span[0]:
             found.append(number)
     return found

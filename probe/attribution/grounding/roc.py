@@ -38,7 +38,7 @@ def auroc(
     below = np.cumsum(negative, axis=-1) - negative
     pairs = positive.sum(axis=-1) * negative.sum(axis=-1)
     above = (positive * (below + negative / 2)).sum(axis=-1)
-    return np.divide(above, pairs, out=np.full(np.shape(pairs), np.nan), where=pairs > 0)
+    return np.asarray(np.divide(above, pairs, out=np.full(np.shape(pairs), np.nan), where=pairs > 0))
 
 
 def placements(scores: Scores, labels: Labels) -> Float[NDArray[np.float64], "item"]:
@@ -68,18 +68,19 @@ def paired_auroc_p(first: Scores, second: Scores, labels: Labels, question: Int[
     questions with items of a class.
 
     Args:
-        first, second: Scores of the same items.
+        first: One score of each item.
+        second: The other one.
         labels: Whether each is positive.
         question: Question of each.
 
     >>> scores, labels = np.array([0.9, 0.8, 0.3, 0.2, 0.6, 0.7]), np.array([True, True, False, False, True, False])
     >>> round(paired_auroc_p(scores, scores[::-1], labels, np.array([0, 1, 0, 1, 2, 2])), 4)
-    0.1386
+    0.0455
 
     """
     gap = placements(first, labels) - placements(second, labels)
     numbers, index = np.unique(question, return_inverse=True)
-    sums, variance = list[NDArray[np.float64]](), 0.0
+    sums, variance = list[Any](), 0.0
     for mine in (labels, ~labels):
         clusters = np.unique(index[mine])
         if len(clusters) < 2:
@@ -107,7 +108,7 @@ def youden_threshold(scores: Scores, labels: Labels) -> float:
     if labels.all() or not labels.any():
         return float("nan")
     values = np.unique(scores)
-    bounds = np.append((values[:-1] + values[1:]) / 2, values[-1])
+    bounds = np.append(values[0], (values[:-1] + values[1:]) / 2)
     index = [sum(recalls(scores, labels, bound)) for bound in bounds]
     return float(bounds[int(np.argmax(index))])
 

@@ -1,5 +1,6 @@
 """Results of grounding as tables of the terminal, and a plot."""
 
+from math import isnan
 from typing import TYPE_CHECKING, Any
 
 from rich.console import Group
@@ -71,7 +72,7 @@ def _thresholds(results: dict[str, Any]) -> TextTable:
     for name, found in rows.items():
         cells = [found[key] and Estimate.of(_known(found[key])) for key in ("recall_grounded", "recall_others")]
         threshold = found["threshold"]
-        shown = "" if threshold is None or threshold != threshold else f"{threshold:.3f}"
+        shown = "" if threshold is None or isnan(threshold) else f"{threshold:.3f}"
         out.add_row(name, shown, *(one.forms(3, 2, leading_zero=False) if one else "" for one in cells))
     return out
 
