@@ -67,6 +67,8 @@ PROBES = (
     "probe.attribution.citations.attributed_answer",
     "probe.attribution.citations.grounding",
     "probe.attribution.citations.html_view",
+    "probe.attribution.grounding.roc",
+    "probe.attribution.grounding.scores",
     "probe.experiments.dynamism.metrics",
     "probe.attribution.ablated_runs",
     "probe.attribution.learned.batches",

@@ -38,7 +38,7 @@ class Experiment(Protocol):
 
     @property
     def experiment(self) -> str:
-        """Its name: `dynamism`, `correlation`, `ablation`, `offset_probes`, `classifier`, `regressor` or `rag`."""
+        """Its name: `dynamism`, `correlation`, `ablation`, `attribution`, `grounding`, `classifier`, `rag` or another."""
 
     @property
     def results(self) -> dict[str, Any]:
