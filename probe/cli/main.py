@@ -35,7 +35,7 @@ stages, each a config file:
                                              overlays: configs/rag/*.yaml
   test    -c configs/attribution.yaml        attribution: which sources of its context an answer rests on, by the heads
                                              that copy at each token, and by other methods
-  test    -c configs/grounding.yaml          grounding: which scores tell answers that come from the context from others
+  test    -c configs/grounding.yaml          grounding: which scores separate grounded answers from others
 
 commands, each with its own --help:
   configs [DIR]                              list the shipped configs, or copy them into a folder

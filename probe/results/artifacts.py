@@ -38,7 +38,7 @@ class Experiment(Protocol):
 
     @property
     def experiment(self) -> str:
-        """Its name: `dynamism`, `correlation`, `ablation`, `attribution`, `grounding`, `classifier`, `rag` or another."""
+        """Its name: `dynamism`, `correlation`, `ablation`, `attribution`, `grounding`, `rag` or another."""
 
     @property
     def results(self) -> dict[str, Any]:

@@ -5,10 +5,10 @@ Neither package is a dependency. In an environment of their own:
     python -m venv ENV && ENV/bin/pip install -e . context-cite at2
     ENV/bin/python -m tests.benchmarks.compare_context_cite --answers 20 --ablations 32
 
-The embedded LLM answers synthetic two-hop questions. `context-cite` gets our prompts' tokens, whole and without sources,
-and samples its own masks; ours is fitted to the same masks, and to its own. Printed for each answer: largest difference
-of log-probabilities and of scores, rank correlation of scores, LDS on held-out masks that neither has; and of `at2`,
-whose package extracts the attention of every head, its scores with equal weights beside our mean attention. `at2`
+The embedded LLM answers synthetic two-hop questions. `context-cite` gets our prompts' tokens, whole and without some
+sources, and samples its own masks; ours is fitted to the same masks, and to its own. Printed for each answer: largest
+difference of log-probabilities and of scores, rank correlation of scores, LDS on held-out masks that neither has; and
+of `at2`, which extracts the attention of every head, its scores with equal weights beside our mean attention. `at2`
 knows Llama, Phi-3, Qwen2 and Gemma 3 only, and reads their modules.
 """
 

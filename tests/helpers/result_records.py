@@ -4,6 +4,8 @@ from typing import Any
 
 from probe.attribution.experiment import COSTS
 from probe.attribution.experiment import METRICS as ATTRIBUTION
+from probe.attribution.grounding import BASELINES as UNTRACED
+from probe.attribution.grounding import GROUPS, LEVELS, SCORES
 from probe.experiments.correlation import KINDS
 from probe.experiments.correlation import METRICS as CORRELATIONS
 from probe.experiments.dynamism import METRICS as DYNAMISM
@@ -164,6 +166,25 @@ def attribution() -> dict[str, Any]:
     }
 
 
+def grounding() -> dict[str, Any]:
+    names = (*SCORES, *UNTRACED)
+    areas = {group: {level: {name: cell(0.8) for name in names} for level in LEVELS} for group in GROUPS}
+    pairs = [
+        {"first": one, "second": other, **cell(0.1), "difference": 0.1, "p": 0.25, "p_holm": 0.5}
+        for one in SCORES
+        for other in UNTRACED
+    ]
+    counts = {"positive": 20, "negative": 12, "questions": 14}
+    threshold = {"threshold": 0.3, "recall_grounded": cell(0.9), "recall_others": cell(0.7)}
+    return {
+        **{"command": "lightning test -c configs/grounding.yaml", "llm": LLM, "seed": 3, "resamples": 1000},
+        **{"questions": 20, "training_questions": 6, "auroc": areas, "default_threshold": threshold},
+        "pairs": {group: dict.fromkeys(LEVELS, pairs) for group in GROUPS},
+        "classes": {group: dict.fromkeys(LEVELS, counts) for group in GROUPS},
+        "thresholds": dict.fromkeys(names, threshold),
+    }
+
+
 _SHOWN = {
     "dynamism": dynamism(),
     "ablation": ablation("copy_paste", sweep=False),
@@ -177,6 +198,7 @@ _SHOWN = {
     "correlation-qa": correlation("reasoning"),
     "offset_probes": offset_probes(),
     "attribution": attribution(),
+    "grounding": grounding(),
 }
 RECORDS = {name: {"experiment": name.partition("-")[0], "schema": SCHEMA, **record} for name, record in _SHOWN.items()}
 """By the exhibit that shows it."""

@@ -165,7 +165,6 @@ FORMULAS = (
     "extract.scores",
     "extract.tasks.answer_metrics",
     "probe.attribution.citations.grounding",
-    "probe.attribution.grounding.contexts",
     "probe.attribution.grounding.labels",
     "probe.attribution.grounding.roc",
     "probe.experiments.ablation.comparison",

@@ -1,4 +1,4 @@
-"""Evaluation of grounding: whether scores tell answers that come from the context from those that do not."""
+"""Evaluation of grounding: whether scores separate answers that come from the context from others."""
 
 import lazy_loader
 

@@ -7,6 +7,8 @@ from .contexts import without_evidence as without_evidence
 from .grounding import Grounding as Grounding
 from .labels import answer_span as answer_span
 from .labels import label as label
+from .outcomes import GROUPS as GROUPS
+from .outcomes import LEVELS as LEVELS
 from .outcomes import GroundingOutcomes as GroundingOutcomes
 from .outcomes import TrainingShare as TrainingShare
 from .roc import ClusteredItems as ClusteredItems

@@ -100,7 +100,7 @@ def _overlaps(span: Span, others: Sequence[Span]) -> bool:
 
 
 def contradicted(record: Record, planted: str) -> Record:
-    """The question whose context states another answer: the gold one is replaced wherever it stands, titles included.
+    """The question whose context states another answer: the gold one is replaced wherever it occurs, titles included.
 
     Whole words in any case are replaced; nothing else changes, and evidence keeps its place.
 

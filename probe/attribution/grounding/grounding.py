@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 
 class Grounding(LLMStage):
-    """Answer each question with three contexts, and evaluate which scores tell grounded answers from others.
+    """Answer each question with three contexts, and evaluate which scores separate grounded answers from others.
 
     Args:
         llm: The frozen model (linked from the top-level `llm:`).

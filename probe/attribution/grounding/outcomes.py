@@ -24,7 +24,7 @@ GROUPS: dict[str, Callable[[Trial], bool]] = {
     "not stated": lambda trial: bool(trial["grounded"] or not trial["in_context"]),
 }
 """Labelled answers: all; those with evidence against those without it; those given a contradiction; and all grounded
-ones against those not grounded whose text the context has (of a distractor), or has not (known or invented)."""
+ones against those not grounded whose text the context has (of a distractor), or has not (from the model alone)."""
 
 
 @dataclass(frozen=True)

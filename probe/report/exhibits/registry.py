@@ -6,7 +6,7 @@ from typing import Any
 
 from probe.experiments.correlation import KINDS
 from probe.report import Model, Models, Result, View, llm_of
-from probe.report.exhibits import ablation, attribution, correlation, dynamism, offset_probes, probes, rag
+from probe.report.exhibits import ablation, attribution, correlation, dynamism, grounding, offset_probes, probes, rag
 
 Record = dict[str, Any]
 
@@ -189,6 +189,17 @@ EXHIBITS = (
         "lightning test -c configs/attribution.yaml",
         "attribution",
         attribution.view,
+    ),
+    Exhibit(
+        "grounding",
+        "",
+        "Does an answer come from its context?",
+        "Questions are answered with their evidence, without it, and with a contradiction in its place, so that it is "
+        "known which answers come from the context. An area of 0.5 is chance.",
+        "lightning test -c configs/grounding.yaml",
+        "grounding",
+        grounding.view,
+        own=(0, 1, 2),
     ),
 )
 
