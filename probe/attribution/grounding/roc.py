@@ -5,19 +5,18 @@ from typing import Any
 
 import numpy as np
 from jaxtyping import Bool, Float, Int
-from numpy.typing import NDArray
 from scipy import stats
 
 from extract.intervals import MIN_UNITS
 from probe.metrics import Bootstrap, bootstrap_weights, percentile_interval
 
-Scores = Float[NDArray[np.float64], "item"]
-Labels = Bool[NDArray[np.bool_], "item"]
+Scores = Float[np.ndarray, "item"]
+Labels = Bool[np.ndarray, "item"]
 
 
 def auroc(
-    scores: Scores, labels: Labels, weights: Float[NDArray[np.float64], "*resample item"] | None = None
-) -> Float[NDArray[np.float64], "*resample"]:
+    scores: Scores, labels: Labels, weights: Float[np.ndarray, "*resample item"] | None = None
+) -> Float[np.ndarray, "*resample"]:
     """Area under the ROC curve: P(score of a positive > that of a negative) + ½ P(equal); NaN without both.
 
     Args:
@@ -41,7 +40,7 @@ def auroc(
     return np.asarray(np.divide(above, pairs, out=np.full(np.shape(pairs), np.nan), where=pairs > 0))
 
 
-def placements(scores: Scores, labels: Labels) -> Float[NDArray[np.float64], "item"]:
+def placements(scores: Scores, labels: Labels) -> Float[np.ndarray, "item"]:
     """Placement of each item: share of the other class that it is ordered correctly with, ½ for equal scores.
 
     The mean over the positive items, and over the negative ones, is the area under the ROC curve.
@@ -58,7 +57,7 @@ def placements(scores: Scores, labels: Labels) -> Float[NDArray[np.float64], "it
     return found
 
 
-def paired_auroc_p(first: Scores, second: Scores, labels: Labels, question: Int[NDArray[np.int64], "item"]) -> float:
+def paired_auroc_p(first: Scores, second: Scores, labels: Labels, question: Int[np.ndarray, "item"]) -> float:
     """Two-sided p-value of two scores' difference in area under the ROC curve, items clustered by question.
 
     Of each score the placements V are taken, and D = V₁ - V₂ - (A₁ - A₂). The variance of A₁ - A₂ is
@@ -146,9 +145,9 @@ class ClusteredItems:
 
     scores: dict[str, Scores]
     labels: Labels
-    question: Int[NDArray[np.int64], "item"]
+    question: Int[np.ndarray, "item"]
 
-    def chosen(self, mask: Bool[NDArray[np.bool_], "item"]) -> "ClusteredItems":
+    def chosen(self, mask: Bool[np.ndarray, "item"]) -> "ClusteredItems":
         """Some of the items."""
         scores = {name: values[mask] for name, values in self.scores.items()}
         return ClusteredItems(scores, self.labels[mask], self.question[mask])
@@ -159,7 +158,7 @@ class ClusteredItems:
         questions = len(np.unique(self.question))
         return {"positive": positive, "negative": len(self.labels) - positive, "questions": questions}
 
-    def resampled(self, bootstrap: Bootstrap) -> dict[str, Float[NDArray[np.float64], "resample"]]:
+    def resampled(self, bootstrap: Bootstrap) -> dict[str, Float[np.ndarray, "resample"]]:
         """Area of each score under bootstrap resamples of questions, the same ones for all scores."""
         questions, index = np.unique(self.question, return_inverse=True)
         resamples = bootstrap.resamples if len(questions) >= MIN_UNITS else 0
