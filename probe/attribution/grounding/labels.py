@@ -42,10 +42,13 @@ def label(context: Context, answers: dict[Context, str | None], gold: str, plant
 
 
 def answer_span(form: AnswerFormat, generated: str) -> Span | None:
-    """Characters of the final answer in a generation; None where it has none.
+    """Characters at which a generation first has its final answer; None where it has none.
+
+    A chain of thought copies its final answer from its own facts, so that only the first mention may be from the
+    context.
 
     >>> answer_span(AnswerFormat(marker="So the answer is"), "He lives in Oslo. So the answer is Oslo.")
-    (35, 39)
+    (12, 16)
     >>> answer_span(AnswerFormat(), " Oslo."), answer_span(AnswerFormat(marker="So the answer is"), "Oslo.")
     ((1, 5), None)
 
@@ -56,8 +59,11 @@ def answer_span(form: AnswerFormat, generated: str) -> Span | None:
     whole = f"{form.opening} {generated}"  # as `AnswerFormat.find` reads it
     after = re.search(re.escape(form.marker), whole, re.IGNORECASE)
     start = whole.index(answer, after.end() if after else 0) - len(form.opening) - 1
-    end = start + len(answer)
-    return (max(0, start), end) if end > 0 else None
+    start, end = max(0, start), start + len(answer)
+    if end <= 0:  # within the opening, which the prompt has
+        return None
+    first = re.search(rf"(?<!\w){re.escape(generated[start:end])}(?!\w)", generated)
+    return first.span() if first else (start, end)
 
 
 def tokens_of(texts: Sequence[str], span: Span) -> list[int]:

@@ -149,6 +149,7 @@ def test_the_span_of_an_answer_is_its_text(opening: str, marker: str, generated:
         assert answer.endswith(generated[slice(*span)])
         if not opening:
             assert generated[slice(*span)] == answer
+            assert answer not in generated[: span[0]]
 
 
 def test_tokens_of_a_span_share_a_character_with_it() -> None:
