@@ -1,4 +1,4 @@
-"""Three contexts of one question: with its evidence, without it, and with a contradiction in its place."""
+"""Three contexts of one question: with its evidence, with other sentences in its place, and with a contradiction."""
 
 import re
 from collections.abc import Sequence
@@ -11,10 +11,12 @@ from extract.tasks import contains, normalize
 from extract.tasks.sources import Passage, Record
 
 Context = Literal["evidence", "removed", "contradiction"]
-"""The context as it is; without its evidence; with another answer in place of the gold one."""
+"""The context as it is; with other sentences in place of its evidence; with another answer in place of the gold one."""
 CONTEXTS: tuple[Context, ...] = get_args(Context)
 CLOSED = ("yes", "no")
 """Answers that no passage states."""
+FILLERS = 100
+"""Most sentences of other contexts that evidence is replaced by."""
 
 
 @dataclass(frozen=True)
@@ -70,29 +72,67 @@ def states(record: Record, answer: str) -> bool:
     return any(contains(fact, answer) for fact in facts)
 
 
-def without_evidence(record: Record) -> Record:
-    """The question without its evidence: without supporting facts and any other sentence that has the gold answer.
+def without_evidence(record: Record, fillers: Sequence[str]) -> Record | None:
+    """The question with other sentences in place of its evidence, so that the context keeps its length.
 
-    A passage without text left, or whose title has the answer, goes as a whole. Other text stays as it is.
+    Each supporting fact, any other sentence that has the gold answer, and all sentences under a title that has it (it
+    is left out) are replaced by the filler that is closest in length, each used once. Other text stays as it is.
 
-    >>> passages = (Passage("Ada", "Ada lives in Oslo. She is tall.", ((0, 18),)), Passage("", "Oslo is cold."))
-    >>> [passage.text for passage in without_evidence(Record("1", "Where?", "Oslo", passages)).passages]
+    Args:
+        record: The question.
+        fillers: Sentences without the gold answer.
+
+    Returns:
+        None if there are too few fillers.
+
+    >>> passages = (Passage("Ada", "Ada lives in Oslo. She is tall.", ((0, 18),)), Passage("", "Bo is cold."))
+    >>> found = without_evidence(Record("1", "Where is Ada?", "Oslo", passages), ["It rains.", "Salt is sold here."])
+    >>> [passage.text for passage in found.passages]
+    ['Salt is sold here. She is tall.', 'Bo is cold.']
+
+    """
+    left, passages = list(fillers), list[Passage]()
+    for passage in record.passages:
+        titled, text = contains(passage.title, record.answer), passage.text
+        parts = list[str]()
+        for start, end in sentence_spans(text):
+            sentence = text[start:end]
+            if titled or _overlaps((start, end), passage.evidence) or contains(sentence, record.answer):
+                if not left:
+                    return None
+                core = sentence.strip()
+                filler = min(left, key=lambda one: abs(len(one) - len(core)))
+                left.remove(filler)
+                sentence = sentence.replace(core, filler)
+            parts.append(sentence)
+        passages.append(Passage("" if titled else passage.title, "".join(parts)))
+    return replace(record, passages=tuple(passages))
+
+
+def filler_sentences(records: Sequence[Record], number: int, absent: Sequence[str]) -> list[str]:
+    """Sentences that are no evidence, from the contexts of the following questions, from the start again.
+
+    Args:
+        records: All questions.
+        number: Place of the question that they are for.
+        absent: Answers that none of them may have.
+
+    >>> passage = Passage("", "Ada lives in Oslo. She is tall. Rome is old.", evidence=((0, 18),))
+    >>> filler_sentences([Record(name, "Where?", "Oslo", (passage,)) for name in "ab"], 0, absent=["Rome"])
     ['She is tall.']
 
     """
-    kept = [
-        replace(passage, text=text, evidence=())
-        for passage in record.passages
-        if not contains(passage.title, record.answer) and (text := _other_sentences(passage, record.answer))
-    ]
-    return replace(record, passages=tuple(kept))
-
-
-def _other_sentences(passage: Passage, answer: str) -> str:
-    """A passage's text without its evidence and without sentences that have the answer."""
-    spans = [span for span in sentence_spans(passage.text) if not _overlaps(span, passage.evidence)]
-    texts = [passage.text[start:end] for start, end in spans]
-    return "".join(text for text in texts if not contains(text, answer)).strip()
+    found = dict[str, None]()
+    for other in (*records[number + 1 :], *records[:number]):
+        for passage in other.passages:
+            for start, end in sentence_spans(passage.text):
+                text = passage.text[start:end].strip()
+                usable = bool(text) and not _overlaps((start, end), passage.evidence)
+                if usable and not any(contains(text, answer) for answer in absent):
+                    found[text] = None
+        if len(found) >= FILLERS:
+            break
+    return list(found)[:FILLERS]
 
 
 def _overlaps(span: Span, others: Sequence[Span]) -> bool:
@@ -174,6 +214,8 @@ def questions_of(records: Sequence[Record]) -> tuple[dict[int, Question], dict[s
     >>> fact = Passage("", "Ada lives in Oslo. She is tall.", evidence=((0, 18),))
     >>> records = [Record("1", "Where is Ada?", "Oslo", (fact,)), Record("2", "Where is Bo?", "Rome", (fact,))]
     >>> found, left_out = questions_of(records)
+    >>> found[0].records["removed"].passages[0].text
+    'She is tall. She is tall.'
     >>> found[0].planted, left_out
     ('Rome', {'no supporting fact states the answer': 1})
 
@@ -186,7 +228,8 @@ def questions_of(records: Sequence[Record]) -> tuple[dict[int, Question], dict[s
         else:
             left_out[made] = left_out.get(made, 0) + 1
     if not found:
-        raise UserError(f"task source: no question whose evidence can be replaced: {left_out}; choose another source")
+        reasons = "; ".join(f"{reason} ({count})" for reason, count in left_out.items())
+        raise UserError(f"task source: no question whose evidence can be replaced: {reasons}; choose another source")
     return found, left_out
 
 
@@ -198,9 +241,10 @@ def _question(records: Sequence[Record], number: int) -> Question | str:
     planted = other_answer(records, number)
     if planted is None:
         return "no other question has an answer of the same form"
-    removed, contradiction = without_evidence(record), contradicted(record, planted)
-    if not removed.passages:
-        return "nothing but evidence in the context"
+    removed = without_evidence(record, filler_sentences(records, number, [record.answer, planted]))
+    contradiction = contradicted(record, planted)
+    if removed is None:
+        return "too few other sentences to take the evidence's place"
     elsewhere = any(contains(context_words(one), record.answer) for one in (removed, contradiction))
     if elsewhere or not states(contradiction, planted):
         return "the context states the answer in other words"

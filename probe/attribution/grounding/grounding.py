@@ -1,4 +1,4 @@
-"""Grounding of answers: questions with their evidence, without it, and with a contradiction in its place."""
+"""Grounding of answers: questions with their evidence, with other sentences in its place, and with a contradiction."""
 
 from dataclasses import asdict, replace
 from typing import TYPE_CHECKING, Any
@@ -86,7 +86,7 @@ class Grounding(LLMStage):
             prompts = {name: self.prompts.build(one.question, one.passages) for name, one in question.records.items()}
             longest = max(len(prompt.ids) for prompt in prompts.values())
             if longest + task.budget > self.llm.context_length:
-                reason = "the contradiction exceeds the model's context"
+                reason = "a prompt exceeds the model's context"
                 self.left_out[reason] = self.left_out.get(reason, 0) + 1
                 continue
             for prompt in prompts.values():

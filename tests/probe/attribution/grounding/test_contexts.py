@@ -46,25 +46,40 @@ def test_a_contradiction_replaces_the_answer_and_nothing_else(real: bool) -> Non
 
 
 @pytest.mark.parametrize("real", [False, True])
-def test_removing_the_evidence_leaves_other_sentences_as_they_are(real: bool) -> None:
-    questions, _ = questions_of(records(real))
+def test_removing_the_evidence_leaves_other_sentences_and_the_length_as_they_are(real: bool) -> None:
+    loaded = records(real)
+    questions, _ = questions_of(loaded)
+    sentences = {
+        passage.text[a:b].strip()
+        for record in loaded
+        for passage in record.passages
+        for a, b in sentence_spans(passage.text)
+    }
+    lengths = list[float]()
     for question in questions.values():
         before, after = question.records["evidence"], question.records["removed"]
-        assert not contains(context_words(after), question.gold)
-        left = {passage.title: passage.text for passage in after.passages}
-        for passage in before.passages:
-            sentences = [(passage.text[a:b].strip(), (a, b)) for a, b in sentence_spans(passage.text)]
-            wanted = [
-                text
-                for text, (a, b) in sentences
-                if not any(start < b and end > a for start, end in passage.evidence)
-                and not contains(text, question.gold)
-            ]
-            if contains(passage.title, question.gold):
-                wanted = []
-            found = left.get(passage.title, "")
-            assert [found[a:b].strip() for a, b in sentence_spans(found)] == wanted or found == " ".join(wanted)
+        for answer in (question.gold, question.planted):
+            assert not contains(context_words(after), answer)
+        assert len(after.passages) == len(before.passages)
         assert not any(passage.evidence for passage in after.passages)
+        for old, new in zip(before.passages, after.passages, strict=True):
+            titled = contains(old.title, question.gold)
+            assert new.title == ("" if titled else old.title)
+            place = 0
+            for a, b in sentence_spans(old.text):
+                sentence = old.text[a:b]
+                fact = any(start < b and end > a for start, end in old.evidence)
+                if titled or fact or contains(sentence, question.gold):
+                    rest = new.text[place:].lstrip()
+                    found = max((one for one in sentences if rest.startswith(one)), key=len)
+                    place = new.text.index(found, place) + len(found)
+                    place += len(sentence) - len(sentence.rstrip())
+                else:
+                    assert new.text[place:].startswith(sentence)
+                    place += len(sentence)
+            assert place == len(new.text)
+        lengths.append(len(context_words(after)) / len(context_words(before)))
+    assert 0.95 < sum(lengths) / len(lengths) < 1.05
 
 
 WORDS = st.lists(st.sampled_from(["Oslo", "oslo", "Osloan", "is", "cold.", "x-Oslo"]), max_size=12).map(" ".join)
@@ -103,7 +118,6 @@ def test_questions_without_three_contexts_are_counted() -> None:
         made("yes"),
         made("Oslo", question="Is it Oslo?"),
         made("Rome"),
-        made("Oslo", "Ada lives in Oslo."),
         made("O'Hara", "Ada met O'Hara. She likes OHara. It rains."),
         made("12", "She is 12. Bo is tall."),
     ]
@@ -113,10 +127,12 @@ def test_questions_without_three_contexts_are_counted() -> None:
         "the answer is yes, no or empty": 1,
         "the question names the answer": 1,
         "no supporting fact states the answer": 1,
-        "nothing but evidence in the context": 1,
         "the context states the answer in other words": 1,
         "no other question has an answer of the same form": 1,
     }
+    bare = [made("Oslo", "Ada lives in Oslo."), made("Rome", "Ada lives in Rome.")]
+    with pytest.raises(UserError, match=r"too few other sentences to take the evidence's place \(2\);"):
+        questions_of(bare)
     with pytest.raises(UserError, match="no question whose evidence can be replaced"):
         questions_of(given[1:2])
 
@@ -159,7 +175,10 @@ def test_tokens_of_a_span_share_a_character_with_it() -> None:
     assert tokens_of(tokens, (9, 14)) == [3, 4, 5]
 
 
-def test_removed_evidence_takes_titles_with_the_answer_along() -> None:
+def test_a_passage_whose_title_has_the_answer_is_replaced_as_a_whole() -> None:
     passages = (Passage("Oslo", "It is a city."), Passage("Ada", "She lives there. She is tall.", ((0, 16),)))
-    found = without_evidence(Record("1", "Where?", "Oslo", passages))
-    assert [(passage.title, passage.text) for passage in found.passages] == [("Ada", "She is tall.")]
+    found = without_evidence(Record("1", "Where?", "Oslo", passages), ["Salt is sold here.", "Bo left town."])
+    assert found is not None
+    kept = [(passage.title, passage.text) for passage in found.passages]
+    assert kept == [("", "Bo left town."), ("Ada", "Salt is sold here. She is tall.")]
+    assert without_evidence(Record("1", "Where?", "Oslo", passages), ["Salt is sold here."]) is None
