@@ -150,6 +150,7 @@ def main() -> None:
         (record,) = record_answers(llm, [prompt], budget=args.budget)
         rows.append({**context_cite_row(llm, prompt, record, args.ablations), **at2_row(llm, prompt, record)})
         sys.stdout.write(f"{len(rows)}: " + ", ".join(f"{key} {value:.4g}" for key, value in rows[-1].items()) + "\n")
+        sys.stdout.flush()
     for key in rows[0]:
         values = np.array([row[key] for row in rows])
         low, high = mean_interval(values, share=False, bootstrap=Bootstrap())

@@ -25,7 +25,7 @@ Features = Literal["attention", "contribution"]
 """Which of a record's matrices is weighted: each head's attention on a source, or its logit contribution."""
 HALF = ("attention", "contribution")
 """Fields that are kept in float16; hidden states and log-probabilities are kept in float32."""
-ARRAYS = ("tokens", "log_probs", "attention", "contribution", "copies", "hidden")
+ARRAYS = ("tokens", "log_probs", "entropies", "attention", "contribution", "copies", "hidden")
 
 
 @dataclass(frozen=True, eq=False)
