@@ -8,6 +8,7 @@ from .attribution.learned.choice import AttributionChoice as AttributionChoice
 from .attribution.learned.extraction import EffectExtraction as EffectExtraction
 from .attribution.learned.weights import DynamicHeadWeights as DynamicHeadWeights
 from .attribution.learned.weights import HeadWeights as HeadWeights
+from .diagnosis.experiment.diagnosis import Diagnosis as Diagnosis
 from .experiments.ablation.ablation import Ablation as Ablation
 from .experiments.ablation.answering import Answer as Answer
 from .experiments.ablation.answering import answer as answer

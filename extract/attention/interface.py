@@ -40,7 +40,7 @@ def _attention(
     # A decode step needs its softmax rows anyway: they are formed once, recorded, and used for the output.
     if recorder is not None and query.shape[2] == 1:
         output = recorder.attend(module, query, key, value, attention_mask, softmax)
-        return recorder.apply_ablation(module, output), None
+        return recorder.apply_intervention(module, output), None
     if softmax.plain:
         output = _sdpa(module, query, key, value, attention_mask, scaling=scaling, dropout=dropout, **options)
     else:
@@ -49,7 +49,7 @@ def _attention(
         return output, None
     # A longer query's kernel forms no rows that could be read, so the last one is computed besides.
     recorder.record_last_row(module, query, key, attention_mask, softmax)
-    return recorder.apply_ablation(module, output), None
+    return recorder.apply_intervention(module, output), None
 
 
 def _sdpa(

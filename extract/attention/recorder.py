@@ -54,7 +54,7 @@ class Recorder:
         hidden: Final hidden state at the last position: what the LM head reads. [batch, hidden].
 
     Raises:
-        UserError: the plan ablates heads of another model.
+        UserError: the plan ablates or scales heads of another model.
 
     """
 
@@ -62,7 +62,7 @@ class Recorder:
         config = model.config.get_text_config(decoder=True)
         self._layers, self._heads = int(config.num_hidden_layers), int(config.num_attention_heads)
         self._class, self._device, self._plan = type(model).__name__, model.device, plan
-        self._check_ablated()
+        self._check_heads()
         self.hidden: Float[Tensor, "batch hidden"] = torch.empty(0)
         self._argmax: dict[int, Int[Tensor, "batch head"]] = {}
         self._mass: dict[int, Float[Tensor, "batch head column"]] = {}
@@ -73,13 +73,12 @@ class Recorder:
         self._biases: dict[tuple[int, torch.device], tuple[Tensor, Tensor]] = {}
         self._past = 0
 
-    def _check_ablated(self) -> None:
-        if self._plan.ablate is None or self._plan.ablate.shape[1:] == (self._layers, self._heads):
-            return
-        layers, heads = self._plan.ablate.shape[1:]
-        raise UserError(
-            f"ablate names {layers} layers × {heads} heads, but {self._class} has {self._layers} × {self._heads}"
-        )
+    def _check_heads(self) -> None:
+        for name, chosen in (("ablate", self._plan.ablate), ("scale", self._plan.scale)):
+            if chosen is not None and chosen.shape[1:] != (self._layers, self._heads):
+                layers, heads = chosen.shape[1:]
+                own = f"{self._layers} × {self._heads}"
+                raise UserError(f"{name} names {layers} layers × {heads} heads, but {self._class} has {own}")
 
     @property
     def argmax(self) -> Int[Tensor, "batch layer head"]:
@@ -212,13 +211,15 @@ class Recorder:
         if self._plan.columns is not None:
             self._mass[layer] = torch.bmm(weights, self._plan.columns.to(weights.device))
 
-    def apply_ablation(self, module: torch.nn.Module, output: Float[Tensor, "batch query head vsize"]) -> Tensor:
-        """Replace the outputs of ablated heads, at every query of the forward, before the output projection."""
+    def apply_intervention(self, module: torch.nn.Module, output: Float[Tensor, "batch query head vsize"]) -> Tensor:
+        """Replace or scale the outputs of heads, at every query of the forward, before the output projection."""
         layer = int(module.layer_idx)  # type: ignore[arg-type]
         if self._plan.mean_outputs:  # before ablation, and over all chunks of a prompt
             total = output.sum(dim=1, dtype=torch.float32)
             self._sums[layer] = total + self._sums[layer] if layer in self._sums else total
             self._summed[layer] = self._summed.get(layer, 0) + output.shape[1]
+        if self._plan.scale is not None:
+            output = output * self._plan.scale[:, layer, None, :, None].to(output)
         if self._plan.ablate is None:
             return output
         # [batch, 1, head, 1]: the same heads at every query.

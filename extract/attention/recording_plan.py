@@ -1,4 +1,4 @@
-"""What recorded forwards keep of each head's attention, and which heads they ablate."""
+"""What recorded forwards keep of each head's attention, and which heads they ablate or amplify."""
 
 from dataclasses import dataclass
 
@@ -19,6 +19,7 @@ class RecordingPlan:
         mean_outputs: Sum up each head's output over all positions, for its mean.
         ablate: Heads whose output is replaced before the output projection; None: no head.
         replacement: By layer, what an ablated head's output becomes; None: zero.
+        scale: Factor of each head's output before the output projection; None: 1.
         prefix: Prompts that the rows share and attend to before the keys of the cache; None: there are none.
 
     """
@@ -29,4 +30,5 @@ class RecordingPlan:
     mean_outputs: bool = False
     ablate: Bool[Tensor, "batch layer head"] | None = None
     replacement: dict[int, Float[Tensor, "batch head vsize"]] | None = None
+    scale: Float[Tensor, "batch layer head"] | None = None
     prefix: SharedPrefix | None = None

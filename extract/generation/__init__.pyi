@@ -14,6 +14,7 @@ from .head_selection import StepHeads as StepHeads
 from .longrope import rotary_factors as rotary_factors
 from .longrope import rotary_groups as rotary_groups
 from .prefill import decode_step as decode_step
+from .prefill import prefill_continued as prefill_continued
 from .prefill import prefill_prompts as prefill_prompts
 from .prompt_view import MaskMode as MaskMode
 from .prompt_view import PromptView as PromptView

@@ -119,6 +119,28 @@ class AnswerFormat:
         answer = self.forced(generated, continuation)
         return {"em_forced": exact_match(answer, gold), "f1_forced": f1(answer, gold)}
 
+    def lead(self, generated: str) -> str:
+        """Text before the answer: a generation up to its first marker; without one all of it, and the marker.
+
+        >>> form = AnswerFormat(marker="So the answer is")
+        >>> form.lead("He lives in Oslo. So the answer is Bergen."), form.lead("He lives in Oslo.")
+        ('He lives in Oslo. So the answer is', 'He lives in Oslo. So the answer is')
+
+        """
+        if not self.marker:
+            return ""
+        found = re.search(re.escape(self.marker), generated, flags=re.IGNORECASE)
+        return generated[: found.end()] if found else f"{generated.rstrip()} {self.marker}".lstrip()
+
+    def gold_after(self, answer: str) -> str:
+        """The gold answer as it follows the lead.
+
+        >>> AnswerFormat(marker="So the answer is").gold_after("Oslo")
+        ' Oslo'
+
+        """
+        return f" {answer}" if self.opening or self.marker else answer
+
     def gold_text(self, answer: str) -> str:
         """The gold answer as it continues the prompt.
 

@@ -4,6 +4,7 @@ from abc import ABC, abstractmethod
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+from extract.errors import UserError
 from extract.prompts import ForcedOpening, Span
 
 if TYPE_CHECKING:
@@ -108,6 +109,30 @@ class Task(ABC):
         """All metrics of an answer: those of `grade` and, where openings are forced, those of `grade_forced`."""
         forced = self.grade_forced(sample, answer, continuation) if self.force else {}
         return {**self.grade(sample, answer), **forced}
+
+    def context_span(self, index: int) -> Span:
+        """Token span of the context, evidence included, in the prompt of the sample of that number.
+
+        Raises:
+            UserError: the task does not say; by default always.
+
+        """
+        raise UserError(f"task {type(self).__name__}: sample {index} has no known context; define `context_span`")
+
+    def gold_continuation(self, sample: Sample, answer: str) -> tuple[str, str]:
+        """What the answer should have been: a text that leads to the gold answer, and the gold answer after it.
+
+        Args:
+            sample: The sample.
+            answer: Text that the model generated; a chain of thought in it may be the lead.
+
+        """
+        del answer
+        return "", sample.gold
+
+    def extracted(self, answer: str) -> str:
+        """The answer within a generation; by default all of it."""
+        return answer
 
     @abstractmethod
     def describe(self) -> dict[str, Any]:

@@ -7,7 +7,7 @@ from dataclasses import asdict
 from typing import TYPE_CHECKING, Any, Literal
 
 from extract.errors import UserError
-from extract.prompts import tokenize_with_offsets
+from extract.prompts import Span, tokenize_with_offsets
 from extract.store import content_id
 from extract.tasks.base import Sample, Task
 from extract.tasks.passages import cut_to_length
@@ -176,6 +176,18 @@ class MultiHopQA(Task):
     def context_spans(self, index: int) -> ContextSpans:
         """Token spans of the context and its sentences in a record's prompt."""
         return self._prompts.build(self._records[index]).context_spans()
+
+    def context_span(self, index: int) -> Span:
+        """Token span of the passages; (0, 0) where the prompt shows none."""
+        return self._prompts.build(self._records[index]).context_tokens()
+
+    def gold_continuation(self, sample: Sample, answer: str) -> tuple[str, str]:
+        """The generation up to its marker, or all of it with the marker added; then the gold answer."""
+        return self.answer_format.lead(answer), self.answer_format.gold_after(sample.gold)
+
+    def extracted(self, answer: str) -> str:
+        """The answer after the marker, without it the last sentence."""
+        return self.answer_format.last(answer)
 
     def grade(self, sample: Sample, answer: str) -> dict[str, float]:
         """Exact match and F1 as HotpotQA counts them, and the other metrics of `AnswerFormat.grade`.

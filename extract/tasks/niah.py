@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
 from extract.errors import UserError
-from extract.prompts import find_token_span, render_chat_prompt
+from extract.prompts import Span, TokenizedText, find_token_span, render_chat_prompt, tokens_between
 from extract.store import content_id
 from extract.tasks.answer_metrics import rouge_l
 from extract.tasks.base import Sample, Task
@@ -216,8 +216,7 @@ class NIAH(Task):
         """
         hidden = self._sampled(index)
         context = self._inserted(hidden)
-        user = self.texts.template.replace("{context}", context.text).replace("{question}", self.texts.question)
-        prompt = render_chat_prompt(self._llm.tokenizer, self.texts.system, user, self._llm.chat)
+        prompt = self._prompt(context)
         needle = find_token_span(prompt, hidden.needle)
         if (budget := needle[1] - needle[0] + self.margin) < 1:
             raise UserError(f"task margin: {self.margin} leaves no token for the answer; raise it")
@@ -242,6 +241,23 @@ class NIAH(Task):
                 "needle": hidden.needle,
             },
         )
+
+    def _prompt(self, context: Insertion) -> TokenizedText:
+        user = self.texts.template.replace("{context}", context.text).replace("{question}", self.texts.question)
+        return render_chat_prompt(self._llm.tokenizer, self.texts.system, user, self._llm.chat)
+
+    def context_span(self, index: int) -> Span:
+        """Token span of haystack and needle."""
+        context = self._inserted(self._sampled(index))
+        prompt = self._prompt(context)
+        start = prompt.text.index(context.text)
+        return tokens_between(prompt, start, start + len(context.text))
+
+    def gold_continuation(self, sample: Sample, answer: str) -> tuple[str, str]:
+        """The needle's text before its UUID, and the UUID."""
+        del answer
+        before = self.texts.needle.partition("{uuid}")[0]
+        return before.rstrip(), before[len(before.rstrip()) :] + sample.gold
 
     def grade(self, sample: Sample, answer: str) -> dict[str, float]:
         """Accuracy (1 if the whole UUID occurs in the answer, else 0) and ROUGE-L (F-measure)."""

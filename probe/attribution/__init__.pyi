@@ -1,4 +1,6 @@
 from .ablated_runs import AblatedRuns as AblatedRuns
+from .ablated_runs import common_prefix as common_prefix
+from .ablated_runs import reading as reading
 from .experiment.attribution import Attribution as Attribution
 from .learned.batches import AblationEffects as AblationEffects
 from .learned.choice import AttributionChoice as AttributionChoice

@@ -31,7 +31,7 @@ LAYERS: dict[str, set[str]] = {
 """What each package may import besides itself."""
 PROBE_FLOORS = (
     {"probe.metrics", "probe.heads", "probe.models", "probe.results"},
-    {"probe.attribution", "probe.experiments", "probe.rag"},
+    {"probe.attribution", "probe.diagnosis", "probe.experiments", "probe.rag"},
     {"probe.report"},
     {"probe.cli", "probe.__main__"},
 )

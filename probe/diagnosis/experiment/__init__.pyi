@@ -1,0 +1,11 @@
+from .diagnosis import Diagnosis as Diagnosis
+from .outcomes import CLAIMS as CLAIMS
+from .outcomes import Claim as Claim
+from .outcomes import summary as summary
+from .outcomes import tested_claims as tested_claims
+from .outcomes import with_causes as with_causes
+from .plots import plot_grid as plot_grid
+from .plots import plot_rescues as plot_rescues
+from .prediction import auroc as auroc
+from .prediction import predict_failure as predict_failure
+from .table import claim_text as claim_text
