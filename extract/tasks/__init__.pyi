@@ -10,6 +10,7 @@ from .base import PromptBatch as PromptBatch
 from .base import Sample as Sample
 from .base import Task as Task
 from .check import check_task as check_task
+from .gold_continuation import GoldContinuation as GoldContinuation
 from .grid_axis import Axis as Axis
 from .haystack import Haystack as Haystack
 from .haystack import load_haystack as load_haystack

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from extract.errors import UserError
 from extract.prompts import ForcedOpening, Span
+from extract.tasks.gold_continuation import GoldContinuation
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -119,16 +120,17 @@ class Task(ABC):
         """
         raise UserError(f"task {type(self).__name__}: sample {index} has no known context; define `context_span`")
 
-    def gold_continuation(self, sample: Sample, answer: str) -> tuple[str, str]:
-        """What the answer should have been: a text that leads to the gold answer, and the gold answer after it.
+    def gold_continuation(self, sample: Sample, answer: str, solved: bool) -> GoldContinuation:
+        """Where the answer should have gone on otherwise, and how; by default it is the gold answer from the start.
 
         Args:
             sample: The sample.
-            answer: Text that the model generated; a chain of thought in it may be the lead.
+            answer: Text that the model generated.
+            solved: Whether it is right; then how it went on.
 
         """
-        del answer
-        return "", sample.gold
+        del answer, solved
+        return GoldContinuation("", sample.gold)
 
     def extracted(self, answer: str) -> str:
         """The answer within a generation; by default all of it."""

@@ -10,6 +10,7 @@ from extract.errors import UserError
 from extract.prompts import Span, tokenize_with_offsets
 from extract.store import content_id
 from extract.tasks.base import Sample, Task
+from extract.tasks.gold_continuation import GoldContinuation, fact_astray, fact_followed
 from extract.tasks.passages import cut_to_length
 from extract.tasks.prompt_texts import ANSWER_STYLES, QuestionTexts
 from extract.tasks.question_prompts import ContextSpans, PromptBuilder, evidence_depth
@@ -181,9 +182,14 @@ class MultiHopQA(Task):
         """Token span of the passages; (0, 0) where the prompt shows none."""
         return self._prompts.build(self._records[index]).context_tokens()
 
-    def gold_continuation(self, sample: Sample, answer: str) -> tuple[str, str]:
-        """The generation up to its marker, or all of it with the marker added; then the gold answer."""
-        return self.answer_format.lead(answer), self.answer_format.gold_after(sample.gold)
+    def gold_continuation(self, sample: Sample, answer: str, solved: bool) -> GoldContinuation:
+        """In a chain of thought a supporting fact; where none is missed, the gold answer after the marker."""
+        form, record = self.answer_format, self._records[sample.index]
+        lead = form.lead(answer)
+        chain = lead[: len(lead) - len(form.marker)]
+        facts = [one.text[start:end] for one in record.passages for start, end in one.evidence]
+        found = fact_followed(chain, facts) if solved else fact_astray(chain, facts, record.question)
+        return found or GoldContinuation(lead, form.gold_after(sample.gold), lead[len(chain) :])
 
     def extracted(self, answer: str) -> str:
         """The answer after the marker, without it the last sentence."""

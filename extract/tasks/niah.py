@@ -12,6 +12,7 @@ from extract.prompts import Span, TokenizedText, find_token_span, render_chat_pr
 from extract.store import content_id
 from extract.tasks.answer_metrics import rouge_l
 from extract.tasks.base import Sample, Task
+from extract.tasks.gold_continuation import GoldContinuation, led_to
 from extract.tasks.grid_axis import Axis, axis_extent, axis_value, grid_values, other_cells
 from extract.tasks.haystack import Haystack, load_haystack
 from extract.tasks.insertion import Insertion, Placement
@@ -253,11 +254,11 @@ class NIAH(Task):
         start = prompt.text.index(context.text)
         return tokens_between(prompt, start, start + len(context.text))
 
-    def gold_continuation(self, sample: Sample, answer: str) -> tuple[str, str]:
-        """The needle's text before its UUID, and the UUID."""
-        del answer
+    def gold_continuation(self, sample: Sample, answer: str, solved: bool) -> GoldContinuation:
+        """The UUID after the needle's text before it."""
+        del solved
         before = self.texts.needle.partition("{uuid}")[0]
-        return before.rstrip(), before[len(before.rstrip()) :] + sample.gold
+        return led_to(answer, before.rstrip(), before[len(before.rstrip()) :] + sample.gold)
 
     def grade(self, sample: Sample, answer: str) -> dict[str, float]:
         """Accuracy (1 if the whole UUID occurs in the answer, else 0) and ROUGE-L (F-measure)."""

@@ -117,18 +117,19 @@ def _answer(
     llm: LLM, task: Task, how: Recording, sample: Sample, segments: Segments, generated: Generated
 ) -> DiagnosedAnswer:
     text = str(llm.tokenizer.decode(generated.tokens, skip_special_tokens=True))
-    lead, gold = task.gold_continuation(sample, text)
-    answer, stripped = task.extracted(text.strip()), text.strip()
+    stripped = text.strip()
+    answer, metric = task.extracted(stripped), task.grade(sample, stripped)[how.metric]
+    gold = task.gold_continuation(sample, text, solved=metric >= 1).in_form(text)
     return DiagnosedAnswer(
         sample=sample,
         segments=segments,
         generated=generated,
         text=stripped,
-        metric=task.grade(sample, stripped)[how.metric],
+        metric=metric,
         training=is_training(sample, how.training),
         other_form=is_other_form(answer, sample.gold),
         cut_off=is_cut_off(answer, sample.gold, generated.ended, begun=not task.forced_opening(stripped)),
-        gold=gold_tokens(llm, lead, gold),
+        gold=gold_tokens(llm, gold),
     )
 
 

@@ -9,11 +9,12 @@ import numpy as np
 from extract.utils import FiniteFloat, Share, check_fields
 from probe.diagnosis.statistics import TokenStatistics
 
-Cause = Literal["other_form", "cut_off", "not_attended", "not_written", "knowledge", "context", "undecided"]
+Cause = Literal["other_form", "cut_off", "follows", "not_attended", "not_written", "knowledge", "context", "undecided"]
 """Why an answer failed."""
 CAUSES: dict[Cause, str] = {
     "other_form": "right in another form",
     "cut_off": "cut off",
+    "follows": "follows its own earlier text",
     "not_attended": "not attended",
     "not_written": "attended, not written",
     "knowledge": "written, outvoted by the model's knowledge",
@@ -84,6 +85,8 @@ def diagnose(finding: Finding, thresholds: Thresholds | None) -> Cause:
 
 
 def _cause_at(token: TokenStatistics, thresholds: Thresholds) -> Cause:
+    if token.follows:
+        return "follows"
     if token.attended <= thresholds.attended:
         return "not_attended"
     if token.written <= thresholds.written:

@@ -14,6 +14,7 @@ from extract.contribution import LogitContributions, Sources, prompt_sources
 from extract.generation import decode_step
 from extract.llm import LLM
 from extract.prompts import tokenize_with_offsets
+from extract.tasks import GoldContinuation
 from probe.diagnosis.decoding import Continuation
 
 if TYPE_CHECKING:
@@ -26,12 +27,14 @@ class GoldTokens:
 
     Attributes:
         lead: Tokens before it.
+        bare: Tokens of the lead without earlier sentences; the same where there are none.
         gold: Its own tokens.
         content: Place of the first one with a letter or digit.
 
     """
 
     lead: list[int]
+    bare: list[int]
     gold: list[int]
     content: int
 
@@ -58,14 +61,18 @@ class CriticalToken:
     to_wrong: Float[Tensor, "head source"]
 
 
-def gold_tokens(llm: LLM, lead: str, gold: str) -> GoldTokens:
+def gold_tokens(llm: LLM, text: GoldContinuation) -> GoldTokens:
     """Tokens of a lead and the gold answer after it; a token that both share is the gold answer's."""
-    found = tokenize_with_offsets(llm.tokenizer, lead + gold, special=False)
-    first = next(place for place, (_, end) in enumerate(found.offsets) if end > len(lead))
+    found = tokenize_with_offsets(llm.tokenizer, text.lead + text.gold, special=False)
+    first = next(place for place, (_, end) in enumerate(found.offsets) if end > len(text.lead))
+    bare = text.lead if text.bare is None else text.bare
+    short = tokenize_with_offsets(llm.tokenizer, bare + text.gold, special=False).ids
     known = content_tokens(llm.tokenizer, int(llm.model.config.vocab_size))
     ids = found.ids[first:]
     content = next((place for place, token in enumerate(ids) if bool(known[token])), 0)
-    return GoldTokens(found.ids[:first], ids, content)
+    # A gold answer that is tokenized otherwise after the bare lead keeps the tokens it has after the whole one.
+    same = short[len(short) - len(ids) :] == ids
+    return GoldTokens(found.ids[:first], short[: len(short) - len(ids)] if same else found.ids[:first], ids, content)
 
 
 @lru_cache(maxsize=4)

@@ -148,4 +148,4 @@ def _scales(heads: Sequence[Sequence[int]], layers: int, width: int, factor: flo
     scale = torch.ones(len(heads), layers * width)
     for row, chosen in enumerate(heads):
         scale[row, list(chosen)] = factor
-    return scale.unflatten(1, (layers, width))
+    return scale.view(len(heads), layers, width)

@@ -22,6 +22,7 @@ class TokenStatistics:
         written: See `written_score`.
         outvoted: See `outvoted_share`.
         prior_wins: Whether the wrong token is the model's choice without any context.
+        follows: Whether it is with the answer's earlier sentences alone, and not without these: the mistake is in them.
         matched: Number of segments that the evidence is compared with.
 
     """
@@ -31,6 +32,7 @@ class TokenStatistics:
     outvoted: float
     prior_wins: bool
     matched: int
+    follows: bool = False
 
 
 def attended_margin(attention: Heads, evidence: int, matched: Matched) -> float:

@@ -52,14 +52,14 @@ def _requests(task: Task, answer: DiagnosedAnswer, how: Intervening | None) -> d
     if answer.token is None or not answer.failed:
         return {}
     context, segments = task.context_span(answer.sample.index), answer.segments
-    hidden = {"no_context": [context]}
+    hidden = {"no_context": [context], "prior": [context]}
     if answer.intervened and how is not None:
         hidden |= {"only_evidence": list(segments.others), "without_evidence": list(segments.evidence)}
         hidden |= _without_segments(answer, answer.token, how)
-    added = answer.gold.lead + answer.gold.gold[: answer.token.position]
-    gold = answer.gold.gold[answer.token.position :]
+    before, gold = answer.gold.gold[: answer.token.position], answer.gold.gold[answer.token.position :]
+    leads = {name: answer.gold.bare if name == "prior" else answer.gold.lead for name in hidden}
     return {
-        name: Request([*removed(answer.sample.ids, context, spans), *added], gold, answer.token.wrong)
+        name: Request([*removed(answer.sample.ids, context, spans), *leads[name], *before], gold, answer.token.wrong)
         for name, spans in hidden.items()
     }
 
@@ -102,13 +102,17 @@ def _trial(llm: LLM, answer: DiagnosedAnswer, readings: dict[str, Reading]) -> T
         "other_form": answer.other_form,
         "cut_off": answer.cut_off,
         "signals": answer.generated.signals,
-        "token": None if token is None else _token_record(llm, answer, token, readings.get("no_context")),
+        "token": None if token is None else _token_record(llm, answer, token, readings),
         "interventions": {} if token is None else _outcomes(answer, token, readings),
     }
     return dict(strict(found))
 
 
-def _token_record(llm: LLM, answer: DiagnosedAnswer, token: CriticalToken, prior: Reading | None) -> dict[str, Any]:
+def _token_record(
+    llm: LLM, answer: DiagnosedAnswer, token: CriticalToken, readings: dict[str, Reading]
+) -> dict[str, Any]:
+    prior, blind = readings.get("prior"), readings.get("no_context")
+    prior_wins = prior is not None and prior.token == token.wrong
     segments, margins = answer.segments, _margins(token)
     evidence, matched = len(segments.evidence), _matched(segments)
     named = most_opposing(margins, evidence)
@@ -124,7 +128,8 @@ def _token_record(llm: LLM, answer: DiagnosedAnswer, token: CriticalToken, prior
         "attended": attended_margin(token.attention, evidence, matched),
         "written": written_score(token.to_right.sum(dim=0), evidence, matched),
         "outvoted": outvoted_share(margins, evidence),
-        "prior_wins": prior is not None and prior.token == token.wrong,
+        "prior_wins": prior_wins,
+        "follows": blind is not None and blind.token == token.wrong and not prior_wins,
         "matched": sum(segments.matched),
         "segment": None if named is None else _source(llm, answer, margins, evidence + named),
         "sources": [_source(llm, answer, margins, place) for place in _shown(margins)],

@@ -159,7 +159,18 @@ class Diagnosis(LLMStage):
         return plots
 
 
-STATISTICS = ("position", "right", "wrong", "prior", "attended", "written", "outvoted", "prior_wins", "matched")
+STATISTICS = (
+    "position",
+    "right",
+    "wrong",
+    "prior",
+    "attended",
+    "written",
+    "outvoted",
+    "prior_wins",
+    "follows",
+    "matched",
+)
 
 
 def _flat(trial: Trial) -> dict[str, Any]:

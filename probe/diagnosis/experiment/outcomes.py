@@ -48,9 +48,9 @@ CLAIMS = (
 def statistics_of(trial: Trial) -> TokenStatistics | None:
     """Statistics of a trial's critical token; None where there is none.
 
-    >>> token = {"attended": 0.5, "written": None, "outvoted": 0.8, "prior_wins": False, "matched": 1}
+    >>> token = {"attended": 0.5, "written": None, "outvoted": 0.8, "prior_wins": False, "matched": 1, "follows": False}
     >>> statistics_of({"token": token})
-    TokenStatistics(attended=0.5, written=nan, outvoted=0.8, prior_wins=False, matched=1)
+    TokenStatistics(attended=0.5, written=nan, outvoted=0.8, prior_wins=False, matched=1, follows=False)
 
     """
     if trial["token"] is None:
@@ -60,7 +60,8 @@ def statistics_of(trial: Trial) -> TokenStatistics | None:
     attended, written, outvoted = (
         float("nan") if trial["token"][name] is None else trial["token"][name] for name in names
     )
-    return TokenStatistics(attended, written, outvoted, trial["token"]["prior_wins"], trial["token"]["matched"])
+    prior_wins, matched, follows = (trial["token"][name] for name in ("prior_wins", "matched", "follows"))
+    return TokenStatistics(attended, written, outvoted, prior_wins, matched, follows)
 
 
 def training_thresholds(trials: Sequence[Trial], tail: float) -> Thresholds | None:

@@ -16,12 +16,16 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 KINDS: dict[str, str] = {"solved": "solved", **CAUSES}
-MARKS = dict(zip(KINDS, "+FTANKCU", strict=True))
+MARKS = dict(zip(KINDS, "+FTEANKCU", strict=True))
 """Letter of each kind of answer within a cell."""
 COLORS = dict(
-    zip(KINDS, ("#e8f3e8", "#f6d55c", "#c9c9c9", "#20639b", "#3caea3", "#9b59b6", "#ed553b", "#ffffff"), strict=True)
+    zip(
+        KINDS,
+        ("#e8f3e8", "#f6d55c", "#c9c9c9", "#8d6e63", "#20639b", "#3caea3", "#9b59b6", "#ed553b", "#ffffff"),
+        strict=True,
+    )
 )
-HATCHES = dict(zip(KINDS, ("", "..", "--", "//", "\\\\", "xx", "oo", ""), strict=True))
+HATCHES = dict(zip(KINDS, ("", "..", "--", "++", "//", "\\\\", "xx", "oo", ""), strict=True))
 MOST_CELLS = 12
 """Most distinct values of an axis that are cells; more are put into as many equal ranges as `RANGES`."""
 RANGES = 6

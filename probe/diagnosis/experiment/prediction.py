@@ -5,7 +5,6 @@ from typing import Any
 
 import numpy as np
 from jaxtyping import Bool, Float
-from numpy.typing import NDArray
 
 from probe.diagnosis.decoding import SIGNALS
 from probe.metrics import Bootstrap, Estimate, bootstrap_weights, percentile_interval
@@ -13,9 +12,9 @@ from probe.results import Trial
 
 FOLDS = 5
 HEADS, OUTPUT = SIGNALS[2:], SIGNALS[:2]
-Features = Float[NDArray[np.float64], "prompt feature"]
-Scores = Float[NDArray[np.float64], "prompt"]
-Failed = Bool[NDArray[np.bool_], "prompt"]
+Features = Float[np.ndarray, "prompt feature"]
+Scores = Float[np.ndarray, "prompt"]
+Failed = Bool[np.ndarray, "prompt"]
 
 
 def predictors(trials: Sequence[Trial], early: int) -> dict[str, Features]:
@@ -84,7 +83,7 @@ def predict_failure(trials: Sequence[Trial], early: int, bootstrap: Bootstrap) -
     }
 
 
-def _difference(value: float, resampled: Float[NDArray[np.float64], "resample"]) -> dict[str, float | None]:
+def _difference(value: float, resampled: Float[np.ndarray, "resample"]) -> dict[str, float | None]:
     """AUROC of the heads less another one, its interval, and twice the smaller share of resamples on one side of 0."""
     known = resampled[~np.isnan(resampled)]
     low, high = percentile_interval(known.tolist())
