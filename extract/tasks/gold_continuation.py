@@ -57,7 +57,7 @@ def led_to(generated: str, lead: str, gold: str) -> GoldContinuation:
 
 
 def fact_astray(generated: str, facts: Sequence[str], question: str) -> GoldContinuation | None:
-    """The first sentence that begins like a supporting fact and goes on with words that neither facts nor question have.
+    """The first sentence that begins like a supporting fact and goes on with words of neither facts nor question.
 
     Args:
         generated: A chain of thought.

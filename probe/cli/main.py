@@ -36,6 +36,8 @@ stages, each a config file:
   test    -c configs/attribution.yaml        attribution: which sources of its context an answer rests on, by the heads
                                              that copy at each token, and by other methods
   test    -c configs/grounding.yaml          grounding: which scores separate grounded answers from others
+  test    -c configs/diagnosis.yaml          diagnosis: why answers failed, by the heads at the token where they go
+                                             wrong, tested by interventions
 
 commands, each with its own --help:
   configs [DIR]                              list the shipped configs, or copy them into a folder

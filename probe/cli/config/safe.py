@@ -18,7 +18,7 @@ from extract.utils import check_yaml
 TRUSTED = (
     *("extract", "extract.llm", "extract.pipeline", "extract.tasks", "extract.tasks.sources", "extract.generation"),
     *("datamodules", "probe", "probe.models", "probe.metrics", "probe.results", "probe.rag", "probe.rag.strategies"),
-    *("probe.attribution", "probe.attribution.methods"),
+    *("probe.attribution", "probe.attribution.methods", "probe.diagnosis"),
     *("probe.rag.triggers", "probe.experiments.ablation", "probe.experiments.correlation"),
     *("probe.experiments.dynamism", "lightning.pytorch.callbacks", "lightning.pytorch.strategies"),
     *("lightning.pytorch.loggers", "lightning.pytorch.profilers", "lightning.pytorch.plugins"),

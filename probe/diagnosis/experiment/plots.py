@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-KINDS: dict[str, str] = {"solved": "solved", **CAUSES}
+KINDS: dict[str, str] = {"solved": "solved", **{str(cause): label for cause, label in CAUSES.items()}}
 MARKS = dict(zip(KINDS, "+FTEANKCU", strict=True))
 """Letter of each kind of answer within a cell."""
 COLORS = dict(
@@ -47,7 +47,7 @@ def plot_grid(trials: Sequence[Trial], title: str) -> "Figure":
     axes = figure.subplots()
     for cell in sorted(set(zip(columns, rows, strict=True))):
         inside = zip(trials, zip(columns, rows, strict=True), strict=True)
-        _draw_cell(axes, cell, Counter(trial["cause"] or "solved" for trial, place in inside if place == cell))
+        _plot_cell(axes, cell, Counter(trial["cause"] or "solved" for trial, place in inside if place == cell))
     axes.set_xticks(np.arange(len(lengths)) + 0.5, lengths)
     axes.set_yticks(np.arange(len(depths)) + 0.5, depths)
     axes.set(xlim=(0, len(lengths)), ylim=(len(depths), 0), xlabel="context length (tokens)", ylabel="depth (%)")
@@ -66,16 +66,14 @@ def _axis(values: Sequence[float]) -> tuple[list[str], list[int]]:
     return [f"{low:.0f} to {high:.0f}" for low, high in pairwise(edges)], places.tolist()
 
 
-def _draw_cell(axes: "Axes", cell: tuple[int, int], counts: Counter[str]) -> None:
+def _plot_cell(axes: "Axes", cell: tuple[int, int], counts: Counter[str]) -> None:
     """One bar, a piece a cause; pieces have a letter where they are wide enough."""
     left, (column, row) = 0.04, cell
     for kind in KINDS:
         width = 0.92 * counts[kind] / counts.total()
         if not width:
             continue
-        piece = {"color": COLORS[kind], "hatch": HATCHES[kind], "edgecolor": "#444444", "linewidth": 0.4}
-        piece["facecolor"] = piece.pop("color")
-        axes.barh(row + 0.5, width, left=column + left, height=0.84, **piece)
+        axes.barh(row + 0.5, width, left=column + left, height=0.84, **_style(kind))
         if width > 0.1:
             box = {"facecolor": "white", "edgecolor": "none", "pad": 0.6, "alpha": 0.8}
             place = (column + left + width / 2, row + 0.5)
@@ -83,13 +81,14 @@ def _draw_cell(axes: "Axes", cell: tuple[int, int], counts: Counter[str]) -> Non
         left += width
 
 
+def _style(kind: str) -> dict[str, Any]:
+    return {"facecolor": COLORS[kind], "hatch": HATCHES[kind], "edgecolor": "#444444", "linewidth": 0.4}
+
+
 def _handles() -> list[Any]:
     from matplotlib.patches import Patch
 
-    return [
-        Patch(facecolor=COLORS[kind], hatch=HATCHES[kind], edgecolor="#444444", label=f"{MARKS[kind]}  {label}")
-        for kind, label in KINDS.items()
-    ]
+    return [Patch(**_style(kind), label=f"{MARKS[kind]}  {label}") for kind, label in KINDS.items()]
 
 
 def plot_rescues(results: dict[str, Any]) -> "Figure":
@@ -109,8 +108,8 @@ def plot_rescues(results: dict[str, Any]) -> "Figure":
             if not record["n"]:
                 continue
             bars = [[max(0.0, record["value"] - record["low"])], [max(0.0, record["high"] - record["value"])]]
-            style = {"facecolor": COLORS[cause], "hatch": HATCHES[cause], "edgecolor": "#444444", "capsize": 2}
-            axes.bar(place - 0.4 + width * (number + 0.5), record["value"], width, yerr=bars, **style)
+            left = place - 0.4 + width * (number + 0.5)
+            axes.bar(left, record["value"], width, yerr=bars, capsize=2, **_style(cause))
     axes.set_xticks(range(len(INTERVENTIONS)), [name.replace(" ", "\n", 1) for name in INTERVENTIONS.values()])
     axes.set(ylabel="right token is the model's choice", ylim=(0, 1))
     figure.legend(handles=_handles()[1:], loc="outside right upper", fontsize=7)
