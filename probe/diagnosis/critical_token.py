@@ -2,7 +2,6 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -67,22 +66,17 @@ def gold_tokens(llm: LLM, text: GoldContinuation) -> GoldTokens:
     first = next(place for place, (_, end) in enumerate(found.offsets) if end > len(text.lead))
     bare = text.lead if text.bare is None else text.bare
     short = tokenize_with_offsets(llm.tokenizer, bare + text.gold, special=False).ids
-    known = content_tokens(llm.tokenizer, int(llm.model.config.vocab_size))
     ids = found.ids[first:]
-    content = next((place for place, token in enumerate(ids) if bool(known[token])), 0)
+    content = next((place for place, token in enumerate(ids) if has_content(llm.tokenizer, token)), 0)
     # A gold answer that is tokenized otherwise after the bare lead keeps the tokens it has after the whole one.
     same = short[len(short) - len(ids) :] == ids
     return GoldTokens(found.ids[:first], short[: len(short) - len(ids)] if same else found.ids[:first], ids, content)
 
 
-@lru_cache(maxsize=4)
-def content_tokens(tokenizer: "PreTrainedTokenizerBase", size: int) -> Bool[Tensor, "vocabulary"]:
-    """Which tokens of a vocabulary are more than spaces and punctuation; end tokens are, too."""
-    texts = tokenizer.batch_decode([[token] for token in range(min(size, len(tokenizer)))])
-    named = [any(character.isalnum() for character in text) for text in texts]
-    # Bytes of a character decode to the replacement character: a piece of a letter as like as not.
-    known = [content or "�" in text for content, text in zip(named, texts, strict=True)]
-    return torch.tensor([*known, *[True] * (size - len(known))])
+def has_content(tokenizer: "PreTrainedTokenizerBase", token: int) -> bool:
+    """Whether a token is more than spaces and punctuation. End tokens are, and so is a piece of a character."""
+    text = str(tokenizer.decode([token]))
+    return token in tokenizer.all_special_ids or "\ufffd" in text or any(map(str.isalnum, text))
 
 
 def critical_tokens(
@@ -115,7 +109,7 @@ class _ForcedDecoding:
         self._contributions = LogitContributions(model, Sources.of(self._members))
         self._failed = torch.tensor(list(failed), device=device)
         self._content = torch.tensor([one.content for one in gold], device=device)
-        self._known = content_tokens(continuation.llm.tokenizer, int(model.config.vocab_size)).to(device)
+        self._form = max(one.content for one in gold)
         self._sources = [len(spans) for spans in continuation.spans]
 
     def run(self) -> list[CriticalToken | None]:
@@ -143,9 +137,16 @@ class _ForcedDecoding:
         if keys < batch.tokens.shape[1]:
             batch.tokens[:, keys] = gold
         log_probs = logits.log_softmax(dim=-1).gather(1, torch.stack([gold, wrong], dim=1))
-        counts = (self._content <= step) | self._known[wrong]
-        astray = (top[:, 0] != gold) & counts & (batch.budgets > step)
+        astray = (top[:, 0] != gold) & self._counts(step, wrong) & (batch.budgets > step)
         return gold, wrong, log_probs, recorder.mass.flatten(1, 2), astray
+
+    def _counts(self, step: int, wrong: Int[Tensor, "batch"]) -> Bool[Tensor, "batch"]:
+        """Whether another token than the gold one is more than a matter of form."""
+        counts = self._content <= step
+        if step >= self._form:  # nothing to ask the host
+            return counts
+        content = [has_content(self._rows.llm.tokenizer, token) for token in wrong.tolist()]
+        return counts | torch.tensor(content, device=counts.device)
 
     def _collect(self, columns: list[Tensor]) -> list[CriticalToken | None]:
         gold, wrong, log_probs, attention, astray = columns

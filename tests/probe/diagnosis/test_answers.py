@@ -13,7 +13,7 @@ from extract.llm import LLM
 from extract.tasks import GoldContinuation, Sample, Task
 from probe.diagnosis import Intervening, Recording, TrainingPrompts, diagnosis_trials, record_batch
 from probe.diagnosis.answers import DiagnosedAnswer
-from probe.diagnosis.critical_token import CriticalToken, content_tokens, gold_tokens
+from probe.diagnosis.critical_token import CriticalToken, gold_tokens, has_content
 from probe.diagnosis.interventions import Request, read, removed
 from tests.helpers.families import FAMILIES, projected, save
 from tests.helpers.reference import replay
@@ -55,6 +55,24 @@ class Words(Task):
         return {}
 
 
+class Models:
+    """Tiny models with the embedded tokenizer, and the same with eager attention; each is made once."""
+
+    def __init__(self, llm: LLM, folder: Path) -> None:
+        self._llm, self._folder, self._made = llm, folder, dict[str, tuple[LLM, Any]]()
+
+    def __call__(self, name: str) -> tuple[LLM, Any]:
+        if name not in self._made:
+            model = small(self._llm, name, self._folder / name)
+            self._made[name] = model, LLM(model.name, attention="eager").model
+        return self._made[name]
+
+
+@pytest.fixture(scope="module")
+def models(llm: LLM, tmp_path_factory: pytest.TempPathFactory) -> Models:
+    return Models(llm, tmp_path_factory.mktemp("diagnosed"))
+
+
 def small(llm: LLM, name: str, folder: Path) -> LLM:
     family = FAMILIES[name]
     sizes = {"vocab_size": len(llm.tokenizer), "max_position_embeddings": 1024}
@@ -72,20 +90,18 @@ def critical(eager: Any, llm: LLM, answer: DiagnosedAnswer) -> tuple[int, torch.
     """Position, log-probabilities and the eager replay of a failed answer's gold answer."""
     prompt, gold = answer.sample.ids + answer.gold.lead, answer.gold.gold
     truth = replay(eager, prompt, gold)
-    known = content_tokens(llm.tokenizer, int(llm.model.config.vocab_size))
     wrong = [
         step
         for step, (chosen, right) in enumerate(zip(truth["tokens"], gold, strict=True))
-        if chosen != right and (step >= answer.gold.content or known[chosen])
+        if chosen != right and (step >= answer.gold.content or has_content(llm.tokenizer, chosen))
     ]
     return wrong[0], truth["logits"].float().log_softmax(-1), truth
 
 
 @pytest.mark.parametrize("name", ["llama-gqa", "gemma2"])
-def test_a_critical_token_is_that_of_an_eager_forward(name: str, llm: LLM, tmp_path: Path) -> None:
+def test_a_critical_token_is_that_of_an_eager_forward(name: str, models: Models) -> None:
     """Position, log-probabilities, attention and both tokens' contributions; batched, after the answers' own keys."""
-    model = small(llm, name, tmp_path)
-    eager = LLM(model.name, attention="eager").model
+    model, eager = models(name)
     answers = recorded(model, Words())
     for answer in answers:
         token, sources = answer.token, answer.segments.spans
@@ -105,9 +121,8 @@ def test_a_critical_token_is_that_of_an_eager_forward(name: str, llm: LLM, tmp_p
                 torch.testing.assert_close(found[:, number], heads[:, start:end].sum(1), atol=1e-4, rtol=1e-3)
 
 
-def test_a_solved_answer_is_recorded_where_it_came_nearest_to_another_one(llm: LLM, tmp_path: Path) -> None:
-    model = small(llm, "llama-gqa", tmp_path)
-    eager = LLM(model.name, attention="eager").model
+def test_a_solved_answer_is_recorded_where_it_came_nearest_to_another_one(models: Models) -> None:
+    model, eager = models("llama-gqa")
     for answer in recorded(model, Words(solved=True), share=0.999):
         assert answer.token is not None
         gold = answer.gold.gold
@@ -122,12 +137,11 @@ def test_a_solved_answer_is_recorded_where_it_came_nearest_to_another_one(llm: L
     assert all(answer.token is None for answer in recorded(model, Words(solved=True), share=0.0))
 
 
-def test_answers_are_those_of_extraction_and_signals_those_of_an_eager_forward(llm: LLM, tmp_path: Path) -> None:
-    model, task = small(llm, "llama-gqa", tmp_path), Words()
+def test_answers_are_those_of_extraction_and_signals_those_of_an_eager_forward(models: Models) -> None:
+    (model, eager), task = models("llama-gqa"), Words()
     answers = recorded(model, task)
     samples = [task.sample(index) for index in task.order()]
     plain = decode(model, samples)
-    eager = LLM(model.name, attention="eager").model
     for row, (answer, sample) in enumerate(zip(answers, samples, strict=True)):
         tokens = plain.tokens[row, : plain.lengths[row]].tolist()
         assert answer.generated.tokens == [token for token in tokens if token not in model.end_tokens]
@@ -153,9 +167,8 @@ def test_answers_are_those_of_extraction_and_signals_those_of_an_eager_forward(l
 
 
 @pytest.mark.parametrize("name", ["llama-gqa", "gemma2", "gpt-neox"])
-def test_amplified_heads_are_scaled_at_the_last_query_alone(name: str, llm: LLM, tmp_path: Path) -> None:
-    model = small(llm, name, tmp_path)
-    eager = LLM(model.name, attention="eager").model
+def test_amplified_heads_are_scaled_at_the_last_query_alone(name: str, models: Models) -> None:
+    model, eager = models(name)
     width = int(eager.config.num_attention_heads)
     for answer in recorded(model, Words()):
         assert answer.token is not None
@@ -202,8 +215,8 @@ def test_a_scale_is_applied_in_every_family(name: str, llm: LLM, tmp_path: Path)
     assert not torch.allclose(found, logits(RecordingPlan()), atol=1e-5)
 
 
-def test_readings_are_those_of_single_forwards(llm: LLM, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    model = small(llm, "gemma2", tmp_path)
+def test_readings_are_those_of_single_forwards(models: Models, monkeypatch: pytest.MonkeyPatch) -> None:
+    model, _ = models("gemma2")
     monkeypatch.setattr("probe.diagnosis.interventions.MOST_TOKENS", 60)
     generator = torch.Generator().manual_seed(3)
     requests = []
@@ -228,9 +241,9 @@ def test_readings_are_those_of_single_forwards(llm: LLM, tmp_path: Path, monkeyp
     assert [one.exact for one in found] == [False] * 5 + [True]
 
 
-def test_trials_read_the_prompts_that_they_name(llm: LLM, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_trials_read_the_prompts_that_they_name(models: Models, monkeypatch: pytest.MonkeyPatch) -> None:
     """Each intervention shows exactly the tokens that it is to show, before lead and gold answer."""
-    model, task = small(llm, "llama-gqa", tmp_path), Words()
+    (model, _), task = models("llama-gqa"), Words()
     answers, read_prompts = recorded(model, task), list[Request]()
 
     def noted(model: LLM, requests: list[Request]) -> Any:
@@ -265,8 +278,8 @@ def test_trials_read_the_prompts_that_they_name(llm: LLM, tmp_path: Path, monkey
     assert removed([5, 6, 7], (1, 1), []) == [5, 6, 7]
 
 
-def test_results_do_not_depend_on_the_batch(llm: LLM, tmp_path: Path) -> None:
-    model, task = small(llm, "llama-gqa", tmp_path), Words()
+def test_results_do_not_depend_on_the_batch(models: Models) -> None:
+    (model, _), task = models("llama-gqa"), Words()
     how = Recording("right", EARLY, TrainingPrompts(0.0), Intervening(heads=3, factor=2.5))
     together = diagnosis_trials(model, task, recorded(model, task), how)
     for index, trial in enumerate(together):
@@ -279,6 +292,7 @@ def test_results_do_not_depend_on_the_batch(llm: LLM, tmp_path: Path) -> None:
         assert found["interventions"] == trial["interventions"]
 
 
+@pytest.mark.slow
 def test_the_embedded_llm_copies_a_needle_from_its_evidence(llm: LLM) -> None:
     """At the hardest token of a solved answer some head attends to the needle most, and the needle writes the token."""
     task = NIAH(lengths=[120], depths=[50], runs=1, seed=3)
