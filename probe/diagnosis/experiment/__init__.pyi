@@ -1,8 +1,8 @@
 from .diagnosis import Diagnosis as Diagnosis
 from .outcomes import CLAIMS as CLAIMS
 from .outcomes import Claim as Claim
+from .outcomes import claim_outcomes as claim_outcomes
 from .outcomes import summary as summary
-from .outcomes import tested_claims as tested_claims
 from .outcomes import with_causes as with_causes
 from .plots import plot_grid as plot_grid
 from .plots import plot_rescues as plot_rescues

@@ -95,7 +95,7 @@ def summary(trials: Sequence[Trial]) -> dict[str, Any]:
         "held_out_failures": len(held_out),
         "causes": {"all": _counts(failed), "held_out": _counts(held_out)},
         "interventions": {cause: _rates(held_out, [cause]) for cause in CAUSES} | {"all": _rates(held_out, CAUSES)},
-        "claims": tested_claims(held_out),
+        "claims": claim_outcomes(held_out),
     }
 
 
@@ -123,7 +123,7 @@ def _rate(values: Sequence[bool]) -> Estimate:
     return Estimate(share, *wilson(sum(values), len(values)), len(values))
 
 
-def tested_claims(trials: Sequence[Trial]) -> list[dict[str, Any]]:
+def claim_outcomes(trials: Sequence[Trial]) -> list[dict[str, Any]]:
     """Each claim of `CLAIMS`: the rate among its causes, and what sorting the same failures at random gives.
 
     With labels permuted, the number of outcomes among the n failures of a cause is hypergeometric: all permutations are

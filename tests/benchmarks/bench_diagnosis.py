@@ -1,0 +1,76 @@
+"""Cost of the passive record of a diagnosis against plain decoding, in turn on the same prompts.
+
+python -m tests.benchmarks.bench_diagnosis --length 1000 --prompts 8 --repeats 5 --device cuda
+"""
+
+import argparse
+import statistics
+import time
+from collections.abc import Callable, Sequence
+
+import torch
+
+from extract import LLM, NIAH
+from extract.contribution import readout_of
+from extract.generation import decode_step, pad, prefill_prompts
+from extract.tasks import Sample
+from extract.utils import frozen_inference, say
+from probe.diagnosis import Recording, TrainingPrompts, record_batch
+
+
+@frozen_inference()
+def plain(llm: LLM, samples: Sequence[Sample]) -> None:
+    """Greedy decoding of a batch, nothing recorded."""
+    batch = pad(samples, llm.tokenizer.pad_token_id or 0, device=llm.model.device)
+    cache = prefill_prompts(llm.model, batch, batch.tokens.shape[1], llm.prefill_chunk)
+    ends = torch.tensor(llm.end_tokens, device=batch.tokens.device)
+    ended = torch.zeros(len(samples), dtype=torch.bool, device=batch.tokens.device)
+    for keys in range(batch.width, batch.tokens.shape[1]):
+        batch.tokens[:, keys] = decode_step(llm.model, batch, cache, keys).argmax(dim=-1)
+        ended |= torch.isin(batch.tokens[:, keys], ends)
+        if ended.all():
+            break
+
+
+def seconds(run: Callable[[], object]) -> float:
+    """Wall-clock time of a run, work on the device included."""
+    if torch.cuda.is_available():
+        torch.cuda.synchronize()
+    start = time.perf_counter()
+    run()
+    if torch.cuda.is_available():
+        torch.cuda.synchronize()
+    return time.perf_counter() - start
+
+
+def main() -> None:
+    """Print the median ratio, and the range of the ratios of neighbouring runs."""
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--name", default="embedded:smollm2")
+    parser.add_argument("--length", type=int, default=1000)
+    parser.add_argument("--prompts", type=int, default=4)
+    parser.add_argument("--early", type=int, default=4)
+    parser.add_argument("--repeats", type=int, default=5)
+    parser.add_argument("--device", default="cpu")
+    args = parser.parse_args()
+    llm = LLM(args.name)
+    llm.to(torch.device(args.device))
+    task = NIAH(lengths=[args.length], runs=args.prompts, seed=21)
+    task.prepare(llm)
+    samples = [task.sample(index) for index in task.order()]
+    how = Recording("accuracy", args.early, TrainingPrompts(0.3), None)
+    readout_of(llm.model)  # found once for a model
+    ratios, found = list[float](), list[tuple[float, float]]()
+    for repeat in range(args.repeats + 1):
+        bare = seconds(lambda: plain(llm, samples))
+        recorded = seconds(lambda: record_batch(llm, task, samples, how))
+        if repeat:  # the first pair warms up
+            ratios.append(recorded / bare)
+            found.append((bare, recorded))
+    times = [statistics.median(column) for column in zip(*found, strict=True)]
+    say(f"plain {times[0]:.2f} s, recorded {times[1]:.2f} s; {len(samples)} prompts of {args.length} tokens")
+    say(f"ratio {statistics.median(ratios):.3f} [{min(ratios):.3f}, {max(ratios):.3f}] over {len(ratios)} pairs")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,109 @@
+"""`lightning test -c configs/diagnosis.yaml`: its files, going on after a stop, given thresholds, refusals."""
+
+import csv
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from extract.llm import LLM
+from extract.tasks import PromptBatch
+from probe import Diagnosis
+from probe.diagnosis import CAUSES, INTERVENTIONS
+from tests.conftest import Run
+
+Measure = Callable[..., Any]
+QUESTIONS = {
+    "class_path": "extract.MultiHopQA",
+    "init_args": {
+        "source": {"class_path": "extract.SyntheticQA", "init_args": {"count": 4, "seed": 2}},
+        "budget": 8,
+        "texts": {"examples": []},
+    },
+}
+
+
+@pytest.fixture
+def measure(run: Run, tiny_llm_folder: Path, tmp_path: Path) -> Measure:
+    """Results of a run of six needle answers of the tiny LLM, or its refusal."""
+
+    def call(*args: object) -> Any:
+        code, said = run(
+            *("test", "-c", "configs/diagnosis.yaml", "-c", "tests/configs/tiny_diagnosis.yaml"),
+            *("--llm.init_args.name", tiny_llm_folder, "--trainer.accelerator", "cpu", "--trainer.logger", "false"),
+            *("--trainer.default_root_dir", tmp_path / "runs", "--trainer.enable_progress_bar", "false"),
+            *("--model.init_args.trials", tmp_path / "trials", "--artifacts.init_args.folder", tmp_path / "out", *args),
+        )
+        return said if code else json.loads((tmp_path / "out" / "results.json").read_text())
+
+    return call
+
+
+def test_a_run_leaves_every_answer_and_goes_on(
+    measure: Measure, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    found = measure()
+    assert (found["experiment"], found["answers"], found["metric"]) == ("diagnosis", 6, "accuracy")
+    assert found["failed"] == 6 == sum(found["causes"]["all"].values())
+    assert found["thresholds"] is None  # a random model solves none
+    assert found["causes"]["held_out"]["undecided"] == found["held_out_failures"] > 2
+    assert found["prediction"] is None
+    with (tmp_path / "out" / "results.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    assert [int(row["sample"]) for row in rows] == list(range(6))
+    held_out = [row for row in rows if row["training"] == "False"]
+    assert len(held_out) == found["held_out_failures"]
+    for name in INTERVENTIONS:
+        values = [row[f"rescued_{name}"] == "True" for row in held_out]
+        cell = found["interventions"]["all"][name]["rescued"]
+        assert (cell["value"], cell["n"]) == (sum(values) / len(values), len(values))
+    plots = {f"{name}.{suffix}" for name in ("causes_by_length_and_depth", "rescues") for suffix in ("png", "pdf")}
+    assert {path.name for path in (tmp_path / "out").iterdir()} == {"results.json", "results.csv", *plots}
+    (tmp_path / "trials" / "000001.json").unlink()
+    ran, step = list[int](), Diagnosis.test_step
+
+    def counted(self: Diagnosis, batch: PromptBatch) -> None:
+        ran.extend([batch.number] if batch.samples else [])
+        step(self, batch)
+
+    monkeypatch.setattr(Diagnosis, "test_step", counted)
+    assert measure()["interventions"] == found["interventions"]
+    assert ran == [1]
+    # Thresholds sort the same trials; no answer is recorded again.
+    given = json.dumps({"attended": 0.0, "written": -1e6, "outvoted": 0.0})
+    sorted_by = measure("--model.init_args.thresholds", given)
+    assert (sorted_by["given_thresholds"], ran) == (True, [1])
+    assert sorted_by["causes"]["all"]["undecided"] < 6
+    assert "other settings (early" in measure("--model.init_args.early", 3)
+
+
+def test_questions_are_diagnosed(measure: Measure) -> None:
+    found = measure("--data.init_args.task", json.dumps(QUESTIONS), "--model.init_args.interventions", "null")
+    assert isinstance(found, dict), found
+    assert (found["metric"], found["answers"], found["intervening"]) == ("em", 4, None)
+    assert set(found["causes"]["all"]) == set(CAUSES)
+    assert found["causes"]["all"]["cut_off"] == 4  # the random model's chains never end
+    assert found["interventions"]["all"]["amplified"]["rescued"]["n"] == 0
+
+
+def test_bad_settings_are_one_line_before_weights_load(measure: Measure, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(LLM, "model", property(lambda _: pytest.fail("weights were loaded")))
+    arguments: dict[str, Any] = QUESTIONS["init_args"]  # type: ignore[assignment]
+    without = {**QUESTIONS, "init_args": {**arguments, "context": "none"}}
+    forced = {**QUESTIONS, "init_args": {**arguments, "teacher_forcing": True, "budget": None}}
+    for wrong, args in (
+        ("model.metric: the task has accuracy, rouge_l, not 'em'", ("--model.init_args.metric", "em")),
+        ("needs evidence within a shown context", ("--data.init_args.task", json.dumps(without))),
+        ("a diagnosis needs the model's own answers", ("--data.init_args.task", json.dumps(forced))),
+        ("early", ("--model.init_args.early", "0")),
+        ("share", ("--model.init_args.training.share", "1")),
+        ("tail", ("--model.init_args.training.tail", "0.7")),
+        ("factor", ("--model.init_args.interventions.factor", "0")),
+        ("outvoted", ("--model.init_args.thresholds", '{"attended": 0, "written": 0, "outvoted": 2}')),
+    ):
+        said = measure(*args)
+        errors = [line for line in said.splitlines() if line.startswith("error:")]
+        assert len(errors) == 1, said
+        assert wrong in errors[0]
