@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from extract.generation import rotary_factors, rotary_groups
 from extract.llm import LLM
 from extract.tasks import Sample, Task
+from extract.utils import frozen_inference
 from probe.diagnosis.answer_forms import is_cut_off, is_other_form
 from probe.diagnosis.critical_token import CriticalToken, GoldTokens, critical_tokens, gold_tokens
 from probe.diagnosis.decoding import AnswerDecoding, Generated
@@ -77,6 +78,7 @@ class Recording:
     intervening: Intervening | None
 
 
+@frozen_inference()
 def record_batch(llm: LLM, task: Task, samples: Sequence[Sample], how: Recording) -> list[DiagnosedAnswer]:
     """Answer some prompts and record what a diagnosis needs.
 

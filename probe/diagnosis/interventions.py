@@ -12,6 +12,7 @@ from extract.generation import decode_step, masked_view, rotary_factors, rotary_
 from extract.llm import LLM
 from extract.prompts import Span
 from extract.tasks import Sample
+from extract.utils import frozen_inference
 from probe.attribution import reading
 from probe.diagnosis.decoding import AnswerDecoding
 
@@ -68,6 +69,7 @@ def removed(ids: Sequence[int], context: Span, hidden: Sequence[Span]) -> list[i
     return list(masked_view(ids, context, shown, "concat").tokens)
 
 
+@frozen_inference()
 def read(llm: LLM, requests: Sequence[Request]) -> list[Reading]:
     """Read several prompts, those of similar length in one forward."""
     samples = [Sample(n, "", one.ids, [], len(one.gold), "", "") for n, one in enumerate(requests)]
