@@ -1,11 +1,14 @@
 """Results as `lightning test` records them, small and made up, one for each exhibit of the report."""
 
+from dataclasses import asdict
 from typing import Any
 
 from probe.attribution.experiment import COSTS
 from probe.attribution.experiment import METRICS as ATTRIBUTION
 from probe.attribution.grounding import BASELINES as UNTRACED
 from probe.attribution.grounding import GROUPS, LEVELS, SCORES
+from probe.diagnosis import CAUSES, INTERVENTIONS
+from probe.diagnosis.experiment import CLAIMS
 from probe.experiments.correlation import KINDS
 from probe.experiments.correlation import METRICS as CORRELATIONS
 from probe.experiments.dynamism import METRICS as DYNAMISM
@@ -185,6 +188,26 @@ def grounding() -> dict[str, Any]:
     }
 
 
+def diagnosis() -> dict[str, Any]:
+    outcomes = {name: {kind: cell(0.4) for kind in ("rescued", "changed", "exact")} for name in INTERVENTIONS}
+    empty = {"value": None, "low": None, "high": None, "n": 0}
+    claim = {**{"rate": cell(0.6), "rest": cell(0.3), "random": 0.4, "random_low": 0.3, "random_high": 0.5}, "p": 0.01}
+    untested = {**dict.fromkeys(("random", "random_low", "random_high", "p", "p_holm")), "rate": empty, "rest": empty}
+    claims = [{**asdict(one), **claim, "p_holm": 0.02, "supported": one.more} for one in CLAIMS[:-1]]
+    auroc = {name: cell(0.7) for name in ("heads", "output entropy")}
+    difference = {"difference": 0.1, "low": 0.05, "high": 0.15, "p": 0.03}
+    counted = {"tokens": 4, "answers": 40, "failed": 24}
+    return {
+        **{"command": "lightning test -c configs/diagnosis.yaml", "llm": LLM, "seed": 3, "resamples": 1000},
+        **{"answers": 40, "solved": 16, "failed": 24, "held_out_failures": 16, "thresholds": None},
+        "causes": {"all": dict.fromkeys(CAUSES, 3), "held_out": dict.fromkeys(CAUSES, 2)},
+        "shares": dict.fromkeys(CAUSES, cell(0.125)),
+        "interventions": dict.fromkeys([*CAUSES, "all"], outcomes),
+        "claims": [*claims, {**asdict(CLAIMS[-1]), **untested, "supported": None}],
+        "prediction": {**counted, "auroc": auroc, "differences": {"output entropy": difference}},
+    }
+
+
 _SHOWN = {
     "dynamism": dynamism(),
     "ablation": ablation("copy_paste", sweep=False),
@@ -199,6 +222,7 @@ _SHOWN = {
     "offset_probes": offset_probes(),
     "attribution": attribution(),
     "grounding": grounding(),
+    "diagnosis": diagnosis(),
 }
 RECORDS = {name: {"experiment": name.partition("-")[0], "schema": SCHEMA, **record} for name, record in _SHOWN.items()}
 """By the exhibit that shows it."""

@@ -94,6 +94,7 @@ def summary(trials: Sequence[Trial]) -> dict[str, Any]:
         "failed": len(failed),
         "held_out_failures": len(held_out),
         "causes": {"all": _counts(failed), "held_out": _counts(held_out)},
+        "shares": {cause: _rate([trial["cause"] == cause for trial in held_out]).as_dict() for cause in CAUSES},
         "interventions": {cause: _rates(held_out, [cause]) for cause in CAUSES} | {"all": _rates(held_out, CAUSES)},
         "claims": claim_outcomes(held_out),
     }

@@ -6,7 +6,7 @@ from typing import Any
 
 from probe.experiments.correlation import KINDS
 from probe.report import Model, Models, Result, View, llm_of
-from probe.report.exhibits import ablation, attribution, correlation, dynamism, grounding, offset_probes, probes, rag
+from probe.report.exhibits import ablation, attribution, correlation, diagnosis, dynamism, grounding, offset_probes, probes, rag
 
 Record = dict[str, Any]
 
@@ -200,6 +200,16 @@ EXHIBITS = (
         "grounding",
         grounding.view,
         own=(0, 1, 2),
+    ),
+    Exhibit(
+        "diagnosis",
+        "",
+        "Why did answers fail?",
+        "Failed answers sorted by cause, at the token where they go wrong, from what every head attends to and writes "
+        "there; interventions on held-out failures test the causes.",
+        "lightning test -c configs/diagnosis.yaml",
+        "diagnosis",
+        diagnosis.view,
     ),
 )
 
