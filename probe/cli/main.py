@@ -45,6 +45,7 @@ commands, each with its own --help:
   overlap A B                                compare two static rankings of heads: published files or score stores
   ranking STORE FILE                         write a store's static ranking of heads as .json, .yaml or .tsv
   attribute FILE --output DIR                answer a file's questions from their documents, each token with its source
+  diagnose FILE                              write a page of a diagnosis's failed answers, a card each
   trace FILE                                 print runs of masked RAG step by step
 
 useful keys:
@@ -61,7 +62,7 @@ useful keys:
 `lightning STAGE --help` lists every key. RETRIEVAL_HEADS_DEBUG=1 shows the traceback of an error.
 """
 LOGGERS = ("lightning.pytorch.utilities.rank_zero", "lightning.fabric.utilities.rank_zero")
-COMMANDS = ("attribute", "configs", "overlap", "ranking", "report", "trace")
+COMMANDS = ("attribute", "configs", "diagnose", "overlap", "ranking", "report", "trace")
 
 
 def main(args: Sequence[str] | None = None) -> int:

@@ -14,5 +14,6 @@ from .documents import as_documents as as_documents
 from .grounding import context_share as context_share
 from .html_view import PageContent as PageContent
 from .html_view import attribution_page as attribution_page
+from .html_view import safe_text as safe_text
 from .question_file import Question as Question
 from .question_file import read_questions as read_questions

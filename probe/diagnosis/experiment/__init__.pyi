@@ -1,3 +1,5 @@
+from .cards import cards_page as cards_page
+from .cards import read_run as read_run
 from .diagnosis import Diagnosis as Diagnosis
 from .outcomes import CLAIMS as CLAIMS
 from .outcomes import Claim as Claim

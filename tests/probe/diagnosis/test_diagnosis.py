@@ -1,6 +1,7 @@
 """`lightning test -c configs/diagnosis.yaml`: its files, going on after a stop, given thresholds, refusals."""
 
 import csv
+import html
 import json
 from collections.abc import Callable
 from pathlib import Path
@@ -41,8 +42,31 @@ def measure(run: Run, tiny_llm_folder: Path, tmp_path: Path) -> Measure:
     return call
 
 
+def _check_cards(run: Run, tmp_path: Path) -> None:
+    """A page of the failed answers, and what it refuses."""
+    results, page = tmp_path / "out" / "results.json", tmp_path / "cards.html"
+    assert run("diagnose", results, "--output", page)[0] == 0
+    text = html.unescape(page.read_text())
+    assert text.count('<article class="card">') == 6
+    trials = [
+        one for batch in (0, 1) for one in json.loads((tmp_path / "trials" / f"{batch:06d}.json").read_text())["trials"]
+    ]
+    for one in trials:
+        assert one["gold"] in text
+        assert f"token {one['token']['position'] + 1} of {one['token']['of']}" in text
+    assert "src=" not in text and "http" not in text.split("</style>")[1]
+    (tmp_path / "trials" / "000000.json").rename(tmp_path / "aside")
+    code, said = run("diagnose", results, "--output", page)
+    assert (code, "holds 3 of 6 answers" in said) == (2, True)
+    (tmp_path / "aside").rename(tmp_path / "trials" / "000000.json")
+    assert "no such file" in run("diagnose", tmp_path / "none")[1]
+    other = tmp_path / "other.json"
+    other.write_text('{"experiment": "rag"}')
+    assert "results of another experiment" in run("diagnose", other)[1]
+
+
 def test_a_run_leaves_every_answer_and_goes_on(
-    measure: Measure, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    measure: Measure, run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     found = measure()
     assert (found["experiment"], found["answers"], found["metric"]) == ("diagnosis", 6, "accuracy")
@@ -75,6 +99,7 @@ def test_a_run_leaves_every_answer_and_goes_on(
     assert (sorted_by["given_thresholds"], ran) == (True, [1])
     assert sorted_by["interventions"]["all"] == found["interventions"]["all"]
     assert sorted_by["causes"]["all"]["undecided"] < 6
+    _check_cards(run, tmp_path)
     assert "other settings (early" in measure("--model.init_args.early", 3)
 
 
