@@ -83,6 +83,9 @@ PROBES = (
     "probe.attribution.methods.ablations",
     "probe.attribution.methods.prior",
     "probe.attribution.record",
+    "probe.diagnosis.critical_token",
+    "probe.diagnosis.decoding",
+    "probe.diagnosis.statistics",
 )
 install_import_hook([*CHECKED, *PROBES], "beartype.beartype")
 

@@ -1,5 +1,6 @@
 from .answer_format import ANSWER_END as ANSWER_END
 from .answer_format import AnswerFormat as AnswerFormat
+from .answer_format import GoldContinuation as GoldContinuation
 from .answer_format import find_answer as find_answer
 from .answer_metrics import contains as contains
 from .answer_metrics import exact_match as exact_match
@@ -10,7 +11,6 @@ from .base import PromptBatch as PromptBatch
 from .base import Sample as Sample
 from .base import Task as Task
 from .check import check_task as check_task
-from .gold_continuation import GoldContinuation as GoldContinuation
 from .grid_axis import Axis as Axis
 from .haystack import Haystack as Haystack
 from .haystack import load_haystack as load_haystack

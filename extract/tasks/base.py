@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from extract.errors import UserError
 from extract.prompts import ForcedOpening, Span
-from extract.tasks.gold_continuation import GoldContinuation
+from extract.tasks.answer_format import GoldContinuation
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any, Literal
 from extract.errors import UserError
 from extract.prompts import Span, tokenize_with_offsets
 from extract.store import content_id
+from extract.tasks.answer_format import GoldContinuation, fact_astray, fact_followed
 from extract.tasks.base import Sample, Task
-from extract.tasks.gold_continuation import GoldContinuation, fact_astray, fact_followed
 from extract.tasks.passages import cut_to_length
 from extract.tasks.prompt_texts import ANSWER_STYLES, QuestionTexts
 from extract.tasks.question_prompts import ContextSpans, PromptBuilder, evidence_depth

@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING, Any, Literal
 from extract.errors import UserError
 from extract.prompts import Span, TokenizedText, find_token_span, render_chat_prompt, tokens_between
 from extract.store import content_id
+from extract.tasks.answer_format import GoldContinuation, led_to
 from extract.tasks.answer_metrics import rouge_l
 from extract.tasks.base import Sample, Task
-from extract.tasks.gold_continuation import GoldContinuation, led_to
 from extract.tasks.grid_axis import Axis, axis_extent, axis_value, grid_values, other_cells
 from extract.tasks.haystack import Haystack, load_haystack
 from extract.tasks.insertion import Insertion, Placement

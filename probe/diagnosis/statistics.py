@@ -3,12 +3,12 @@
 import math
 from dataclasses import dataclass
 
+import torch
 from jaxtyping import Bool, Float
-from torch import Tensor
 
-Heads = Float[Tensor, "head source"]
-Sources = Float[Tensor, "source"]
-Matched = Bool[Tensor, "other"]
+Heads = Float[torch.Tensor, "head source"]
+Sources = Float[torch.Tensor, "source"]
+Matched = Bool[torch.Tensor, "other"]
 LARGEST = 1e9
 """Standard score where the spread is 0."""
 

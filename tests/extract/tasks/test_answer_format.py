@@ -4,7 +4,7 @@ import pytest
 
 from extract import LLM, NIAH, MultiHopQA, SyntheticQA
 from extract.tasks import GoldContinuation
-from extract.tasks.gold_continuation import fact_astray, fact_followed, led_to
+from extract.tasks.answer_format import fact_astray, fact_followed, led_to
 
 FACTS = ["Ada Hill was born in the town of Eastmill.", "Eastmill is a town in the province of Westria."]
 QUESTION = "In which province is the town where Ada Hill was born?"
