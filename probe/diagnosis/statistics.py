@@ -5,10 +5,11 @@ from dataclasses import dataclass
 
 import torch
 from jaxtyping import Bool, Float
+from torch import Tensor
 
-Heads = Float[torch.Tensor, "head source"]
-Sources = Float[torch.Tensor, "source"]
-Matched = Bool[torch.Tensor, "other"]
+Heads = Float[Tensor, "head source"]
+Sources = Float[Tensor, "source"]
+Matched = Bool[Tensor, "other"]
 LARGEST = 1e9
 """Standard score where the spread is 0."""
 
@@ -75,7 +76,7 @@ def written_score(right: Sources, evidence: int, matched: Matched) -> float:
     others = right[evidence:][matched].double()
     if len(others) < 2:
         return float("nan")
-    excess, spread = float(right[:evidence].double().max() - others.mean()), float(others.std(correction=0))
+    excess, spread = float(right[:evidence].double().max() - others.mean()), float(torch.std(others, correction=0))
     if spread:
         return excess / spread
     return math.copysign(LARGEST, excess) if excess else 0.0

@@ -50,6 +50,7 @@ def main() -> None:
     parser.add_argument("--length", type=int, default=1000)
     parser.add_argument("--prompts", type=int, default=4)
     parser.add_argument("--early", type=int, default=4)
+    parser.add_argument("--training", type=float, default=0.0, help="share of prompts that give thresholds, once")
     parser.add_argument("--repeats", type=int, default=5)
     parser.add_argument("--device", default="cpu")
     args = parser.parse_args()
@@ -58,7 +59,7 @@ def main() -> None:
     task = NIAH(lengths=[args.length], runs=args.prompts, seed=21)
     task.prepare(llm)
     samples = [task.sample(index) for index in task.order()]
-    how = Recording("accuracy", args.early, TrainingPrompts(0.3), None)
+    how = Recording("accuracy", args.early, TrainingPrompts(args.training), None)
     readout_of(llm.model)  # found once for a model
     ratios, found = list[float](), list[tuple[float, float]]()
     for repeat in range(args.repeats + 1):
