@@ -6,7 +6,17 @@ from typing import Any
 
 from probe.experiments.correlation import KINDS
 from probe.report import Model, Models, Result, View, llm_of
-from probe.report.exhibits import ablation, attribution, correlation, diagnosis, dynamism, grounding, offset_probes, probes, rag
+from probe.report.exhibits import (
+    ablation,
+    attribution,
+    correlation,
+    diagnosis,
+    dynamism,
+    grounding,
+    offset_probes,
+    probes,
+    rag,
+)
 
 Record = dict[str, Any]
 
