@@ -109,7 +109,7 @@ FAULTS = {
     "sample": ("return 3", "`sample` must return an extract.Sample, not int"),
     "grade": ("return {}", "`grade` must return metrics by name"),
     "describe": ("return {1: {2}}", "`describe` must return plain values"),
-    "order": ("return [0, 0]", "`order` must list each of the numbers 0 to 14 once"),
+    "order": ("return [0, 0]", "`order` must list 15 different sample numbers"),
     "__len__": ("return 0", "`len` is 0"),
 }
 
