@@ -37,7 +37,8 @@ def _check_order(task: Task) -> str:
         return "`len` is 0: there are no samples"
     numbers: list[Any] = list(task.order())
     # Numbers may have gaps: a question that does not fit the context is left out.
-    if len(numbers) != len(task) or len(set(numbers)) != len(task) or not all(type(n) is int and n >= 0 for n in numbers):
+    different = {number for number in numbers if type(number) is int and number >= 0}
+    if not len(numbers) == len(different) == len(task):
         return f"`order` must list {len(task)} different sample numbers, as many as `len` says"
     return ""
 
