@@ -81,13 +81,26 @@ class _Ungrouped(torch.nn.Module):
     is_causal = True
 
 
+def _mask(*, q_length: int, attention_mask: Tensor | None, allow_is_causal_skip: bool, **options: Any) -> Tensor | None:
+    """Transformers' mask for SDPA. Where a decode step has one it is made without asking whether it masks anything.
+
+    To find out the host would wait for the device at every step; callers pass None where nothing is masked.
+    """
+    from transformers.masking_utils import sdpa_mask
+
+    skips = allow_is_causal_skip and not (q_length == 1 and attention_mask is not None)
+    mask: Tensor | None = sdpa_mask(
+        q_length=q_length, attention_mask=attention_mask, allow_is_causal_skip=skips, **options
+    )
+    return mask
+
+
 def register_attention() -> None:
     """Register the attention function and its mask with transformers, as `ATTENTION_IMPLEMENTATION`."""
     from transformers import AttentionInterface, AttentionMaskInterface
-    from transformers.masking_utils import sdpa_mask
 
     AttentionInterface.register(ATTENTION_IMPLEMENTATION, _attention)
-    AttentionMaskInterface.register(ATTENTION_IMPLEMENTATION, sdpa_mask)
+    AttentionMaskInterface.register(ATTENTION_IMPLEMENTATION, _mask)
 
 
 @contextmanager

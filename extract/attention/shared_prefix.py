@@ -22,7 +22,7 @@ class Branching:
 
     @classmethod
     def of(cls, prompts: Int[Tensor, "batch"]) -> "Branching":
-        """From the number of each row's prompt, ascending.
+        """From the number of each row's prompt, ascending, on the host.
 
         >>> Branching.of(torch.tensor([0, 0, 1]))  # the fourth slot stays empty
         Branching(slots=tensor([0, 1, 2]), width=2)
@@ -90,7 +90,7 @@ class KeyValues:
         prompts, groups = self.keys.shape[:2]
         # Prompts with fewer branches leave slots empty: their products are zero, and `_by_row` skips them.
         grid = rows.new_zeros(prompts * self.branching.width, groups, *rows.shape[1:])
-        grid[self.branching.slots.to(rows.device)] = rows.unflatten(0, (-1, groups))
+        grid[self.branching.slots.to(rows.device, non_blocking=True)] = rows.unflatten(0, (-1, groups))
         # [prompt, branch, kvhead, share, …] → [prompt, kvhead, branch, share, …]: one matrix for each set of keys.
         split: Tensor = grid.unflatten(0, (prompts, -1)).transpose(1, 2)
         return split.reshape(prompts * groups, -1, rows.shape[2])
@@ -102,5 +102,5 @@ class KeyValues:
         prompts, groups = self.keys.shape[:2]
         # [prompt × kvhead, branch × share, …] → [prompt × branch, kvhead, share, …], then only the slots in use.
         split = product.view(prompts, groups, self.branching.width, rows.shape[1], -1)
-        spread: Tensor = split.transpose(1, 2).flatten(0, 1)[self.branching.slots.to(rows.device)]
+        spread: Tensor = split.transpose(1, 2).flatten(0, 1)[self.branching.slots.to(rows.device, non_blocking=True)]
         return spread.flatten(0, 1)

@@ -62,7 +62,7 @@ class BranchedLayer(DynamicLayer):
         """Keys and values of the answers that run, the new token's last."""
         if not self.is_initialized:
             self.lazy_initialization(key_states, value_states)
-        new, rows = (key_states, value_states), self._rows.to(key_states.device)
+        new, rows = (key_states, value_states), self._rows.to(key_states.device, non_blocking=True)
         if self._rerun:
             # The clean pass has written this token already, so the answer ends one token earlier here.
             self._rerun_states = new
@@ -79,13 +79,15 @@ class BranchedLayer(DynamicLayer):
     def copy_answers(self, target: Tensor, source: Tensor) -> None:
         """Copy the keys of some answers so far to other branches."""
         for own in self._own:
-            own[target.to(own.device), :, : self._length] = own[source.to(own.device), :, : self._length]
+            to, of = (rows.to(own.device, non_blocking=True) for rows in (target, source))
+            own[to, :, : self._length] = own[of, :, : self._length]
 
     def replace_last(self, rows: Tensor, rerun_rows: Tensor) -> None:
         """Replace the last keys of `rows` by those of a rerun, taken from its rows `rerun_rows`."""
         assert self._rerun_states is not None
         for own, states in zip(self._own, self._rerun_states, strict=True):
-            own[:, :, self._length - 1][rows.to(own.device)] = states[rerun_rows.to(own.device), :, 0]
+            to, of = (numbers.to(own.device, non_blocking=True) for numbers in (rows, rerun_rows))
+            own[:, :, self._length - 1][to] = states[of, :, 0]
 
     def realigned(
         self, rows: Tensor, held: list[int], starts: list[int], capacity: int, length: int

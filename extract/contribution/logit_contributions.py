@@ -129,7 +129,7 @@ class LogitContributions:
         columns = self._sources.visible(last.missing, keys)
         # Rows by batch × KV head, all steps' heads that share it: one product with the values.
         rows = directions.unflatten(2, (groups, -1)).transpose(1, 2).reshape(batch * groups, -1, size)
-        parts = self._parts(last.parts, columns)
+        parts = self._parts(last.parts, last.missing)
         logits = [KeyValues(part.values, part.values, part.branching).query_products(rows) for part in parts]
         value_logits = (logits[0] if len(logits) == 1 else torch.cat(logits, dim=-1)).float()
         weights = self._weights([attention.weights for attention in kept], groups, value_logits.shape[-1])
@@ -149,14 +149,14 @@ class LogitContributions:
             rows[:, :, step, :, weights.shape[2] :] = 0
         return rows.flatten(1, 3)
 
-    def _parts(self, parts: list[KeyValues], columns: Tensor | None) -> list[KeyValues]:
-        """The keys of sources alone, where they are few."""
-        if columns is None:
-            return parts
-        found, first = [], 0
+    def _parts(self, parts: list[KeyValues], missing: int) -> list[KeyValues]:
+        """The keys of sources alone, where they are few; the first part begins after `missing` columns."""
+        found = []
         for part in parts:
-            own = columns[(columns >= first) & (columns < first + part.length)].to(part.values.device) - first
-            values = part.values.index_select(2, own)
+            own = self._sources.visible(missing, part.length)
+            if own is None:
+                return parts
+            values = part.values.index_select(2, own.to(part.values.device))
             found.append(KeyValues(values, values, part.branching))
-            first += part.length
+            missing += part.length
         return found

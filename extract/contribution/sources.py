@@ -1,7 +1,9 @@
 """Sources of a context: the parts whose logit contributions are summed."""
 
+from bisect import bisect_left
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 import torch
 from jaxtyping import Bool, Int
@@ -24,6 +26,12 @@ class Sources:
     members: Bool[Tensor, "batch capacity source"]
     columns: Int[Tensor, "some"] | None = None
 
+    @cached_property
+    def _ascending(self) -> list[int]:
+        """The columns on the host, so that no step waits for the device to find some of them."""
+        assert self.columns is not None
+        return self.columns.tolist()
+
     @classmethod
     def of(cls, members: Bool[Tensor, "batch capacity source"]) -> "Sources":
         """Only columns of sources are read if they are fewer than half of all.
@@ -38,11 +46,16 @@ class Sources:
         return cls(members, used if 2 * len(used) < members.shape[1] else None)
 
     def visible(self, missing: int, keys: int) -> Int[Tensor, "some"] | None:
-        """Columns to read among `keys` keys after the first `missing` columns, counted from there; None: all."""
+        """Columns to read among `keys` keys after the first `missing` columns, counted from there; None: all.
+
+        >>> Sources(torch.ones(1, 8, 1, dtype=torch.bool), torch.tensor([2, 3, 6])).visible(missing=3, keys=4)
+        tensor([0, 3])
+
+        """
         if self.columns is None:
             return None
-        inside = (self.columns >= missing) & (self.columns < missing + keys)
-        return self.columns[inside] - missing
+        first, end = (bisect_left(self._ascending, border) for border in (missing, missing + keys))
+        return self.columns[first:end] - missing
 
     def weights(self, missing: int, keys: int, columns: Tensor | None) -> Tensor:
         """0 or 1 for each of the keys that are read, in float32: [batch, key, source]."""

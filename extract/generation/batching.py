@@ -30,6 +30,7 @@ class Batch:
         forced: Tokens of the answer that are given (teacher forcing); -1 where the model chooses.
         budgets: Most tokens of each answer.
         width: Columns of padding and prompt.
+        padded_rows: Whether a row has padding; on the host, so that no step waits for the device to find out.
 
     """
 
@@ -39,6 +40,12 @@ class Batch:
     forced: Int[Tensor, "batch step"]
     budgets: Int[Tensor, "batch"]
     width: int
+    padded_rows: Bool[Tensor, "batch"]
+
+    @property
+    def padded(self) -> bool:
+        """Whether any row has padding."""
+        return bool(self.padded_rows.any())
 
     @functools.cached_property
     def padding(self) -> Int[Tensor, "batch"]:
@@ -52,12 +59,13 @@ class Batch:
 
     def branches(self, count: int) -> "Batch":
         """Every prompt `count` times in a row, so that it can have as many answers."""
-        return self.take(torch.arange(len(self.tokens), device=self.tokens.device).repeat_interleave(count))
+        return self.take(torch.arange(len(self.tokens)).repeat_interleave(count))
 
     def take(self, rows: Int[Tensor, "some"]) -> "Batch":
-        """A copy of some rows."""
-        names = ("tokens", "real", "evidence", "forced", "budgets")
-        return replace(self, **{name: getattr(self, name)[rows] for name in names})
+        """A copy of some rows, whose numbers are on the host."""
+        there = rows.to(self.tokens.device, non_blocking=True)
+        parts = {name: getattr(self, name)[there] for name in ("tokens", "real", "evidence", "forced", "budgets")}
+        return replace(self, **parts, padded_rows=self.padded_rows[rows])
 
 
 def realigned(batch: Batch, rows: Sequence[int], answers: Sequence[Sequence[int]], budget: int) -> Batch:
@@ -73,7 +81,7 @@ def realigned(batch: Batch, rows: Sequence[int], answers: Sequence[Sequence[int]
         budget: Most tokens to come.
 
     """
-    part, prompt = batch.take(torch.tensor(rows, device=batch.tokens.device)), batch.width - 1
+    part, prompt = batch.take(torch.tensor(rows)), batch.width - 1
     width = prompt + 1 + max(len(answer) for answer in answers)
     shape, device = (len(rows), width + budget), batch.tokens.device
     tokens, evidence = torch.zeros(shape, dtype=torch.long), torch.zeros(shape, dtype=torch.bool)
@@ -87,7 +95,7 @@ def realigned(batch: Batch, rows: Sequence[int], answers: Sequence[Sequence[int]
         tokens[row, first:width] = torch.tensor([token, *answer])
         evidence[row, first] = marked
     forced, budgets = torch.full((len(rows), budget), -1), torch.full((len(rows),), budget)
-    return Batch(tokens.to(device), real.to(device), evidence.to(device), forced.to(device), budgets.to(device), width)
+    return _placed(tokens, real, evidence, forced, budgets, width, device)
 
 
 def pad(samples: Sequence[Sample], fill: int, device: torch.device) -> Batch:
@@ -113,8 +121,18 @@ def pad(samples: Sequence[Sample], fill: int, device: torch.device) -> Batch:
         if sample.forced is not None:
             forced[row, : sample.budget] = torch.tensor(sample.forced)
     budgets = torch.tensor([sample.budget for sample in samples])
-    # Built on the host row by row, and copied to the device once.
-    return Batch(tokens.to(device), real.to(device), evidence.to(device), forced.to(device), budgets.to(device), width)
+    return _placed(tokens, real, evidence, forced, budgets, width, device)
+
+
+def _placed(
+    tokens: Tensor, real: Tensor, evidence: Tensor, forced: Tensor, budgets: Tensor, width: int, device: torch.device
+) -> Batch:
+    """A batch that was built on the host, row by row, on its device."""
+    padded = (~real).any(dim=1)
+    tokens, real, evidence, forced, budgets = (
+        column.to(device, non_blocking=True) for column in (tokens, real, evidence, forced, budgets)
+    )
+    return Batch(tokens, real, evidence, forced, budgets, width, padded)
 
 
 def reasoning_columns(batch: Batch, keys: int, excluded: ExcludedKeys) -> Float[Tensor, "batch key 2"]:

@@ -96,13 +96,13 @@ class ContextMaskedLLM:
         device = self.llm.model.device
 
         def row(values: Sequence[Any]) -> Tensor:
-            return torch.tensor([values], device=device)
+            return torch.tensor([values]).to(device, non_blocking=True)
 
         self.llm.model(
             input_ids=row(view.tokens[start:end]),
             position_ids=row(view.positions[start:end]),
             # Without masked tokens there is no mask, and the faster causal kernel applies.
-            attention_mask=None if all(view.visible) else row(view.visible[:end]).long(),
+            attention_mask=None if all(view.visible[:end]) else row(view.visible[:end]).long(),
             past_key_values=cache,
             use_cache=True,
             logits_to_keep=1,

@@ -18,7 +18,7 @@ from extract.llm import LLM
 from extract.prompts import ForcedOpening
 from extract.scores import ExcludedKeys, copy_paste_score, reasoning_score
 from extract.tasks import Sample
-from extract.utils import frozen_inference
+from extract.utils import DelayedReads, frozen_inference
 
 if TYPE_CHECKING:
     from transformers import DynamicCache
@@ -117,7 +117,7 @@ def _generate(
     ends = torch.tensor(llm.end_tokens, device=tokens.device)
     lengths = batch.budgets.clone()
     rows: list[tuple[Tensor, ...]] = []
-    running = len(tokens)
+    running, counts = len(tokens), DelayedReads(tokens.device)
     for step in range(int(batch.budgets.max())):
         keys = width + step
         generated, *scores = scored_step(llm, batch, cache, keys, excluded, contributions)
@@ -127,12 +127,22 @@ def _generate(
         # Rows that have ended run along, for the batch is one tensor; their steps are beyond `lengths`.
         ended = torch.isin(generated, ends) & (lengths > step)
         lengths = torch.where(ended, step + 1, lengths)
-        if watch is not None:
-            watch.decoded(running)
-        running = int((lengths > step + 1).sum())  # the one value of a step that the host waits for
+        # The one value of a step that the host reads, on a GPU while the next step runs.
+        for left in counts.put((lengths > step + 1).sum()):
+            _report(watch, running)
+            running = int(left)
         if not running:
             break
+    for left in counts.rest():
+        _report(watch, running)
+        running = int(left)
     return _collect(rows, lengths, contributions)
+
+
+def _report(watch: DecodingWatch | None, rows: int) -> None:
+    """Report a step and the answers that it continued; steps after the end of all answers are not reported."""
+    if watch is not None and rows:
+        watch.decoded(rows)
 
 
 def scored_step(
@@ -160,9 +170,11 @@ def scored_step(
 
 def _collect(rows: list[tuple[Tensor, ...]], lengths: Tensor, contributions: LogitContributions | None) -> Decoded:
     """Stack the steps on the device; one copy to the host at the end."""
-    columns: list[Any] = [torch.stack(column, dim=1).cpu() for column in zip(*rows, strict=True)]
-    found = None if contributions is None else contributions.result().flatten(2, 3).cpu()
-    return Decoded(lengths.tolist(), *[*columns, [None] * len(lengths), found])
+    steps = lengths.tolist()
+    last = max(steps)  # the loop may have run longer
+    columns: list[Any] = [torch.stack(column, dim=1).cpu() for column in zip(*rows[:last], strict=True)]
+    found = None if contributions is None else contributions.result()[:, :last].flatten(2, 3).cpu()
+    return Decoded(steps, *[*columns, [None] * len(steps), found])
 
 
 def _continued(
@@ -191,10 +203,11 @@ def _greedy_tokens(llm: LLM, batch: Batch, cache: "DynamicCache") -> list[list[i
     """Plain greedy tokens of a prefilled batch, each row's up to its end token."""
     tokens, ends = batch.tokens, torch.tensor(llm.end_tokens, device=batch.tokens.device)
     ended = torch.zeros(len(tokens), dtype=torch.bool, device=tokens.device)
+    counts = DelayedReads(tokens.device)
     for keys in range(batch.width, tokens.shape[1]):
         tokens[:, keys] = decode_step(llm.model, batch, cache, keys).argmax(dim=-1)
-        ended |= torch.isin(tokens[:, keys], ends)
-        if bool(ended.all()):
+        ended = ended | torch.isin(tokens[:, keys], ends)
+        if any(counts.put(ended.all())):
             break
     return [without_end(row, llm.end_tokens) for row in tokens[:, batch.width : keys + 1].tolist()]
 

@@ -2,6 +2,7 @@
 
 import copy
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Literal
 
 import torch
@@ -101,6 +102,9 @@ def _prefill(llm: LLM, prompts: Batch, operator: Literal["zero", "mean"]) -> tup
 class _TwoPassDecoding:
     """The loop over steps. Rows are samples × conditions, a sample's conditions side by side.
 
+    Which rows run is kept on the host (`leader`, `sample`, `rows`, and the lengths of answers): a step reads from the
+    device the heads to ablate and the generated tokens, and waits for nothing else.
+
     Rows of a sample with the same answer so far share one computation until their answers diverge: `leader` is the
     first of them, and a forward runs leaders alone. With `keep: masked` the heads ablated so far must be the same, too,
     for they change the cached keys.
@@ -124,13 +128,19 @@ class _TwoPassDecoding:
         self.cache, self.layers = branched_cache(prompt_cache, rows, capacity - prompts.width)
         self.prompt_keys = [layer.prompt_keys() for layer in self.layers]
         # At first all rows of a sample have the same, empty, answer: the sample's first row leads them.
-        self.sample = torch.arange(rows, device=self.batch.tokens.device) // len(conditions)
+        self.sample = torch.arange(rows) // len(conditions)
         self.leader = self.sample * len(conditions)
         self._set_conditions(torch.arange(rows) % len(conditions))
 
     def _set_conditions(self, numbers: Int[Tensor, "batch"]) -> None:
         """Set the number of the condition of each row."""
         self.rows = [(numbers == number).nonzero()[:, 0] for number in range(len(self.conditions))]
+        self._device_rows = [self._to_device(rows) for rows in self.rows]
+        self._samples = [self.numbers[self.sample[rows]] for rows in self.rows]
+
+    def _to_device(self, values: Tensor) -> Tensor:
+        """A tensor of the host on the device of the batch; the host does not wait for it."""
+        return values.to(self.batch.tokens.device, non_blocking=True)
 
     def run(self, opening: ForcedOpening | None) -> AblatedGenerations:
         """All steps, until every row has ended; then the forced openings."""
@@ -155,7 +165,7 @@ class _TwoPassDecoding:
 
     def _continued(self, answers: dict[int, list[int]], held: list[int], budget: int) -> "_TwoPassDecoding":
         """The decoding that continues some rows, each after its answer, of which `held` keys are cached."""
-        other, rows = copy.copy(self), torch.tensor(list(answers), device=self.leader.device)
+        other, rows = copy.copy(self), torch.tensor(list(answers))
         other.batch = realigned(self.batch, list(answers), list(answers.values()), budget)
         prompt = self.batch.width - 1
         own = other.batch.width - prompt
@@ -167,13 +177,13 @@ class _TwoPassDecoding:
         other.sample = self.sample[rows]
         # Rows that had one leader have the same answer and keys: the first of those that go on leads them.
         _, group = sources.unique(return_inverse=True)
-        place = torch.arange(len(rows), device=rows.device)
+        place = torch.arange(len(rows))
         other.leader = torch.full_like(place, len(rows)).scatter_reduce_(0, group, place, "amin")[group]
         condition = torch.empty(len(self.leader), dtype=torch.long)
         for number, chosen in enumerate(self.rows):
             condition[chosen] = number
-        other._set_conditions(condition[rows.cpu()])
-        other._run_openings(torch.tensor(missing, device=rows.device), own)
+        other._set_conditions(condition[rows])
+        other._run_openings(torch.tensor(missing), own)
         return other
 
     def _run_openings(self, missing: Int[Tensor, "batch"], own: int) -> None:
@@ -185,78 +195,83 @@ class _TwoPassDecoding:
     def _decode(self) -> tuple[Int[Tensor, "batch"], list[tuple[Tensor, ...]]]:
         """All steps, until every row has ended: the number of each row's steps, and the steps."""
         tokens, width = self.batch.tokens, self.batch.width
-        ends = torch.tensor(self.llm.end_tokens, device=tokens.device)
-        lengths = self.batch.budgets.clone()
+        ends, lengths = torch.tensor(self.llm.end_tokens), self.batch.budgets.cpu()
         steps: list[tuple[Tensor, ...]] = []
         for step in range(int(lengths.max())):
-            generated, *heads = self._step(step, lengths > step)
+            said, generated, *heads = self._step(step, lengths > step)
             steps.append((generated, *heads))
             if width + step < tokens.shape[1]:
                 tokens[:, width + step] = generated
             # The step that generates an end token counts.
-            ended = torch.isin(generated, ends) & (lengths > step)
+            ended = torch.isin(said, ends) & (lengths > step)
             lengths = torch.where(ended, step + 1, lengths)
             if bool((lengths <= step + 1).all()):
                 break
         return lengths, steps
 
-    def _step(self, step: int, going: Bool[Tensor, "batch"]) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        """Both passes: generated token; dynamic heads, ablated heads, dynamic heads after ablation.
+    def _step(self, step: int, going: Bool[Tensor, "batch"]) -> tuple[Tensor, ...]:
+        """Both passes: generated token on the host and there; dynamic and ablated heads, dynamic ones after ablation.
 
         `going` are the rows that have not ended; values of the others are meaningless.
         """
         keys = self.batch.width + step
         # Clean pass: one row for each distinct answer so far; every row reads its leader's result.
         leaders, leader_row = self.leader[going].unique(return_inverse=True)
-        row = torch.zeros_like(self.leader).masked_scatter_(going, leader_row)
+        row = self._to_device(torch.zeros_like(self.leader).masked_scatter_(going, leader_row))
         generated, before, order = (result[row] for result in self._forward(keys, leaders))
 
-        ablate = self._choose(before, order, step) & going[:, None]
-        some = ablate.any(dim=1)  # where nothing is ablated the second pass would repeat the first
+        ablate = self._choose(before, order, step) & self._to_device(going)[:, None]
+        chosen = ablate.cpu()
+        some = chosen.any(dim=1)  # where nothing is ablated the second pass would repeat the first
         after, ablated_row = before, torch.zeros_like(self.leader)
         if bool(some.any()):
             # Second pass: one row for each distinct pair of answer and ablated heads.
-            pairs = torch.cat([self.leader[some, None], ablate[some].long()], dim=1)
+            pairs = torch.cat([self.leader[some, None], chosen[some].long()], dim=1)
             distinct, pair_row = pairs.unique(dim=0, return_inverse=True)
             ablated_row.masked_scatter_(some, pair_row)
             token, dynamic, _ = self._forward(keys, distinct[:, 0], ablate=distinct[:, 1:].bool())
-            generated = torch.where(some, token[ablated_row], generated)
-            after = torch.where(some[:, None], dynamic[ablated_row], before)
-        self._diverge(going, generated, torch.where(some, ablated_row, -1))
-        return generated, before, ablate, after
+            there, places = self._to_device(some), self._to_device(ablated_row)
+            generated = torch.where(there, token[places], generated)
+            after = torch.where(there[:, None], dynamic[places], before)
+        said = generated.cpu()
+        self._diverge(going, said, torch.where(some, ablated_row, -1))
+        return said, generated, before, ablate, after
 
     def _forward(
         self, keys: int, rows: Int[Tensor, "some"], ablate: Bool[Tensor, "some head"] | None = None
     ) -> tuple[Tensor, Tensor, Tensor]:
-        """Token of some rows, dynamic heads, and their order; a forward that ablates heads changes no cached key."""
+        """Token of some rows, dynamic heads, and their order; a forward that ablates heads changes no cached key.
+
+        Rows, and the heads to ablate in each, are on the host; the results are not.
+        """
         part, layers = self.batch.take(rows), self.llm.model.config.num_hidden_layers
-        columns = self.heads.columns(part, keys)
+        branching = Branching.of(self.sample[rows])
+        columns, ablated = self.heads.columns(part, keys), None if ablate is None else self._to_device(ablate)
         plan = RecordingPlan(
             columns=columns,
-            ablate=None if ablate is None else ablate.unflatten(1, (layers, -1)),
+            ablate=None if ablated is None else ablated.unflatten(1, (layers, -1)),
             replacement=None if ablate is None else self._replacement(rows),
-            prefix=SharedPrefix(self.prompt_keys, Branching.of(self.sample[rows])),
+            prefix=SharedPrefix(self.prompt_keys, replace(branching, slots=self._to_device(branching.slots))),
         )
         # A rerun of the query sees the cached keys of earlier steps, and its own in place of the clean pass's.
         for layer in self.layers:
             layer.next_forward(rows, rerun=ablate is not None)
         with self.heads.recording(self.llm.model, plan, part) as (recorder, contributions):
             generated = decode_step(self.llm.model, part, self.cache, keys).argmax(dim=-1)
-        return generated, *self.heads.scored(recorder, columns, part, generated, contributions, ablate)
+        return generated, *self.heads.scored(recorder, columns, part, generated, contributions, ablated)
 
     def _replacement(self, rows: Int[Tensor, "some"]) -> Means | None:
         """Outputs of ablated heads: the means over each row's own prompt, on the device of each layer."""
         if self.means is None:
             return None
         sample = self.sample[rows]
-        return {layer: mean[sample.to(mean.device)] for layer, mean in self.means.items()}
+        return {layer: mean[sample.to(mean.device, non_blocking=True)] for layer, mean in self.means.items()}
 
     def _choose(self, dynamic: Tensor, order: Tensor, step: int) -> Bool[Tensor, "batch head"]:
         """The heads to ablate; each condition chooses for its own rows."""
         chosen = torch.zeros_like(dynamic)
-        for condition, rows in zip(self.conditions, self.rows, strict=True):
+        for condition, rows, samples in zip(self.conditions, self._device_rows, self._samples, strict=True):
             if len(rows):
-                samples = self.numbers[self.sample.cpu()[rows]]
                 chosen[rows] = condition.ablated(StepHeads(dynamic[rows], order[rows], samples, step))
         return chosen
 
@@ -272,7 +287,7 @@ class _TwoPassDecoding:
         rows = going.nonzero()[:, 0]
         groups, group = torch.stack([self.leader, generated, state], dim=1)[rows].unique(dim=0, return_inverse=True)
         # The first row of a group leads it, so a leader's own group keeps its leader and needs no copy.
-        first = torch.full((len(groups),), len(going), device=rows.device).scatter_reduce_(0, group, rows, "amin")
+        first = torch.full((len(groups),), len(going)).scatter_reduce_(0, group, rows, "amin")
         former = groups[:, 0]
         self.leader = self.leader.masked_scatter(going, first[group])
         new, rerun = first != former, groups[:, 2] >= 0
@@ -289,6 +304,6 @@ class _TwoPassDecoding:
         count = len(self.conditions)
         forced = [continuations.get(row) for row in range(len(lengths))]
         columns = [torch.stack(column, dim=1).cpu() for column in zip(*steps, strict=True)]
-        grouped: list[Any] = [column.unflatten(0, (-1, len(self.conditions))) for column in (lengths.cpu(), *columns)]
+        grouped: list[Any] = [column.unflatten(0, (-1, len(self.conditions))) for column in (lengths, *columns)]
         by_sample = [forced[first : first + count] for first in range(0, len(forced), count)]
         return AblatedGenerations(*[*grouped, by_sample])

@@ -78,7 +78,8 @@ def prefill_each(
     only = len(batch.tokens) == 1  # a batch of one prompt needs no copy
     # A sliding-window layer no longer holds the keys of a prefix, so nothing can continue from there.
     prefixes = _shared_prefixes(batch) if reuse and not any(cache.is_sliding) else [(0, 0)] * len(batch.tokens)
-    for row, padding in enumerate(batch.padding.tolist()):
+    paddings = batch.padding.tolist()
+    for row, padding in enumerate(paddings):
         # The last token is left to the first decode step, which is recorded.
         prompt = batch.tokens[row : row + 1, padding : batch.width - 1]
         if not prompt.shape[1]:
@@ -86,7 +87,7 @@ def prefill_each(
         single = cache if only else preallocated_cache(model, prompt.shape[1])
         donor, length = prefixes[row]
         if length:
-            _copy_prefix(single, cache, donor, int(batch.padding[donor]), length)
+            _copy_prefix(single, cache, donor, paddings[donor], length)
             if watch is not None:
                 watch.prefilled(length)
         _run(model, prompt, length, single, chunk, watch)
@@ -171,7 +172,8 @@ def _shared_prefixes(batch: Batch) -> list[tuple[int, int]]:
     Last prompt tokens do not count, for they are not prefilled. Each distinct prefix is run once in the batch, in
     whatever order prompts come.
     """
-    prompts = [row[first : batch.width - 1] for row, first in zip(batch.tokens, batch.padding.tolist(), strict=True)]
+    tokens = batch.tokens.cpu()  # every pair is compared: on a GPU the host would wait for each
+    prompts = [row[first : batch.width - 1] for row, first in zip(tokens, batch.padding.tolist(), strict=True)]
     best = []
     for row, prompt in enumerate(prompts):
         lengths = [_common_prefix(prompt, earlier) for earlier in prompts[:row]]
@@ -193,7 +195,7 @@ def decode_step(
     """One decode step: run token `keys - 1` of every row after what the cache holds; returns its logits."""
     logits: Tensor = model(
         input_ids=batch.tokens[:, keys - 1 : keys],
-        attention_mask=batch.real[:, :keys],
+        attention_mask=batch.real[:, :keys] if batch.padded else None,
         position_ids=batch.positions[:, keys - 1 : keys],
         past_key_values=cache,
         use_cache=True,

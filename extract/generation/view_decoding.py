@@ -1,15 +1,20 @@
 """Greedy decoding of a batch of prompt views after their cached keys, with the entropy of every step."""
 
+from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+import numpy as np
 import torch
+from jaxtyping import Float
+from numpy.typing import NDArray
 from torch import Tensor
 
 from extract.attention import PreallocatedLayer
 from extract.generation.prefix_cache import PrefixCache
 from extract.generation.prompt_view import PromptView
+from extract.utils import DelayedReads
 
 if TYPE_CHECKING:
     from transformers import DynamicCache, PreTrainedModel
@@ -73,9 +78,11 @@ class ViewDecoding:
     ) -> None:
         self.model, self.requests, self.cache, self.width = model, requests, cache, width
         self.ends, self.prefixes = ends, prefixes
-        self.visible = self._visible().to(model.device)
+        self.visible = self._visible().to(model.device, non_blocking=True)
+        # Which requests have masked columns is known here: no step needs to ask the device.
+        self.masked = [width > len(r.view) or not all(r.view.visible) for r in requests]
         self.position, self.next_position, self.token = (
-            torch.tensor(values, device=model.device)
+            torch.tensor(values).to(model.device, non_blocking=True)
             for values in zip(*((r.view.positions[-1], r.view.end, r.view.tokens[-1]) for r in requests), strict=True)
         )
         self.live = list(range(len(requests)))
@@ -94,29 +101,33 @@ class ViewDecoding:
 
     def run(self) -> list[GenerationOutput]:
         """Every request's output, in their order."""
-        step = 0
-        while len(self.done) < len(self.requests):
-            self._step(step)
-            step += 1
+        reads, running = DelayedReads(self.token.device), deque[tuple[int, list[int]]]()
+        for step in range(max(request.limit for request in self.requests)):
+            running.append((step, self.live))
+            # `stop` reads the tokens on the host: on a GPU, those of a step while the next one runs.
+            for values in reads.put(self._step(step)):
+                self._add_tokens(*running.popleft(), values)
+            if len(self.done) == len(self.requests):
+                break
+            self._drop_done()
+        for values in reads.rest():
+            self._add_tokens(*running.popleft(), values)
         return [self.done[number] for number in range(len(self.requests))]
 
-    def _step(self, step: int) -> None:
+    def _step(self, step: int) -> Float[Tensor, "2 row"]:
+        """Run the latest token of each row: the next ones, exact in float32, and their entropies."""
         logits = self._logits(step)
         self.token = logits.argmax(dim=-1)
+        self.position = self.next_position + step  # after the first step, which ran the view's last token
         # entr(p) = -p ln p, 0 at p = 0.
         entropies = torch.special.entr(torch.softmax(logits, dim=-1)).sum(dim=-1)
-        # One copy to the host for the whole batch: `stop` reads the tokens there.
-        for row, (token, entropy) in enumerate(zip(self.token.tolist(), entropies.tolist(), strict=True)):
-            if self.live[row] not in self.done:  # a row that is done runs along until half of them are
-                self._add_token(row, token, entropy, step)
-        self.position = self.next_position + step  # after the first step, which ran the view's last token
-        self._drop_done()
+        return torch.stack([self.token.float(), entropies])
 
     def _logits(self, step: int) -> Tensor:
         """Logits after the latest token of each row, in float32."""
         logits: Tensor = self.model(
             input_ids=self.token[:, None],
-            attention_mask=self.visible[:, : self.width + step],
+            attention_mask=self.visible[:, : self.width + step] if any(self.masked[n] for n in self.live) else None,
             position_ids=self.position[:, None],
             past_key_values=self.cache,
             use_cache=True,
@@ -124,9 +135,14 @@ class ViewDecoding:
         ).logits
         return logits[:, -1].float()
 
-    def _add_token(self, row: int, token: int, entropy: float, step: int) -> None:
-        """Add a row's next token; its request may be done with it."""
-        number = self.live[row]
+    def _add_tokens(self, step: int, live: list[int], values: NDArray[np.float32]) -> None:
+        """Add the tokens of a step and their entropies to the requests that it ran."""
+        for number, token, entropy in zip(live, *values.tolist(), strict=True):
+            if number not in self.done:  # a row that is done runs along until half of them are
+                self._add_token(number, int(token), entropy, step)
+
+    def _add_token(self, number: int, token: int, entropy: float, step: int) -> None:
+        """Add a request's next token; it may be done with it."""
         request, generated = self.requests[number], self.generated[number]
         ended = token in self.ends
         if not ended:
@@ -136,6 +152,7 @@ class ViewDecoding:
                 return
         self.done[number] = GenerationOutput(tuple(generated), tuple(self.entropies[number]), ended)
         run = request.view.extended(generated[:step])  # the last token was generated, but not run
+        row = self.live.index(number)  # rows of other requests may have been dropped since the step
         self.prefixes.add(request.question, run, self.cache.layers, row, self.width - len(request.view))
 
     def _drop_done(self) -> None:
@@ -143,7 +160,7 @@ class ViewDecoding:
         going = [row for row, number in enumerate(self.live) if number not in self.done]
         if not going or 2 * len(going) > len(self.live):
             return
-        rows = torch.tensor(going, device=self.token.device)
+        rows = torch.tensor(going).to(self.token.device, non_blocking=True)
         for layer in self.cache.layers:
             assert isinstance(layer, PreallocatedLayer)
             layer.select_rows(rows)

@@ -27,6 +27,7 @@ from .files.writing import write_bytes as write_bytes
 from .files.writing import write_together as write_together
 from .forms import check_form as check_form
 from .forms import count as count
+from .host_reads import DelayedReads as DelayedReads
 from .precision import check_precision as check_precision
 from .precision import cpu_has_bfloat16 as cpu_has_bfloat16
 from .precision import frozen_inference as frozen_inference

@@ -15,7 +15,7 @@ from extract.generation import Batch, decode_step, pad, prefill_prompts, rotary_
 from extract.llm import LLM, narrowest_window
 from extract.prompts import decode_with_offsets, tokenize_with_offsets
 from extract.tasks import Sample
-from extract.utils import frozen_inference
+from extract.utils import DelayedReads, frozen_inference
 from probe.attribution.prompts import SourcedPrompt
 
 if TYPE_CHECKING:
@@ -202,12 +202,13 @@ class _Decoding:
         batch, rows = self._batch, list[tuple[Tensor, ...]]()
         ends = torch.tensor(self._llm.end_tokens, device=batch.tokens.device)
         lengths, running = batch.budgets.clone(), torch.ones_like(batch.budgets, dtype=torch.bool)
+        reads = DelayedReads(batch.tokens.device)
         for step in range(int(batch.budgets.max())):
             rows.append(self._step(batch.width + step))
             ended = torch.isin(rows[-1][0], ends) & running & (batch.forced[:, step] < 0)
             lengths = torch.where(ended, step, lengths)
-            running &= ~ended & (batch.budgets > step + 1)
-            if not running.any():
+            running = running & ~ended & (batch.budgets > step + 1)
+            if not all(reads.put(running.any())):
                 break
         columns: list[Any] = [torch.stack(column, dim=1).cpu() for column in zip(*rows, strict=True)]
         return _Decoded(lengths.tolist(), *[*columns, self._contributions.result().cpu()])

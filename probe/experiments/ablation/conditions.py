@@ -128,14 +128,14 @@ class _FirstHeads(Condition):
 
     def first(self, heads: StepHeads, among: Bool[Tensor, "row head"] | None = None) -> Bool[Tensor, "row head"]:
         """The first heads, as many as the step has to have; others than `among` are skipped."""
-        order = self._order.to(heads.dynamic.device).expand(heads.dynamic.shape)
+        order = self._order.to(heads.dynamic.device, non_blocking=True).expand(heads.dynamic.shape)
         return top_k_mask(order, self._numbers(heads) if self.per_step else self._n, among)
 
     def _numbers(self, heads: StepHeads) -> Int[Tensor, "row"]:
         # The samples of a step share one stream, so that a number does not depend on who else is in the batch.
         samples = heads.sample.numpy()
         uniform = np.random.default_rng(heads.step).random(int(samples.max()) + 1)[samples]
-        return self._counts.quantile(torch.from_numpy(uniform)).to(heads.dynamic.device)
+        return self._counts.quantile(torch.from_numpy(uniform)).to(heads.dynamic.device, non_blocking=True)
 
     def describe(self) -> dict[str, Any]:
         """Name, and number of heads."""
