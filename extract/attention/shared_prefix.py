@@ -30,7 +30,7 @@ class Branching:
         """
         counts = torch.bincount(prompts)
         # A row's number among those of its prompt: its own number less the rows of all earlier prompts.
-        branch = torch.arange(len(prompts), device=prompts.device) - (counts.cumsum(0) - counts)[prompts]
+        branch = torch.arange(len(prompts)) - (counts.cumsum(0) - counts)[prompts]
         width = int(counts.max())
         return cls(prompts * width + branch, width)
 
