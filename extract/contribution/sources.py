@@ -3,7 +3,6 @@
 from bisect import bisect_left
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cached_property
 
 import torch
 from jaxtyping import Bool, Int
@@ -20,21 +19,23 @@ class Sources:
     Attributes:
         members: Whether a column, of prompt or answer, belongs to a source.
         columns: The columns that belong to any source, if they are few; None: all columns are read.
+        ascending: The same on the host, so that no step waits for the device to find some of them.
 
     """
 
     members: Bool[Tensor, "batch capacity source"]
     columns: Int[Tensor, "some"] | None = None
-
-    @cached_property
-    def _ascending(self) -> list[int]:
-        """The columns on the host, so that no step waits for the device to find some of them."""
-        assert self.columns is not None
-        return self.columns.tolist()
+    ascending: Sequence[int] = ()
 
     @classmethod
-    def of(cls, members: Bool[Tensor, "batch capacity source"]) -> "Sources":
+    def of(
+        cls, members: Bool[Tensor, "batch capacity source"], here: Bool[Tensor, "batch capacity source"] | None = None
+    ) -> "Sources":
         """Only columns of sources are read if they are fewer than half of all.
+
+        Args:
+            members: Whether a column belongs to a source.
+            here: The same on the host, where it is known there; None: it is read from the device.
 
         >>> members = torch.zeros(1, 8, 1, dtype=torch.bool)
         >>> members[0, 2:4] = True
@@ -42,19 +43,23 @@ class Sources:
         tensor([2, 3])
 
         """
-        used = members.flatten(2).any(dim=2).any(dim=0).nonzero()[:, 0]
-        return cls(members, used if 2 * len(used) < members.shape[1] else None)
+        used = (members.cpu() if here is None else here).flatten(2).any(dim=2).any(dim=0).nonzero()[:, 0]
+        if 2 * len(used) >= members.shape[1]:
+            return cls(members)
+        return cls(members, used.to(members.device, non_blocking=True), used.tolist())
 
     def visible(self, missing: int, keys: int) -> Int[Tensor, "some"] | None:
         """Columns to read among `keys` keys after the first `missing` columns, counted from there; None: all.
 
-        >>> Sources(torch.ones(1, 8, 1, dtype=torch.bool), torch.tensor([2, 3, 6])).visible(missing=3, keys=4)
+        >>> members = torch.zeros(1, 8, 1, dtype=torch.bool)
+        >>> members[0, [2, 3, 6]] = True
+        >>> Sources.of(members).visible(missing=3, keys=4)
         tensor([0, 3])
 
         """
         if self.columns is None:
             return None
-        first, end = (bisect_left(self._ascending, border) for border in (missing, missing + keys))
+        first, end = (bisect_left(self.ascending, border) for border in (missing, missing + keys))
         return self.columns[first:end] - missing
 
     def weights(self, missing: int, keys: int, columns: Tensor | None) -> Tensor:

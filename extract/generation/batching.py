@@ -31,6 +31,7 @@ class Batch:
         budgets: Most tokens of each answer.
         width: Columns of padding and prompt.
         padded_rows: Whether a row has padding; on the host, so that no step waits for the device to find out.
+        evidence_here: `evidence` on the host, likewise.
 
     """
 
@@ -41,6 +42,7 @@ class Batch:
     budgets: Int[Tensor, "batch"]
     width: int
     padded_rows: Bool[Tensor, "batch"]
+    evidence_here: Bool[Tensor, "batch capacity"]
 
     @property
     def padded(self) -> bool:
@@ -65,7 +67,7 @@ class Batch:
         """A copy of some rows, whose numbers are on the host."""
         there = rows.to(self.tokens.device, non_blocking=True)
         parts = {name: getattr(self, name)[there] for name in ("tokens", "real", "evidence", "forced", "budgets")}
-        return replace(self, **parts, padded_rows=self.padded_rows[rows])
+        return replace(self, padded_rows=self.padded_rows[rows], evidence_here=self.evidence_here[rows], **parts)
 
 
 def realigned(batch: Batch, rows: Sequence[int], answers: Sequence[Sequence[int]], budget: int) -> Batch:
@@ -128,11 +130,11 @@ def _placed(
     tokens: Tensor, real: Tensor, evidence: Tensor, forced: Tensor, budgets: Tensor, width: int, device: torch.device
 ) -> Batch:
     """A batch that was built on the host, row by row, on its device."""
-    padded = (~real).any(dim=1)
+    here = (~real).any(dim=1), evidence
     tokens, real, evidence, forced, budgets = (
         column.to(device, non_blocking=True) for column in (tokens, real, evidence, forced, budgets)
     )
-    return Batch(tokens, real, evidence, forced, budgets, width, padded)
+    return Batch(tokens, real, evidence, forced, budgets, width, *here)
 
 
 def reasoning_columns(batch: Batch, keys: int, excluded: ExcludedKeys) -> Float[Tensor, "batch key 2"]:

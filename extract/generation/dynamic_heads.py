@@ -73,7 +73,9 @@ class DynamicHeads:
             with recording(model, plan) as recorder:
                 yield recorder, None
             return
-        contributions = LogitContributions(model, Sources.of(batch.evidence[..., None]), steps=1)
+        contributions = LogitContributions(
+            model, Sources.of(batch.evidence[..., None], batch.evidence_here[..., None]), steps=1
+        )
         with contributions.recording(plan) as recorder:
             yield recorder, contributions
 

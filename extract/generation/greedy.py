@@ -100,7 +100,7 @@ def contributions_of(
     if sources is None:
         return None
     if sources == "evidence":
-        return LogitContributions(llm.model, Sources.of(batch.evidence[..., None]))
+        return LogitContributions(llm.model, Sources.of(batch.evidence[..., None], batch.evidence_here[..., None]))
     return LogitContributions(llm.model, Sources.of(prompt_sources(batch.real, batch.width, sources)))
 
 

@@ -81,9 +81,8 @@ def generate_ablated(
             cache, means = _prefill(llm, prompts, operator)
             with instrumented(llm.model):
                 numbers = [sample.index for sample in group.samples]
-                parts.append(
-                    _TwoPassDecoding(llm, prompts, numbers, cache, means, conditions, heads, keep).run(opening)
-                )
+                decoding = _TwoPassDecoding(llm, prompts, numbers, cache, means, conditions, heads, keep)
+                parts.append(decoding.run(opening))
     return join_groups(parts, groups)
 
 
@@ -102,12 +101,10 @@ def _prefill(llm: LLM, prompts: Batch, operator: Literal["zero", "mean"]) -> tup
 class _TwoPassDecoding:
     """The loop over steps. Rows are samples × conditions, a sample's conditions side by side.
 
-    Which rows run is kept on the host (`leader`, `sample`, `rows`, and the lengths of answers): a step reads from the
-    device the heads to ablate and the generated tokens, and waits for nothing else.
-
     Rows of a sample with the same answer so far share one computation until their answers diverge: `leader` is the
     first of them, and a forward runs leaders alone. With `keep: masked` the heads ablated so far must be the same, too,
-    for they change the cached keys.
+    for they change the cached keys. Which rows run is kept on the host: a step waits for the heads to ablate and for
+    the generated tokens, and for nothing else.
     """
 
     def __init__(
@@ -134,9 +131,9 @@ class _TwoPassDecoding:
 
     def _set_conditions(self, numbers: Int[Tensor, "batch"]) -> None:
         """Set the number of the condition of each row."""
-        self.rows = [(numbers == number).nonzero()[:, 0] for number in range(len(self.conditions))]
-        self._device_rows = [self._to_device(rows) for rows in self.rows]
-        self._samples = [self.numbers[self.sample[rows]] for rows in self.rows]
+        self.condition = numbers
+        rows = [(numbers == number).nonzero()[:, 0] for number in range(len(self.conditions))]
+        self.rows = [(self._to_device(some), self.numbers[self.sample[some]]) for some in rows]
 
     def _to_device(self, values: Tensor) -> Tensor:
         """A tensor of the host on the device of the batch; the host does not wait for it."""
@@ -179,10 +176,7 @@ class _TwoPassDecoding:
         _, group = sources.unique(return_inverse=True)
         place = torch.arange(len(rows))
         other.leader = torch.full_like(place, len(rows)).scatter_reduce_(0, group, place, "amin")[group]
-        condition = torch.empty(len(self.leader), dtype=torch.long)
-        for number, chosen in enumerate(self.rows):
-            condition[chosen] = number
-        other._set_conditions(condition[rows])
+        other._set_conditions(self.condition[rows])
         other._run_openings(torch.tensor(missing), own)
         return other
 
@@ -240,12 +234,9 @@ class _TwoPassDecoding:
     def _forward(
         self, keys: int, rows: Int[Tensor, "some"], ablate: Bool[Tensor, "some head"] | None = None
     ) -> tuple[Tensor, Tensor, Tensor]:
-        """Token of some rows, dynamic heads, and their order; a forward that ablates heads changes no cached key.
-
-        Rows, and the heads to ablate in each, are on the host; the results are not.
-        """
+        """Token of some rows, dynamic heads, and their order; a forward that ablates heads changes no cached key."""
         part, layers = self.batch.take(rows), self.llm.model.config.num_hidden_layers
-        branching = Branching.of(self.sample[rows])
+        branching, there = Branching.of(self.sample[rows]), self._to_device(rows)
         columns, ablated = self.heads.columns(part, keys), None if ablate is None else self._to_device(ablate)
         plan = RecordingPlan(
             columns=columns,
@@ -255,7 +246,7 @@ class _TwoPassDecoding:
         )
         # A rerun of the query sees the cached keys of earlier steps, and its own in place of the clean pass's.
         for layer in self.layers:
-            layer.next_forward(rows, rerun=ablate is not None)
+            layer.next_forward(there, rerun=ablate is not None)
         with self.heads.recording(self.llm.model, plan, part) as (recorder, contributions):
             generated = decode_step(self.llm.model, part, self.cache, keys).argmax(dim=-1)
         return generated, *self.heads.scored(recorder, columns, part, generated, contributions, ablated)
@@ -270,7 +261,7 @@ class _TwoPassDecoding:
     def _choose(self, dynamic: Tensor, order: Tensor, step: int) -> Bool[Tensor, "batch head"]:
         """The heads to ablate; each condition chooses for its own rows."""
         chosen = torch.zeros_like(dynamic)
-        for condition, rows, samples in zip(self.conditions, self._device_rows, self._samples, strict=True):
+        for condition, (rows, samples) in zip(self.conditions, self.rows, strict=True):
             if len(rows):
                 chosen[rows] = condition.ablated(StepHeads(dynamic[rows], order[rows], samples, step))
         return chosen
@@ -293,9 +284,9 @@ class _TwoPassDecoding:
         new, rerun = first != former, groups[:, 2] >= 0
         copied, replaced = (first[new], former[new]), (first[rerun], groups[rerun, 2])
         for layer in self.layers:
-            layer.copy_answers(*copied)
+            layer.copy_answers(*map(self._to_device, copied))
             if self.keep == "masked":  # later steps see the query as the ablated pass computed it
-                layer.replace_last(*replaced)
+                layer.replace_last(*map(self._to_device, replaced))
 
     def _collect(
         self, lengths: Tensor, steps: list[tuple[Tensor, ...]], continuations: dict[int, list[int]]
