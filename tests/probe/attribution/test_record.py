@@ -14,6 +14,7 @@ from extract.prompts import decode_text
 from extract.tasks import Sample
 from extract.tasks.sources import Passage, SyntheticQA
 from probe.attribution import AttributionRecord, SourcedPrompt, SourcedPrompts, record_answers
+from tests.helpers.emulated_device import emulated_device
 from tests.helpers.families import FAMILIES, WINDOW, save
 from tests.helpers.reference import replay
 
@@ -137,3 +138,25 @@ def test_bad_answers_are_one_line_before_weights_load(llm: LLM, tmp_path: Path) 
     with pytest.raises(UserError, match=rf"source 2 \(document 2\) .* sliding window of {WINDOW} "):
         record_answers(model, [long])
     assert model._model is None
+
+
+def test_no_step_waits_for_a_gpu(llm: LLM, tmp_path: Path) -> None:
+    """Whose values are read a step later: the answers, which end at different steps, stay what they are."""
+    plain, other = (small(llm, "llama-gqa", tmp_path) for _ in range(2))
+    plain._ends = other._ends = ()
+    endless = record_answers(plain, prompts(llm), budget=9)
+    plain._ends = tuple(int(record.tokens[4 + row]) for row, record in enumerate(endless))
+    ended, waits = record_answers(plain, prompts(llm), budget=9), list[int]()
+    with emulated_device(other.model) as device:
+        for budget in (1, 2, 9):
+            device.waits.clear()
+            late = record_answers(other, prompts(llm), budget=budget)
+            waits.append(len(device.waits))
+        other._ends = plain._ends
+        stopped = record_answers(other, prompts(llm), budget=9)
+    assert waits[1] == waits[2]
+    for records, others in ((endless, late), (ended, stopped)):
+        for a, b in zip(records, others, strict=True):
+            assert a.tokens.equal(b.tokens)
+            torch.testing.assert_close(a.attention, b.attention, rtol=0, atol=0)
+    assert max(len(record.tokens) for record in ended) < 9
