@@ -242,3 +242,16 @@ def test_reading_later_changes_no_masked_generation(folders: dict[str, str], mas
         for done, later in zip(one_round, late_round, strict=True):  # batches of other sizes round otherwise
             assert done.entropies == pytest.approx(later.entropies, abs=1e-5)
     assert len({len(done.tokens) for done in plain[0]}) > 1
+
+
+def test_ablated_answers_are_continued_on_the_device(folders: dict[str, str]) -> None:
+    """Keys and rows that go on after a forced opening are found on the host; nothing lies in two places."""
+    one, other = (ending(folders["llama-gqa"], ENDS) for _ in range(2))
+    heads = DynamicHeads("copy_paste")
+    forced = Opening(one.tokenizer, str, limit=5)
+    plain = generate_ablated(one, budgets(9, 6, 3), conditions(), heads, "mean", "masked", forced)
+    with emulated_device(other.model):
+        late = generate_ablated(other, budgets(9, 6, 3), conditions(), heads, "mean", "masked", forced)
+    assert plain.continuations == late.continuations
+    assert any(continued for sample in plain.continuations for continued in sample)
+    assert plain.tokens.equal(late.tokens)
