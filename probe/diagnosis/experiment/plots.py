@@ -3,6 +3,7 @@
 from collections import Counter
 from collections.abc import Sequence
 from itertools import pairwise
+from textwrap import fill
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -110,7 +111,7 @@ def plot_rescues(results: dict[str, Any]) -> "Figure":
             bars = [[max(0.0, record["value"] - record["low"])], [max(0.0, record["high"] - record["value"])]]
             left = place - 0.4 + width * (number + 0.5)
             axes.bar(left, record["value"], width, yerr=bars, capsize=2, **_style(cause))
-    axes.set_xticks(range(len(INTERVENTIONS)), [name.replace(" ", "\n", 1) for name in INTERVENTIONS.values()])
+    axes.set_xticks(range(len(INTERVENTIONS)), [fill(name, 12) for name in INTERVENTIONS.values()])
     axes.set(ylabel="right token is the model's choice", ylim=(0, 1))
     figure.legend(handles=_handles()[1:], loc="outside right upper", fontsize=7)
     return figure
