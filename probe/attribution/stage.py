@@ -25,6 +25,8 @@ class AttributionStage(LLMStage):
 
     """
 
+    experiment = "attribution"
+
     def __init__(self, llm: LLM | None, unit: Unit) -> None:
         super().__init__(llm)
         self.unit = unit
@@ -34,7 +36,7 @@ class AttributionStage(LLMStage):
         data: Any = getattr(self.trainer, "datamodule", None)
         if not isinstance(data, Prompts) or not isinstance(data.task, MultiHopQA):
             raise UserError(
-                "attribution runs on datamodules.Prompts with extract.MultiHopQA: set data.class_path to it"
+                f"{self.experiment} runs on datamodules.Prompts with extract.MultiHopQA: set data.class_path to it"
             )
         return data.task
 
@@ -47,7 +49,7 @@ class AttributionStage(LLMStage):
         """
         task = self._task
         if task.context != "full":
-            raise UserError(f"task.context: attribution needs the full context as sources, not '{task.context}'")
+            raise UserError(f"task.context: {self.experiment} needs the full context as sources, not '{task.context}'")
         return task
 
     def check_prompts(self) -> None:

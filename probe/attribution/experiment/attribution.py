@@ -41,8 +41,6 @@ class Attribution(AttributionStage):
 
     """
 
-    experiment = "attribution"
-
     def __init__(
         self,
         llm: LLM | None = None,

@@ -1,16 +1,13 @@
 """Grounding of answers: questions with their evidence, with other sentences in its place, and with a contradiction."""
 
-from dataclasses import asdict, replace
+from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 from rich.console import Group
 
-from datamodules import Prompts
 from extract.errors import UserError
 from extract.llm import LLM
-from extract.pipeline import LLMStage
 from extract.tasks import MultiHopQA, PromptBatch
-from extract.tasks.sources import Record
 from extract.utils import on_rank_zero
 from probe.attribution.grounding.contexts import CONTEXTS, Context, Question, questions_of
 from probe.attribution.grounding.outcomes import GroundingOutcomes, TrainingShare
@@ -19,6 +16,7 @@ from probe.attribution.grounding.trial import grounding_trials, record_fields
 from probe.attribution.prompts import SourcedPrompt, SourcedPrompts
 from probe.attribution.record import AttributionRecord, check_lengths, record_answers
 from probe.attribution.sources import Unit
+from probe.attribution.stage import AttributionStage
 from probe.metrics import Bootstrap
 from probe.results import Trials
 
@@ -26,7 +24,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 
-class Grounding(LLMStage):
+class Grounding(AttributionStage):
     """Answer each question with three contexts, and evaluate which scores separate grounded answers from others.
 
     Args:
@@ -49,36 +47,26 @@ class Grounding(LLMStage):
         trials: str = "runs/grounding/trials",
         bootstrap: Bootstrap = Bootstrap(),  # noqa: B008 (frozen)
     ) -> None:
-        super().__init__(llm)
-        self.unit, self.training_questions = unit, training_questions
+        super().__init__(llm, unit)
+        self.training_questions = training_questions
         self.trials, self.bootstrap = Trials(trials), bootstrap
         self.results: dict[str, Any] = {}
-
-    @property
-    def _task(self) -> MultiHopQA:
-        data: Any = getattr(self.trainer, "datamodule", None)
-        if not isinstance(data, Prompts) or not isinstance(data.task, MultiHopQA):
-            raise UserError("grounding runs on datamodules.Prompts with extract.MultiHopQA: set data.class_path to it")
-        return data.task
 
     def setup(self, stage: str) -> None:
         """Make the contexts, check their prompts, and find the batches that are finished; the model is not loaded."""
         del stage
-        task, data = self._task, getattr(self.trainer, "datamodule")  # noqa: B009 (mypy knows no datamodule)
-        if task.context != "full" or task.teacher_forcing:
-            raise UserError(
-                "task: grounding is evaluated on generated answers to the full context; set context full and "
-                "teacher_forcing false"
-            )
+        task = self.check_task()
+        if task.teacher_forcing:
+            raise UserError("task.teacher_forcing: grounding is evaluated on generated answers; set it to false")
         self.prompts = SourcedPrompts(self.llm, task.texts, self.unit)
         self._make_questions(task)
-        self.settings = {"llm": self.llm.identity.as_dict(), **data.describe(), "unit": self.unit}
+        self.settings = self.run_settings()
         self._finished = frozenset(on_rank_zero(self.trainer, lambda: self.trials.open(self.settings)))
 
     def _make_questions(self, task: MultiHopQA) -> None:
         """Contexts and prompts of each question that has all three; what does not fit the model is left out."""
         indices = sorted(task.order())
-        records = [_with_text(task.record(index)) for index in indices]
+        records = [self._record(index) for index in indices]
         found, self.left_out = questions_of(records)
         self.questions: dict[int, Question] = {}
         self._prompts: dict[int, dict[Context, SourcedPrompt]] = {}
@@ -164,8 +152,3 @@ class Grounding(LLMStage):
     def plots(self) -> "dict[str, Figure]":
         """Areas under the ROC curve."""
         return {"auroc": plot_auroc(self.results)}
-
-
-def _with_text(record: Record) -> Record:
-    """A question without passages that have no text."""
-    return replace(record, passages=tuple(one for one in record.passages if one.text.strip()))

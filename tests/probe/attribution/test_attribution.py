@@ -2,9 +2,7 @@
 
 import csv
 import json
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import pytest
 import torch
@@ -17,25 +15,15 @@ from probe.attribution.experiment import Evaluation, attribution_trials
 from probe.attribution.masks import held_out_masks
 from probe.attribution.metrics import linear_datamodeling_score
 from tests.conftest import Run
+from tests.helpers.measured import Measure, measured
 
 METHODS = ["copying heads", "contribution", "words in common", "mean attention + 4 runs", "leave-one-out"]
-Measure = Callable[..., Any]
 
 
 @pytest.fixture
 def measure(run: Run, tiny_llm_folder: Path, tmp_path: Path) -> Measure:
     """Results of a run of three answers of the tiny LLM, or its refusal."""
-
-    def call(*args: object) -> Any:
-        code, said = run(
-            *("test", "-c", "configs/attribution.yaml", "-c", "tests/configs/tiny_attribution.yaml"),
-            *("--llm.init_args.name", tiny_llm_folder, "--trainer.accelerator", "cpu", "--trainer.logger", "false"),
-            *("--trainer.default_root_dir", tmp_path / "runs", "--trainer.enable_progress_bar", "false"),
-            *("--model.init_args.trials", tmp_path / "trials", "--artifacts.init_args.folder", tmp_path / "out", *args),
-        )
-        return said if code else json.loads((tmp_path / "out" / "results.json").read_text())
-
-    return call
+    return measured("attribution", run, tiny_llm_folder, tmp_path)
 
 
 def test_a_run_leaves_every_trial_and_every_metric_and_goes_on(

@@ -3,7 +3,6 @@
 import csv
 import html
 import json
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -14,8 +13,8 @@ from extract.tasks import PromptBatch
 from probe import Diagnosis
 from probe.diagnosis import CAUSES, INTERVENTIONS
 from tests.conftest import Run
+from tests.helpers.measured import Measure, measured
 
-Measure = Callable[..., Any]
 QUESTIONS = {
     "class_path": "extract.MultiHopQA",
     "init_args": {
@@ -29,17 +28,7 @@ QUESTIONS = {
 @pytest.fixture
 def measure(run: Run, tiny_llm_folder: Path, tmp_path: Path) -> Measure:
     """Results of a run of six needle answers of the tiny LLM, or its refusal."""
-
-    def call(*args: object) -> Any:
-        code, said = run(
-            *("test", "-c", "configs/diagnosis.yaml", "-c", "tests/configs/tiny_diagnosis.yaml"),
-            *("--llm.init_args.name", tiny_llm_folder, "--trainer.accelerator", "cpu", "--trainer.logger", "false"),
-            *("--trainer.default_root_dir", tmp_path / "runs", "--trainer.enable_progress_bar", "false"),
-            *("--model.init_args.trials", tmp_path / "trials", "--artifacts.init_args.folder", tmp_path / "out", *args),
-        )
-        return said if code else json.loads((tmp_path / "out" / "results.json").read_text())
-
-    return call
+    return measured("diagnosis", run, tiny_llm_folder, tmp_path)
 
 
 def _check_cards(run: Run, tmp_path: Path) -> None:

@@ -2,7 +2,6 @@
 
 import csv
 import json
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -31,25 +30,15 @@ from probe.attribution.grounding.tables import grounding_tables, plot_auroc
 from probe.attribution.grounding.trial import grounding_trials
 from probe.metrics import Bootstrap
 from tests.conftest import Run
+from tests.helpers.measured import Measure, measured
 
-Measure = Callable[..., Any]
 NAMES = [*SCORES, *BASELINES]
 
 
 @pytest.fixture
 def measure(run: Run, tiny_llm_folder: Path, tmp_path: Path) -> Measure:
     """Results of a run of six questions of the tiny LLM, or its refusal."""
-
-    def call(*args: object) -> Any:
-        code, said = run(
-            *("test", "-c", "configs/grounding.yaml", "-c", "tests/configs/tiny_grounding.yaml"),
-            *("--llm.init_args.name", tiny_llm_folder, "--trainer.accelerator", "cpu", "--trainer.logger", "false"),
-            *("--trainer.default_root_dir", tmp_path / "runs", "--trainer.enable_progress_bar", "false"),
-            *("--model.init_args.trials", tmp_path / "trials", "--artifacts.init_args.folder", tmp_path / "out", *args),
-        )
-        return said if code else json.loads((tmp_path / "out" / "results.json").read_text())
-
-    return call
+    return measured("grounding", run, tiny_llm_folder, tmp_path)
 
 
 def test_a_run_leaves_its_results_and_goes_on(
@@ -181,8 +170,8 @@ def test_bad_settings_are_one_line_before_weights_load(measure: Measure, monkeyp
     niah = json.dumps({"class_path": "extract.NIAH", "init_args": ranges})
     task = "--data.init_args.task.init_args"
     for wrong, args in (
-        ("generated answers to the full context", (f"{task}.context", "gold")),
-        ("generated answers to the full context", (f"{task}.teacher_forcing", "true")),
+        ("grounding needs the full context", (f"{task}.context", "gold")),
+        ("evaluated on generated answers", (f"{task}.teacher_forcing", "true")),
         ("runs on datamodules.Prompts with extract.MultiHopQA", ("--data.init_args.task", niah)),
         ("no question whose evidence can be replaced", (f"{task}.source.init_args.count", "1")),
         ("share", ("--model.init_args.training_questions.share", "1")),
