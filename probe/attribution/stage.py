@@ -26,6 +26,7 @@ class AttributionStage(LLMStage):
     """
 
     experiment = "attribution"
+    _finished: frozenset[int] = frozenset()
 
     def __init__(self, llm: LLM | None, unit: Unit) -> None:
         super().__init__(llm)
@@ -62,6 +63,14 @@ class AttributionStage(LLMStage):
         else:  # the task has left out what does not fit
             self._prompt(task.order()[0])
         self.given = task.sample(task.order()[0]).forced is not None
+
+    def finished_batches(self) -> frozenset[int]:
+        """Numbers of the batches that an earlier run finished; the data module skips them."""
+        return self._finished
+
+    def on_test_start(self) -> None:
+        """Put the model where the Trainer works."""
+        self.place_llm()
 
     def run_settings(self) -> dict[str, Any]:
         """Model, questions and batches in plain values."""

@@ -93,14 +93,6 @@ class Attribution(AttributionStage):
             "evaluation": {**asdict(self.evaluation), "top": list(self.evaluation.top)},
         }
 
-    def finished_batches(self) -> frozenset[int]:
-        """Numbers of the batches whose trials an earlier run finished; the data module skips them."""
-        return self._finished
-
-    def on_test_start(self) -> None:
-        """Put the model where the Trainer works."""
-        self.place_llm()
-
     def test_step(self, batch: PromptBatch) -> None:
         """Record the answers of one batch, attribute them, and write their trials."""
         if not batch.samples:

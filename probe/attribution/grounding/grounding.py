@@ -81,14 +81,6 @@ class Grounding(AttributionStage):
                 check_lengths(self.llm, prompt, task.budget)
             self.questions[indices[place]], self._prompts[indices[place]] = question, prompts
 
-    def finished_batches(self) -> frozenset[int]:
-        """Numbers of the batches whose trials an earlier run finished; the data module skips them."""
-        return self._finished
-
-    def on_test_start(self) -> None:
-        """Put the model where the Trainer works."""
-        self.place_llm()
-
     def test_step(self, batch: PromptBatch) -> None:
         """Answer the questions of one batch with each context, and write their trials."""
         if not batch.samples:

@@ -48,10 +48,6 @@ class EffectExtraction(AttributionStage):
         config = {**self.run_settings(), "ablations": self.ablations, "answers": len(task)}
         self._finished = frozenset(on_rank_zero(self.trainer, lambda: self.effects.begin(config)))
 
-    def finished_batches(self) -> frozenset[int]:
-        """Numbers of the batches that an earlier run finished; the data module skips them."""
-        return self._finished
-
     def on_predict_start(self) -> None:
         """Put the model where the Trainer works; refuse one whose readout is not known, before any work."""
         self.place_llm()
