@@ -22,15 +22,20 @@ def samples(llm: LLM) -> list[Sample]:
     return [task.sample(index) for index in range(10)]
 
 
+@pytest.fixture(scope="module")
+def decoded(llm: LLM, samples: list[Sample]) -> Decoded:
+    """All ten in one batch."""
+    return decode(llm, samples, EXCLUDED)
+
+
 def row(decoded: Decoded, sample: int, step: int) -> dict[str, torch.Tensor]:
     fields = ("tokens", "hidden", "copy_paste", "reasoning", "argmax")
     return {name: getattr(decoded, name)[sample, step] for name in fields}
 
 
-def test_ten_prompts_equal_eager_attention_step_by_step(llm: LLM, samples: list[Sample]) -> None:
+def test_ten_prompts_equal_eager_attention_step_by_step(samples: list[Sample], decoded: Decoded) -> None:
     """Argmax equal save ties within 1e-5, masses and scores within 1e-5, hidden states within 1e-4."""
     eager = LLM(attention="eager").model
-    decoded = decode(llm, samples, EXCLUDED)
     ties = 0
     for number, sample in enumerate(samples):
         answer = decoded.tokens[number, : decoded.lengths[number]].tolist()
@@ -64,22 +69,22 @@ def test_ten_prompts_equal_eager_attention_step_by_step(llm: LLM, samples: list[
     assert ties <= 5
 
 
-def test_a_batch_gives_the_rows_of_single_prompts(llm: LLM, samples: list[Sample]) -> None:
-    together = decode(llm, samples[:4], EXCLUDED)
+def test_a_batch_gives_the_rows_of_single_prompts(llm: LLM, samples: list[Sample], decoded: Decoded) -> None:
     for number, sample in enumerate(samples[:4]):
         single = decode(llm, [sample], EXCLUDED)
         n = single.lengths[0]
-        assert together.lengths[number] == n
+        assert decoded.lengths[number] == n
         for step in range(n):
-            a, b = row(together, number, step), row(single, 0, step)
+            a, b = row(decoded, number, step), row(single, 0, step)
             for name in ("tokens", "copy_paste", "argmax"):
                 assert torch.equal(a[name], b[name]), name
             torch.testing.assert_close(a["hidden"], b["hidden"], atol=1e-4, rtol=0)
             torch.testing.assert_close(a["reasoning"], b["reasoning"], atol=1e-4, rtol=0)
 
 
-def test_generation_ends_at_an_end_token_whose_step_is_a_row_or_at_the_budget(llm: LLM, samples: list[Sample]) -> None:
-    decoded = decode(llm, samples, EXCLUDED)
+def test_generation_ends_at_an_end_token_whose_step_is_a_row_or_at_the_budget(
+    llm: LLM, samples: list[Sample], decoded: Decoded
+) -> None:
     for number, sample in enumerate(samples):
         n = decoded.lengths[number]
         tokens = decoded.tokens[number, :n].tolist()

@@ -168,10 +168,14 @@ def test_eq2_equals_eager_attention_on_real_questions(llm: LLM) -> None:
             evidence = {position for a, b in sample.evidence for position in range(a, b)}
             for step, attention in enumerate(slow["attention"]):
                 assert slow["tokens"][step] == decoded.tokens[row, step]
-                wanted = torch.tensor(
-                    [reference.eq2(head, evidence, 4, 64) for head in attention.double().numpy()], dtype=torch.float64
-                )
+                heads = attention.double()
+                kept = heads[:, 4 : max(4, heads.shape[1] - 64)].sum(dim=1)
+                facts = [key for key in sorted(evidence) if 4 <= key < heads.shape[1] - 64]
+                wanted = heads[:, facts].sum(dim=1) / kept if facts else torch.full_like(kept, torch.nan)
                 assert_close(decoded.reasoning[row, step].double(), wanted, atol=1e-5, rtol=0, equal_nan=True)
+                for head in range(step, len(heads), 27):  # the loop form of the equation
+                    loop = reference.eq2(heads[head].numpy(), evidence, 4, 64)
+                    assert float(wanted[head]) == pytest.approx(loop, rel=1e-12, nan_ok=True)
 
 
 def test_evidence_in_the_excluded_part_is_reported_not_scored(run: Run, tiny_llm_folder: Path, tmp_path: Path) -> None:
