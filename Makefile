@@ -7,6 +7,9 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 LOWEST ?= .venv-lowest
+# Processes of the tests, one thread each: two threads of one process wait for each other on a busy machine.
+WORKERS ?= 2
+PYTEST := -m pytest -n $(WORKERS) --dist worksteal
 PIP := -m pip install --disable-pip-version-check -q
 LIGHTNING := $(BIN)/lightning
 
@@ -74,7 +77,7 @@ lint: $(READY)
 	$(BIN)/mypy
 
 test: lint
-	$(BIN)/python -m pytest
+	OMP_NUM_THREADS=1 $(BIN)/python $(PYTEST)
 
 # Every dependency at the lower bound of its range, in its own environment.
 $(LOWEST)/.ready: pyproject.toml
@@ -86,7 +89,7 @@ $(LOWEST)/.ready: pyproject.toml
 
 # Old releases warn about each other, so warnings are no errors here.
 test-lowest: $(LOWEST)/.ready
-	$(LOWEST)/bin/python -m pytest -W default -m 'not slow'
+	OMP_NUM_THREADS=1 $(LOWEST)/bin/python $(PYTEST) -W default -m 'not slow'
 
 # Source distribution and wheel, into dist/. A release sets TAG, which must name the version.
 dist: $(READY)
