@@ -13,7 +13,9 @@ from .classifier import ProbeClassifier as ProbeClassifier
 from .losses import asymmetric_loss as asymmetric_loss
 from .losses import masked_mse as masked_mse
 from .mlp import MLP as MLP
+from .model_card import card_metadata as card_metadata
 from .model_card import probe_card as probe_card
+from .model_card import training_table as training_table
 from .offset_probes import OffsetProbes as OffsetProbes
 from .plots import METRIC_LABELS as METRIC_LABELS
 from .plots import PREDICTOR_STYLES as PREDICTOR_STYLES

@@ -29,7 +29,6 @@ from extract.utils import (
     write_together,
 )
 from probe.models.base import Probe
-from probe.models.model_card import probe_card
 from probe.models.saving.checkpoint_fields import check_fields, check_origin, check_weights
 from probe.models.saving.checkpoint_io import check_checkpoint
 from probe.models.saving.trained_module import TrainedModule
@@ -201,28 +200,31 @@ def weights_digest(probe: torch.nn.Module) -> str:
     return digest({name: hashlib.sha256(value.numpy().tobytes()).hexdigest() for name, value in raw.items()})
 
 
-def save_pretrained(probe: Probe, folder: str | Path) -> None:
-    """Export a probe as `probe.json` and `probe.safetensors` with its model card, the form to share.
+def save_pretrained(probe: TrainedModule, folder: str | Path) -> None:
+    """Export a probe or head weights as `probe.json` and `probe.safetensors` with a model card, the form to share.
 
     `probe.json` holds the hash of the weights (`weights_sha256`) and its own.
     """
     target = user_path(folder)
     target.mkdir(parents=True, exist_ok=True)
-    kind, record = type(probe), probe.training_record
     weights = save({k: v.contiguous() for k, v in probe.state_dict().items()})
-    config = {"class": public_name(kind), "settings": _plain(probe.hparams), "origin": record}
+    config = {
+        "class": public_name(type(probe)),
+        "settings": _plain(probe.hparams),
+        "origin": probe.training_record,
+    }
     config["weights_sha256"] = hashlib.sha256(weights).hexdigest()
     remove_temporary_files(target)
     write_together({target / WEIGHTS: weights, target / CONFIG: hashed_json(config, indent=2)})
-    if line := write_card(target, probe_card(kind.__name__, record, "probe.save_pretrained", file=".")):
+    if line := write_card(target, probe.model_card("probe.save_pretrained", file=".")):
         rank_zero_info(line)
 
 
-def push_to_hub(probe: Probe, repo: str, private: bool = False) -> str:
+def push_to_hub(probe: TrainedModule, repo: str, private: bool = False) -> str:
     """Upload a probe with its model card to the Hugging Face hub; returns the address of the upload.
 
     Args:
-        probe: A trained probe.
+        probe: A trained probe, or other trained weights.
         repo: Repository, such as `user/probe`; `probe.load` takes a downloaded folder of it.
         private: Whether a new repository is private.
 

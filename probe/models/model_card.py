@@ -1,13 +1,17 @@
-"""Model cards of probes: intended use, training data and evaluation, beside a checkpoint or an export."""
+"""Model cards of trained modules: intended use, training data and evaluation, beside a checkpoint or an export."""
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from probe.metrics import Estimate
 from probe.results import BASELINES
 
+if TYPE_CHECKING:
+    from huggingface_hub import EvalResult
+
 LIBRARY = "dynamic-retrieval-heads"
+PAPER = "*Retrieval Heads are Dynamic*, arXiv 2602.11162"
 PREDICTS = {
     "copy_paste": "which attention heads copy the generated token from the context (copy-paste score, Eq. 1)",
     "reasoning": "the share of each attention head's attention that falls on the evidence (reasoning score, Eq. 2)",
@@ -32,9 +36,9 @@ def probe_card(
         file: What `probe.load` takes.
 
     """
-    llm, split = record["llm"], record["split"]
+    llm = record["llm"]
     return f"""---
-{_metadata(kind, record, results)}
+{card_metadata(kind, record, _evaluated(record, results), "probe")}
 ---
 
 # {kind} for {llm["name"]}
@@ -49,17 +53,31 @@ It is valid for this LLM only; `probe.load(…, llm=…)` and `lightning test` r
 
 {_evaluation(results)}
 
-## Training
+{training_table(record, f"score store `{record['store']}`, {record['target']}", command, PAPER)}
+"""
+
+
+def training_table(record: Mapping[str, Any], data: str, command: str, paper: str) -> str:
+    """The card's section on what a module was trained on.
+
+    Args:
+        record: Of its training data.
+        data: Their store.
+        command: The command that computed the metrics, or trained the module.
+        paper: The one that it is of.
+
+    """
+    llm, split = record["llm"], record["split"]
+    return f"""## Training
 
 | | |
 |---|---|
 | LLM | {llm["name"]}, {llm["weights"]}, {llm["layers"]} layers × {llm["heads"]} heads, {llm["dtype"]} |
-| data | score store `{record["store"]}`, {record["target"]} |
+| data | {data} |
 | split | by {split["by"]}, {split["sizes"]}, seed {split["seed"]} |
 | command | `{command}` |
-| paper | *Retrieval Heads are Dynamic*, arXiv 2602.11162 |
-| licence | Apache-2.0, as the software; the LLM keeps its own |
-"""
+| paper | {paper} |
+| licence | Apache-2.0, as the software; the LLM keeps its own |"""
 
 
 def _usage(kind: str, llm: Mapping[str, Any], file: str) -> str:
@@ -73,11 +91,11 @@ scores = trained.predict_scores(hidden)  # [rows, {llm["hidden_size"]}] -> [rows
 ```"""
 
 
-def _metadata(kind: str, record: Mapping[str, Any], results: Mapping[str, Any] | None) -> str:
-    """The card's front matter, with the metrics in the hub's format."""
-    from huggingface_hub import EvalResult, ModelCardData
+def _evaluated(record: Mapping[str, Any], results: Mapping[str, Any] | None) -> "list[EvalResult]":
+    """The probe's metrics in the hub's format."""
+    from huggingface_hub import EvalResult
 
-    found = [
+    return [
         EvalResult(
             task_type="other",
             task_name="predict the retrieval scores of attention heads",
@@ -88,14 +106,28 @@ def _metadata(kind: str, record: Mapping[str, Any], results: Mapping[str, Any] |
         )
         for name, estimate in _estimates(results, "probe").items()
     ]
+
+
+def card_metadata(kind: str, record: Mapping[str, Any], evaluated: "list[EvalResult]", tag: str) -> str:
+    """A card's front matter.
+
+    Args:
+        kind: Name of the module's class.
+        record: Of its training data.
+        evaluated: Its metrics in the hub's format.
+        tag: What it is, beside the common tags.
+
+    """
+    from huggingface_hub import ModelCardData
+
     base = record["llm"]["name"]
     data = ModelCardData(
         license="apache-2.0",
         library_name=LIBRARY,
-        tags=["attention", "retrieval-heads", "interpretability", "probe"],
+        tags=["attention", "retrieval-heads", "interpretability", tag],
         base_model=None if ":" in base or Path(base).exists() else base,  # the hub accepts only ids of its models
-        model_name=kind if found else None,
-        eval_results=found or None,
+        model_name=kind if evaluated else None,
+        eval_results=evaluated or None,
     )
     return str(data.to_yaml())
 

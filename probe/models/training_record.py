@@ -4,7 +4,6 @@ from pathlib import Path
 from typing import Any
 
 from lightning.pytorch.trainer.states import TrainerFn
-from lightning.pytorch.utilities import rank_zero_info
 from torch import Tensor
 
 from datamodules import ScoreRows
@@ -12,7 +11,7 @@ from extract.errors import UserError
 from extract.llm import LLMIdentity
 from extract.scores import ExcludedKeys, Target
 from extract.store import shared_names
-from extract.utils import Resamples, Seed, command, write_card
+from extract.utils import Resamples, Seed
 from probe.heads import training_means
 from probe.models.baselines import Baselines, fit_baselines
 from probe.models.model_card import probe_card
@@ -147,23 +146,14 @@ class TrainedOnRows(TrainedModule):
         if self.trainer.state.fn != TrainerFn.FITTING:
             self.on_test_start()
 
-    def on_fit_end(self) -> None:
-        """Write a model card beside the checkpoints."""
-        for callback in self.trainer.checkpoint_callbacks:
-            if file := getattr(callback, "best_model_path", ""):
-                self._write_card(Path(file))
+    def model_card(self, command: str, file: str) -> str:
+        """Its model card, with the metrics of the last test."""
+        return probe_card(type(self).__name__, self.training_record, command, self.results or None, file)
 
     def on_test_end(self) -> None:
         """Write the card again, with the metrics."""
         if self.results and self.trainer.ckpt_path is not None:
-            self._write_card(Path(self.trainer.ckpt_path))
-
-    def _write_card(self, checkpoint: Path) -> None:
-        if self.trainer.is_global_zero and checkpoint.is_file():
-            kind = type(self).__name__
-            text = probe_card(kind, self.training_record, command(), self.results or None, checkpoint.name)
-            if line := write_card(checkpoint.parent, text):
-                rank_zero_info(line)
+            self.write_card(Path(self.trainer.ckpt_path))
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Add the baselines."""

@@ -14,6 +14,7 @@ from extract.store import shared_names
 from extract.utils import NonNegativeFloat, PositiveInt, Width, software, without_autocast
 from probe.attribution.learned.batches import AblationEffects, EffectBatch, TrainingAnswer
 from probe.attribution.learned.effects import Features
+from probe.attribution.learned.weights_card import head_weights_card
 from probe.attribution.metrics import pearson, rank_agreement
 from probe.models import TrainedModule, load_trained
 
@@ -159,6 +160,10 @@ class HeadWeights(TrainedModule):
             "software": software(),
             "seen": sorted({*data.part_ids("train"), *data.part_ids("val"), *former.get("seen", ())}),
         }
+
+    def model_card(self, command: str, file: str) -> str:
+        """Its model card."""
+        return head_weights_card(type(self).__name__, self.features, self.training_record, command, file)
 
     def on_validation_start(self) -> None:
         """Check that the weights are trained and the answers held out, when validation is the stage."""

@@ -2,15 +2,17 @@
 
 import sys
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Annotated, Any, ClassVar
 
 import torch
+from lightning.pytorch.utilities import rank_zero_info
 
 from datamodules import Resumable
 from extract.errors import UserError
 from extract.llm import LLMIdentity
 from extract.store import sample_names
-from extract.utils import NonNegativeInt, PositiveFloat, Range, digest, public_name
+from extract.utils import NonNegativeInt, PositiveFloat, Range, command, digest, public_name, write_card
 
 
 class TrainedModule(Resumable):
@@ -82,6 +84,29 @@ class TrainedModule(Resumable):
     def data_llm(self) -> LLMIdentity:
         """The LLM of the run's data."""
         raise NotImplementedError
+
+    def model_card(self, command: str, file: str) -> str:
+        """README.md of the trained module.
+
+        Args:
+            command: What trained or evaluated it.
+            file: The checkpoint's name, or `.` for an export.
+
+        """
+        raise NotImplementedError
+
+    def write_card(self, checkpoint: Path) -> None:
+        """Write the model card beside a checkpoint, if there is one."""
+        if not (self.trainer.is_global_zero and checkpoint.is_file()):
+            return
+        if line := write_card(checkpoint.parent, self.model_card(command(), checkpoint.name)):
+            rank_zero_info(line)
+
+    def on_fit_end(self) -> None:
+        """Write a model card beside the checkpoints."""
+        for callback in self.trainer.checkpoint_callbacks:
+            if file := getattr(callback, "best_model_path", ""):
+                self.write_card(Path(file))
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Add class and training record in plain values, so that loading executes no code."""

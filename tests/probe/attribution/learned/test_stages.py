@@ -8,7 +8,9 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from huggingface_hub import ModelCard
 
+from extract.errors import UserError
 from extract.llm import LLM
 from extract.tasks import PromptBatch
 from extract.tasks.sources import SyntheticQA
@@ -16,7 +18,7 @@ from extract.utils import hashed_json
 from probe.attribution import AblatedRuns, EffectExtraction, HeadWeights, SourcedPrompts, record_answers
 from probe.attribution.learned import EffectStore
 from probe.cli.main import main
-from probe.models import load, load_trained, read_checkpoint
+from probe.models import load, load_trained, read_checkpoint, save_pretrained
 from tests.conftest import Run
 from tests.helpers.signals import signal_at
 
@@ -108,6 +110,23 @@ def _rows(file: Path) -> list[dict[str, Any]]:
     return rows
 
 
+def _check_export(weights: HeadWeights, folder: Path) -> None:
+    """An export has a card that names it, and weighs heads as the checkpoint does; a damaged one is refused."""
+    save_pretrained(weights, folder)
+    assert 'LearnedHeads(".")' in (folder / "README.md").read_text()
+    restored = load_trained(HeadWeights, folder)
+    assert type(restored) is type(weights)
+    assert restored.training_ids == weights.training_ids
+    hidden = torch.randn(3, weights.in_features)
+    assert restored(hidden).equal(weights(hidden))
+    file = folder / "probe.safetensors"
+    content = bytearray(file.read_bytes())
+    content[-1] ^= 1
+    file.write_bytes(content)
+    with pytest.raises(UserError, match="export the probe again"):
+        load_trained(HeadWeights, folder)
+
+
 def test_weights_are_fitted_chosen_and_evaluated(made: Path, run: Run, tiny_llm_folder: Path) -> None:
     store, llm = made / "store", ("--llm.init_args.name", tiny_llm_folder, "--trainer.accelerator", "cpu")
     for name, start in (("static", None), ("dynamic", made / "static" / "best.ckpt")):
@@ -117,6 +136,12 @@ def test_weights_are_fitted_chosen_and_evaluated(made: Path, run: Run, tiny_llm_
     assert (type(static).__name__, type(dynamic).__name__) == ("HeadWeights", "DynamicHeadWeights")
     with pytest.raises(Exception, match="holds no probe"):
         load(made / "static" / "best.ckpt")
+    for weights in (static, dynamic):
+        _check_export(weights, made / f"{type(weights).__name__}-export")
+        card = ModelCard.load(made / ("static" if weights is static else "dynamic") / "README.md")
+        assert card.data.tags[-1] == "attribution"
+        assert weights.training_record["llm"]["weights"] in card.text
+        assert "`lightning fit -c configs/attributor.yaml" in card.text
     code, said = run("validate", "-c", "configs/attributor.yaml", "--store", store, *_validation(made))
     assert code == 0, said
 
