@@ -5,6 +5,7 @@ from .batching import check_forcing as check_forcing
 from .batching import pad as pad
 from .context_masking import ContextMaskedLLM as ContextMaskedLLM
 from .context_masking import LastQueryState as LastQueryState
+from .continuous import decode_continuously as decode_continuously
 from .dynamic_heads import DynamicHeads as DynamicHeads
 from .greedy import Decoded as Decoded
 from .greedy import decode as decode
