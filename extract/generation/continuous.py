@@ -13,7 +13,14 @@ from extract.attention import instrumented, preallocated_cache
 from extract.generation.batching import pad, warn_of_windows
 from extract.generation.greedy import Decoded, contributions_of, scored_step, without_end
 from extract.generation.longrope import join_groups, rotary_factors, rotary_groups
-from extract.generation.prefill import SHORTEST_SHARED, DecodingWatch, common_prefix, copy_prefix, layer_pairs, run_prompt
+from extract.generation.prefill import (
+    SHORTEST_SHARED,
+    DecodingWatch,
+    common_prefix,
+    copy_prefix,
+    layer_pairs,
+    run_prompt,
+)
 from extract.llm import LLM
 from extract.prompts import ForcedOpening
 from extract.scores import ExcludedKeys
@@ -147,7 +154,7 @@ class _ContinuousBatch:
         columns = zip(*([torch.cat(steps) for steps in zip(*parts, strict=True)] for parts in self.parts), strict=True)
         padded: list[Any] = [pad_sequence(list(column), batch_first=True) for column in columns]
         lengths = [sum(len(part[0]) for part in parts) for parts in self.parts]
-        return Decoded(lengths, *padded[:5], self.continuations, *padded[5:])
+        return Decoded(lengths, *[*padded[:5], self.continuations, *padded[5:]])
 
     def _longest(self) -> int:
         """Columns that the longest row takes or, of those that wait, will take."""
@@ -248,8 +255,7 @@ class _ContinuousBatch:
             said = without_end(row.answer, self.llm.end_tokens)
             if row.ended and row.continues:
                 self.continuations[row.number] = said
-            elif row.ended and self.opening is not None and row.sample.forced is None:
-                if forced := self.opening.tokens(said):
-                    ids = [*row.sample.ids, *said, *forced]
-                    continued = replace(row.sample, ids=ids, budget=self.opening.limit)
-                    self.waiting.appendleft(_Row(row.number, continued, continues=True))
+            elif row.ended and self.opening and row.sample.forced is None and (forced := self.opening.tokens(said)):
+                ids = [*row.sample.ids, *said, *forced]
+                continued = replace(row.sample, ids=ids, budget=self.opening.limit)
+                self.waiting.appendleft(_Row(row.number, continued, continues=True))

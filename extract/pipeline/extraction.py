@@ -1,7 +1,7 @@
 """Extraction as a LightningModule: `lightning predict` runs it."""
 
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import Any, Literal
 
 from lightning.pytorch.callbacks import ProgressBar
 
@@ -112,7 +112,10 @@ class Extraction(LLMStage):
         return Extracted(decoded, answers, [text or "" for text in forced], metrics)
 
     def _decode(self, batch: PromptBatch) -> Decoded:
-        shared: Any = self.excluded, batch.task.opening(self.llm.tokenizer), self._progress
-        if self.slots is None:
-            return decode(self.llm, batch.samples, *shared, "evidence" if self.contribution else None)
-        return decode_continuously(self.llm, batch.samples, self.slots, *shared, self.contribution)
+        opening, watch = batch.task.opening(self.llm.tokenizer), self._progress
+        if self.slots is not None:
+            return decode_continuously(
+                self.llm, batch.samples, self.slots, self.excluded, opening, watch, self.contribution
+            )
+        sources: Literal["evidence"] | None = "evidence" if self.contribution else None
+        return decode(self.llm, batch.samples, self.excluded, opening, watch, sources)
