@@ -3,6 +3,7 @@
 import ast
 import json
 import logging
+import os
 import warnings
 from collections.abc import Callable
 from pathlib import Path
