@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
-from extract.attention import instrumented, preallocated_cache
+from extract.attention import PreallocatedLayer, instrumented, preallocated_cache
 from extract.generation.batching import pad, warn_of_windows
 from extract.generation.greedy import Decoded, contributions_of, scored_step, without_end
 from extract.generation.longrope import join_groups, rotary_factors, rotary_groups
@@ -169,7 +169,9 @@ class _ContinuousBatch:
         former, shift = self.cache, self.keys - longest
         self.keys, self.capacity = longest, longest + self.room
         self.cache = preallocated_cache(self.llm.model, self.capacity)
-        for layer, source in layer_pairs(self.cache, former):
+        for (layer,) in layer_pairs(self.cache):
+            source = former.layers.pop(0)  # freed layer by layer, so that memory does not double
+            assert isinstance(source, PreallocatedLayer)
             layer.take_over(source, shift)
         for row in self.rows:
             row.first -= shift
