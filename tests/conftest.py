@@ -27,6 +27,7 @@ CHECKED = (
     "extract.generation.prefill",
     "extract.generation.batching",
     "extract.generation.greedy",
+    "extract.generation.continuous",
     "extract.generation.ablated_output",
     "extract.generation.dynamic_heads",
     "extract.attention.shared_prefix",

@@ -112,17 +112,43 @@ class PreallocatedLayer(DynamicLayer):
         """Copy the keys of a single sample into a row of a batch, from column `start` on; the padding stays zero."""
         assert single.keys is not None
         assert single.values is not None
+        end = start + single.get_seq_length()
         if not self.is_initialized:
             self.lazy_initialization(single.keys.expand(batch, -1, -1, -1), single.values.expand(batch, -1, -1, -1))
-        # All rows end at the same column, so a window drops the same first columns of each of them.
-        end = start + single.get_seq_length()
-        if self.window is not None:
-            self.first = max(0, end - (self.window - 1))
+            # All rows end at the same column, so a window drops the same first columns of each of them.
+            if self.window is not None:
+                self.first = max(0, end - (self.window - 1))
+            self._set_filled(end - self.first)
         count = min(single._held, end - self.first)
         last = slice(end - self.first - count, end - self.first)
         self._keys[row, :, last] = single.keys[0, :, single._held - count :]
         self._values[row, :, last] = single.values[0, :, single._held - count :]
+
+    def take_over(self, other: "PreallocatedLayer", shift: int) -> None:
+        """Copy the keys of another layer, `shift` columns further left, where this one has such columns.
+
+        A negative shift leaves columns of padding before them.
+        """
+        if not other.is_initialized:
+            return
+        end = other.get_seq_length() - shift
+        self.lazy_initialization(other._keys[:, :, :1], other._values[:, :, :1])
+        self.first = 0 if self.window is None else max(0, end - (self.window - 1))
+        start = max(self.first, other.first - shift)
+        for name in ("_keys", "_values"):
+            kept = getattr(other, name)[:, :, start + shift - other.first : other._held]
+            getattr(self, name)[:, :, start - self.first : end - self.first] = kept
         self._set_filled(end - self.first)
+
+    def close_gap(self, row: int) -> None:
+        """Remove a row of the batch, whose place the last row takes."""
+        if not self.is_initialized:
+            return
+        for name in ("_keys", "_values"):
+            states = getattr(self, name)
+            states[row] = states[-1]
+            setattr(self, name, states[:-1])
+        self._set_filled(self._held)
 
     def select_rows(self, rows: Tensor) -> None:
         """Keep only some rows of the batch."""

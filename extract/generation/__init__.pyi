@@ -5,12 +5,13 @@ from .batching import check_forcing as check_forcing
 from .batching import pad as pad
 from .context_masking import ContextMaskedLLM as ContextMaskedLLM
 from .context_masking import LastQueryState as LastQueryState
+from .continuous import decode_continuously as decode_continuously
 from .dynamic_heads import DynamicHeads as DynamicHeads
+from .dynamic_heads import Selection as Selection
+from .dynamic_heads import StepHeads as StepHeads
 from .greedy import Decoded as Decoded
 from .greedy import decode as decode
 from .head_ablation import generate_ablated as generate_ablated
-from .head_selection import Selection as Selection
-from .head_selection import StepHeads as StepHeads
 from .longrope import rotary_factors as rotary_factors
 from .longrope import rotary_groups as rotary_groups
 from .prefill import decode_step as decode_step

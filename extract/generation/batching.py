@@ -100,16 +100,17 @@ def realigned(batch: Batch, rows: Sequence[int], answers: Sequence[Sequence[int]
     return _placed(tokens, real, evidence, forced, budgets, width, device)
 
 
-def pad(samples: Sequence[Sample], fill: int, device: torch.device) -> Batch:
+def pad(samples: Sequence[Sample], fill: int, device: torch.device, width: int = 0) -> Batch:
     """Samples as a left-padded batch.
 
     Args:
         samples: The samples.
         fill: Token id of padding and of answers to come.
         device: Of the batch's tensors.
+        width: Fewest columns of padding and prompt.
 
     """
-    width = max(len(sample.ids) for sample in samples)
+    width = max(width, *(len(sample.ids) for sample in samples))
     shape = (len(samples), width + max(sample.budget for sample in samples))
     tokens = torch.full(shape, fill, dtype=torch.long)
     real, evidence = torch.ones(shape, dtype=torch.bool), torch.zeros(shape, dtype=torch.bool)

@@ -1,9 +1,9 @@
-"""The dynamic heads of a recorded forward, and the order in which they would be ablated."""
+"""The dynamic heads of a recorded forward, their order, and the interface of what chooses the heads to ablate."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
@@ -113,3 +113,29 @@ class DynamicHeads:
             score = reasoning_score(mass[..., 0], mass[..., 1], columns[..., 0].any(dim=1))
             order = score.nan_to_num(nan=-1.0)  # heads without a score come last
         return is_dynamic(score, self.target, self.threshold), order
+
+
+@dataclass(frozen=True)
+class StepHeads:
+    """The heads of one decoding step, after its clean pass; a row is a sample.
+
+    Attributes:
+        dynamic: Dynamic heads of the step, layer-major.
+        order: What orders them, higher first.
+        sample: Number of each row's sample (`Sample.index`), on the host.
+        step: Number of the step, from 0.
+
+    """
+
+    dynamic: Bool[Tensor, "row head"]
+    order: Float[Tensor, "row head"]
+    sample: Int[Tensor, "row"]
+    step: int
+
+
+@runtime_checkable
+class Selection(Protocol):
+    """Chooses the heads to ablate at a step."""
+
+    def ablated(self, heads: StepHeads) -> Bool[Tensor, "row head"]:
+        """The heads to ablate; the same for a sample whatever batch it is in."""

@@ -21,9 +21,8 @@ from extract.attention import (
 )
 from extract.generation.ablated_output import AblatedGenerations
 from extract.generation.batching import Batch, check_forcing, pad, realigned, warn_of_windows
-from extract.generation.dynamic_heads import DynamicHeads
+from extract.generation.dynamic_heads import DynamicHeads, Selection, StepHeads
 from extract.generation.greedy import without_end
-from extract.generation.head_selection import Selection, StepHeads
 from extract.generation.longrope import join_groups, rotary_factors, rotary_groups
 from extract.generation.prefill import decode_step, prefill_each, prefill_prompts
 from extract.llm import LLM

@@ -15,8 +15,8 @@ if TYPE_CHECKING:
     from transformers import DynamicCache, PreTrainedModel
 
 
-SHORTEST_SHARED = 256
-"""Fewest tokens of a common prefix that is reused: a shorter one costs less than copying its keys."""
+SHORTEST_SHARED = 16
+"""Fewest tokens of a common prefix that is reused: copying the keys of fewer gains nothing that could be measured."""
 
 
 @runtime_checkable
@@ -87,13 +87,13 @@ def prefill_each(
         single = cache if only else preallocated_cache(model, prompt.shape[1])
         donor, length = prefixes[row]
         if length:
-            _copy_prefix(single, cache, donor, paddings[donor], length)
+            copy_prefix(single, cache, donor, paddings[donor], length)
             if watch is not None:
                 watch.prefilled(length)
-        _run(model, prompt, length, single, chunk, watch)
+        run_prompt(model, prompt, length, single, chunk, watch)
         yield row  # before the copy: the caller may read what this prompt's forwards recorded
         if not only:
-            for layer, source in _layer_pairs(cache, single):
+            for layer, source in layer_pairs(cache, single):
                 layer.write_row(row, padding, source, len(batch.tokens))
 
 
@@ -122,14 +122,14 @@ def prefill_continued(
         single = preallocated_cache(model, prompt.shape[1])
         length = 0 if any(former.is_sliding) else min(held, prompt.shape[1])
         if length:
-            _copy_prefix(single, former, donor, first, length)
-        _run(model, prompt, length, single, chunk, None)
-        for layer, source in _layer_pairs(cache, single):
+            copy_prefix(single, former, donor, first, length)
+        run_prompt(model, prompt, length, single, chunk, None)
+        for layer, source in layer_pairs(cache, single):
             layer.write_row(row, padding, source, len(batch.tokens))
     return cache
 
 
-def _run(
+def run_prompt(
     model: "PreTrainedModel",
     prompt: Int[Tensor, "1 token"],
     start: int,
@@ -153,16 +153,16 @@ def _run(
             watch.prefilled(part.stop - part.start)
 
 
-def _layer_pairs(*caches: "DynamicCache") -> Iterator[tuple[PreallocatedLayer, ...]]:
+def layer_pairs(*caches: "DynamicCache") -> Iterator[tuple[PreallocatedLayer, ...]]:
     """Corresponding layers of several caches."""
     for layers in zip(*(cache.layers for cache in caches), strict=True):
         assert all(isinstance(layer, PreallocatedLayer) for layer in layers)
         yield layers
 
 
-def _copy_prefix(single: "DynamicCache", cache: "DynamicCache", donor: int, padding: int, length: int) -> None:
+def copy_prefix(single: "DynamicCache", cache: "DynamicCache", donor: int, padding: int, length: int) -> None:
     """Take over the first `length` keys of row `donor`."""
-    for target, layer in _layer_pairs(single, cache):
+    for target, layer in layer_pairs(single, cache):
         target.update(*layer.between(donor, padding, padding + length))
 
 
@@ -176,13 +176,13 @@ def _shared_prefixes(batch: Batch) -> list[tuple[int, int]]:
     prompts = [row[first : batch.width - 1] for row, first in zip(tokens, batch.padding.tolist(), strict=True)]
     best = []
     for row, prompt in enumerate(prompts):
-        lengths = [_common_prefix(prompt, earlier) for earlier in prompts[:row]]
+        lengths = [common_prefix(prompt, earlier) for earlier in prompts[:row]]
         longest = max(lengths, default=0)
         best.append((lengths.index(longest), longest) if longest >= SHORTEST_SHARED else (0, 0))
     return best
 
 
-def _common_prefix(one: Int[Tensor, "a"], other: Int[Tensor, "b"]) -> int:
+def common_prefix(one: Int[Tensor, "a"], other: Int[Tensor, "b"]) -> int:
     """Number of first tokens that two prompts share."""
     length = min(len(one), len(other))
     differ = (one[:length] != other[:length]).nonzero()

@@ -6,14 +6,14 @@ from typing import Any, Literal
 from lightning.pytorch.callbacks import ProgressBar
 
 from extract.contribution import readout_of
-from extract.generation import Decoded, decode
+from extract.generation import Decoded, decode, decode_continuously
 from extract.llm import LLM
 from extract.pipeline.llm_module import LLMStage
 from extract.pipeline.prompt_progress import PromptProgress, prompts_of, replaceable_bar
 from extract.prompts import decode_text
 from extract.scores import ExcludedKeys
 from extract.tasks import PromptBatch
-from extract.utils import NonNegativeInt
+from extract.utils import NonNegativeInt, PositiveInt
 
 
 @dataclass(frozen=True)
@@ -42,6 +42,8 @@ class Extraction(LLMStage):
         sink: First tokens that Eq. 2 leaves out.
         local: Last tokens that Eq. 2 leaves out, the query's own included.
         contribution: Also compute each head's logit contribution from the evidence (`extract.contribution`).
+        slots: Prompts of a batch that are decoded together, where one that ends makes place for the next (continuous
+            batching); None: all of a batch, whose ended prompts run along to its end.
 
     """
 
@@ -51,9 +53,10 @@ class Extraction(LLMStage):
         sink: NonNegativeInt = ExcludedKeys.sink,
         local: NonNegativeInt = ExcludedKeys.local,
         contribution: bool = False,
+        slots: PositiveInt | None = None,
     ) -> None:
         super().__init__(llm)
-        self.excluded, self.contribution = ExcludedKeys(sink, local), contribution
+        self.excluded, self.contribution, self.slots = ExcludedKeys(sink, local), contribution, slots
         self._bar: ProgressBar | None = None
         self._progress: PromptProgress | None = None
 
@@ -98,9 +101,7 @@ class Extraction(LLMStage):
             return Extracted(None, [], [], [])
         if self._progress is not None:
             self._progress.begin(batch.samples)
-        opening = batch.task.opening(self.llm.tokenizer)
-        sources: Literal["evidence"] | None = "evidence" if self.contribution else None
-        decoded = decode(self.llm, batch.samples, self.excluded, opening, self._progress, sources)
+        decoded = self._decode(batch)
         if self._progress is not None:
             self._progress.end()
         pairs = zip(decoded.tokens.tolist(), decoded.lengths, strict=True)
@@ -109,3 +110,12 @@ class Extraction(LLMStage):
         graded = zip(batch.samples, answers, forced, strict=True)
         metrics = [batch.task.grade_all(sample, answer, continuation) for sample, answer, continuation in graded]
         return Extracted(decoded, answers, [text or "" for text in forced], metrics)
+
+    def _decode(self, batch: PromptBatch) -> Decoded:
+        opening, watch = batch.task.opening(self.llm.tokenizer), self._progress
+        if self.slots is not None:
+            return decode_continuously(
+                self.llm, batch.samples, self.slots, self.excluded, opening, watch, self.contribution
+            )
+        sources: Literal["evidence"] | None = "evidence" if self.contribution else None
+        return decode(self.llm, batch.samples, self.excluded, opening, watch, sources)

@@ -30,14 +30,14 @@ class PromptProgress:
         self._batch = len(samples)
         self._tokens = sum(len(sample.ids) - 1 for sample in samples)  # the last one is left to the first step
         self._budget = max((sample.budget for sample in samples), default=0)
-        self._prefilled = self._steps = 0
+        self._most_rows = sum(sample.budget for sample in samples)
+        self._prefilled = self._steps = self._rows = 0
         self._decodes = False
         self._show()
 
     def prefilled(self, tokens: int) -> None:
         """Some prompt tokens were run, or taken over from a prompt with the same beginning."""
-        if self._decodes:  # prompts of other rotary factors, which are a batch of their own
-            self._decodes, self._steps = False, 0
+        self._decodes = False
         self._prefilled += tokens
         self._show()
 
@@ -45,6 +45,7 @@ class PromptProgress:
         """A step was run, which gave this many rows."""
         self._decodes = True
         self._steps += 1
+        self._rows += rows
         self.rows += rows
         self._show()
 
@@ -58,16 +59,17 @@ class PromptProgress:
         self._line.close()
 
     def share(self) -> float:
-        """Prompts that are done, the running batch by its tokens and its steps, half each."""
+        """Prompts that are done, the running batch by its tokens and its rows, half each."""
         prefill = self._prefilled / self._tokens if self._tokens else 0.0
-        steps = self._steps / self._budget if self._budget else 0.0
-        return self.done + self._batch * min(1.0, (prefill + steps) / 2)
+        rows = self._rows / self._most_rows if self._most_rows else 0.0
+        return self.done + self._batch * min(1.0, (prefill + rows) / 2)
 
     def text(self) -> str:
         """The state in words."""
         state = f"prefill {self._prefilled:,}/{self._tokens:,} tokens"
         if self._decodes:
-            state = f"step {self._steps}/{self._budget}"
+            # Prompts that take the places of others begin later, so that there are more steps than an answer has.
+            state = f"step {self._steps}/{self._budget}" if self._steps <= self._budget else f"step {self._steps:,}"
         rate = f"{self.rows / max(self._line.seconds, 1e-3):.1f} rows/s"
         parts = [f"{self.finished + self.done}/{self.prompts} prompts", state if self._batch else "", rate]
         return ", ".join(part for part in (*parts, self._line.left(self.share())) if part)

@@ -71,6 +71,8 @@ def main(args: Sequence[str] | None = None) -> int:
     Bad input prints one line to stderr and gives exit code 2, a bug its line and 70: see `probe.cli.errors`. SIGTERM
     and Ctrl-C stop it after its current batch, with exit code 143 or 130: see `probe.cli.stopping`.
     """
+    # Read when torch is loaded. Threads that spin at each barrier stop one another where another process needs a core.
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     argv = [_as_unicode(arg) for arg in (sys.argv[1:] if args is None else args)]
     return stoppable(argv, lambda: _main(argv))
 

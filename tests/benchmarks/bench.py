@@ -39,6 +39,7 @@ from probe.heads import HeadCounts, Ranking
 from probe.models.classifier import ProbeClassifier
 from probe.models.losses import asymmetric_loss
 from probe.models.mlp import MLP
+from tests.benchmarks.bench_continuous import continuous_batching
 from tests.helpers.stores import make_store
 
 Result = dict[str, Any]
@@ -367,6 +368,7 @@ def main() -> None:
         steps: list[Callable[[], list[Result]]] = [
             lambda: decoding(llm),
             lambda: whole_prompts(llm),
+            lambda: continuous_batching(llm),
             lambda: prefilling(llm),
             lambda: long_prompt(llm),
             lambda: lengths(llm),

@@ -103,6 +103,7 @@ ROWS: list[tuple[tuple[str, ...], str, str]] = [
     (NIAH, f"{D}batch_size=0", "batch_size: at least 1"),
     (NIAH, f"{M}sink=-1", "sink: at least 0"),
     (NIAH, f"{M}local=-1", "local: at least 0"),
+    (NIAH, f"{M}slots=0", "slots: at least 1"),
     (NIAH, "--llm.init_args.dtype=int8", "Got value: int8"),
     (NIAH, "--llm.init_args.prefill_chunk=0", "prefill_chunk: at least 1"),
     (NIAH, "--llm.init_args.nope=1", "'nope' is not accepted"),

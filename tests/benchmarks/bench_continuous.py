@@ -1,0 +1,99 @@
+"""Rows a second of extraction by continuous batching against whole batches of 16 prompts, and their idle share.
+
+`python -m tests.benchmarks.bench_continuous` prints one line a kind of prompts and writes bench_continuous.json; `make
+bench` runs it, too. Times are the processor's, of one thread, so that other work on the machine counts little.
+"""
+
+import json
+import random
+import statistics
+import sys
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from extract.generation import decode, decode_continuously
+from extract.llm import LLM
+from extract.tasks import MultiHopQA, Sample, SyntheticQA
+from extract.tasks.niah import NIAH
+
+BATCH, SLOTS = 16, 32
+
+
+def needles(llm: LLM, count: int) -> list[Sample]:
+    """Of the demo."""
+    task = NIAH(lengths={"low": 50, "high": 300}, runs=320)
+    task.prepare(llm)
+    return [task.sample(number) for number in task.order()[:count]]
+
+
+def questions(llm: LLM, count: int) -> list[Sample]:
+    """Of the demo, with answers of 8 to 64 tokens (random ones, for how long an answer is should not be chance)."""
+    task, rng = MultiHopQA(SyntheticQA(count, seed=3), budget=64), random.Random(0)
+    task.prepare(llm)
+    answers = [[rng.randrange(100, 40_000) for _ in range(rng.randint(8, 64))] for _ in range(count)]
+    return [replace(task.sample(n), budget=len(answer), forced=answer) for n, answer in enumerate(answers)]
+
+
+def whole_batches(llm: LLM, samples: Sequence[Sample]) -> list[int]:
+    """Rows of each prompt."""
+    return [n for first in range(0, len(samples), BATCH) for n in decode(llm, samples[first : first + BATCH]).lengths]
+
+
+def idle_share(lengths: Sequence[int]) -> float:
+    """Share of the rows of whole batches' steps that belong to prompts which have ended.
+
+    >>> idle_share([10] * 8 + [20] * 8)
+    0.25
+
+    """
+    batches = [lengths[first : first + BATCH] for first in range(0, len(lengths), BATCH)]
+    return 1 - sum(lengths) / sum(max(batch) * len(batch) for batch in batches)
+
+
+def compare(llm: LLM, name: str, samples: Sequence[Sample], turns: int, limit: float) -> dict[str, Any]:
+    """Median ratio of processor times, taken in turns."""
+    sides: dict[str, Callable[[], Sequence[int]]] = {
+        "whole": lambda: whole_batches(llm, samples),
+        "continuous": lambda: decode_continuously(llm, samples, SLOTS).lengths,
+    }
+    times, lengths = {side: list[float]() for side in sides}, list[int]()
+    for _ in range(turns):
+        for side, run in sides.items():
+            start = time.process_time()
+            lengths = list(run())
+            times[side].append(time.process_time() - start)
+    ratio = statistics.median(a / b for a, b in zip(times["whole"], times["continuous"], strict=True))
+    rates = [sum(lengths) / statistics.median(times[side]) for side in ("continuous", "whole")]
+    detail = f"{rates[0]:.1f} against {rates[1]:.1f} rows/s, idle in whole batches {idle_share(lengths):.0%}"
+    title = f"rows a second, {SLOTS} slots / whole batches of {BATCH}: {len(samples)} {name}"
+    return {"name": title, "value": ratio, "bound": f">= {limit}", "holds": ratio >= limit, "detail": detail}
+
+
+def continuous_batching(llm: LLM, count: int = 64, turns: int = 3) -> list[dict[str, Any]]:
+    """Both kinds of prompts, on one thread."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        return [
+            compare(llm, "needles of the demo", needles(llm, count), turns, 1.3),
+            compare(llm, "questions with answers of 8 to 64 tokens", questions(llm, count), turns, 1.6),
+        ]
+    finally:
+        torch.set_num_threads(threads)
+
+
+def main(count: str = "64", turns: str = "3") -> None:
+    """Print both, and write them."""
+    results = continuous_batching(LLM(), int(count), int(turns))
+    for result in results:
+        print(f"{result['name']}: {result['value']:.2f} {result['bound']} ({result['detail']})", flush=True)
+    Path("bench_continuous.json").write_text(json.dumps(results, indent=2) + "\n")
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])
