@@ -148,8 +148,8 @@ class ScoreStore:
     def steps(self, sample: int) -> Steps:
         """Tokens, hidden states and scores of one sample, by its number.
 
-        The first call reads the sample numbers of the `samples` table; each call opens the sample's shard alone, so that
-        its time does not grow with the store.
+        The first call reads the sample numbers of the `samples` table; each call opens the sample's shard alone: its
+        time does not grow with the store.
 
         Raises:
             UserError: the store holds no such sample.
