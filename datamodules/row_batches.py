@@ -1,6 +1,7 @@
 """Batches of score rows: hidden states and the scores of all heads, gathered from memory maps."""
 
 import math
+import time
 from typing import NamedTuple
 
 import numpy as np
@@ -13,7 +14,9 @@ from torch.utils.data import Dataset
 from datamodules.columns import Columns
 
 READ_AHEAD = 8
-"""Shuffled batches whose rows the kernel fetches ahead: rows at random places cost a disk access each. 0: none."""
+"""Shuffled batches whose rows the kernel fetches ahead: rows at random places cost a disk access each."""
+SLOW = 40e-6
+"""Seconds a row from which a batch came from the disk: ten times those of one in memory."""
 
 
 class Rows(NamedTuple):
@@ -67,6 +70,8 @@ class RowBatches(Dataset[Rows]):
         self._shuffled: tuple[int, NDArray[np.int64]] | None = None
         self._ahead: tuple[int, int] = (-1, 0)
         """Epoch of the last batch, and the first batch of it that was not read ahead."""
+        self._slow_epoch = -1
+        """Epoch in which a batch came from the disk: from there on it is read ahead, which costs time in memory."""
 
     def __len__(self) -> int:
         """Number of batches."""
@@ -126,6 +131,12 @@ class RowBatches(Dataset[Rows]):
         Numbers come from the sampler that Lightning uses for `overfit_batches`: the same batches in every epoch.
         """
         number, epoch = (key, 0) if isinstance(key, int) else key
-        if self.seed is not None and READ_AHEAD:
+        if self.seed is None:
+            return self.batch(number, epoch)
+        if self._slow_epoch == epoch:
             self._read_ahead(number, epoch)
-        return self.batch(number, epoch)
+        begun = time.perf_counter()
+        found = self.batch(number, epoch)
+        if time.perf_counter() - begun > SLOW * len(found.sample):
+            self._slow_epoch = epoch
+        return found

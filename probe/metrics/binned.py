@@ -31,7 +31,7 @@ class BinnedDecisions(Metric):
     >>> decisions.update(torch.tensor([[0.9, 0.2], [0.6, 0.4]]), torch.tensor([[True, False], [False, True]]))
     >>> curve = decisions.curve()
     >>> curve.best_threshold(), round(curve.metrics(0.5).auprc, 3)
-    (0.375, 0.833)
+    (0.25, 0.833)
 
     """
 

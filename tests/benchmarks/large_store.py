@@ -7,6 +7,7 @@ each row comes from the disk. Such epochs take turns with epochs whose pages sta
 import bisect
 import ctypes
 import json
+import math
 import mmap
 import os
 import statistics
@@ -31,7 +32,6 @@ from probe.models.mlp import MLP
 HIDDEN, LAYERS, HEADS, LENGTH, SHARD = 4096, 32, 32, 32, 2048
 WIDTHS = (1024, 512, 512)
 """Of the trained MLP: the demo's, whose step is short, so that reading counts."""
-AHEAD = row_batches.READ_AHEAD
 
 
 def write_store(path: Path, rows: int) -> Path:
@@ -139,14 +139,14 @@ def measure(store: Path, turns: int, limit: float) -> dict[str, Any]:
     data.trainer = Trainer(accelerator="cpu", logger=False, enable_checkpointing=False, enable_progress_bar=False)
     data.setup("fit")
     evictor, found = Evictor(data), dict[str, Any]()
-    kinds = {"memory, no reading ahead": (False, 0), "memory": (False, AHEAD), "disk, no reading ahead": (True, 0)}
-    kinds["disk"] = (True, AHEAD)
+    kinds = {"memory": (False, row_batches.SLOW), "disk, no reading ahead": (True, math.inf)}
+    kinds["disk"] = (True, row_batches.SLOW)
     for name, steps in (("reader alone", False), ("with training steps", True)):
         training, rates = Training(steps), {kind: list[float]() for kind in kinds}
         for turn in range(turns):
-            for kind, (cold, ahead) in kinds.items():
+            for kind, (cold, slow) in kinds.items():
                 evictor.everything() if cold else warm(data.batches("train"))
-                with patch.object(row_batches, "READ_AHEAD", ahead):
+                with patch.object(row_batches, "SLOW", slow):
                     loader = data.train_dataloader()
                     loader.sampler.set_epoch(turn)  # type: ignore[attr-defined]
                     rates[kind].append(epoch(loader, training, limit, turn, evictor if cold else None))

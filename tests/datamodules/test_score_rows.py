@@ -166,7 +166,7 @@ def test_inherited_settings_reach_the_base() -> None:
 def test_rows_of_shuffled_batches_are_fetched_ahead(
     tmp_path: Path, world: int, begun: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Each of this process's batches once an epoch, before it is read and at most so many batches before."""
+    """After a batch from the disk each of this process once an epoch, at most so many batches before."""
     data = ScoreRows(str(make_store(tmp_path / "s", samples=60)), batch_size=8, offset=1)
     data.setup("fit")
     batches, fetched = data.batches("train"), dict[str, list[NDArray[np.int64]]](hidden=[], scores=[])
@@ -175,6 +175,7 @@ def test_rows_of_shuffled_batches_are_fetched_ahead(
     for name, rows in fetched.items():
         monkeypatch.setattr(getattr(batches.columns, name), "read_ahead", rows.append)
     monkeypatch.setattr(row_batches, "READ_AHEAD", 3)
+    monkeypatch.setattr(row_batches, "SLOW", 0.0)  # every batch is
     for epoch in (0, 1):
         for rows in fetched.values():
             rows.clear()
@@ -183,9 +184,17 @@ def test_rows_of_shuffled_batches_are_fetched_ahead(
             found = batches[number, epoch]
             for one, other in zip(found, plain.batch(number, epoch), strict=True):
                 torch.testing.assert_close(one, other, rtol=0, atol=0, equal_nan=True)
-            expected = [np.sort(batches.epoch_rows(epoch)[8 * n : 8 * n + 8]) for n in own[: place + 4]]
+            expected = [
+                np.sort(batches.epoch_rows(epoch)[8 * n : 8 * n + 8]) for n in own[1 : place + 4 if place else 0]
+            ]
             assert [rows.tolist() for rows in fetched["hidden"]] == [rows.tolist() for rows in expected]
             assert [rows.tolist() for rows in fetched["scores"]] == [(rows + 1).tolist() for rows in expected]
+    monkeypatch.setattr(row_batches, "SLOW", 10.0)
+    for rows in fetched.values():
+        rows.clear()
+    for number in range(len(batches)):  # from memory: nothing to gain
+        batches[number, 2]
+    assert fetched == {"hidden": [], "scores": []}
 
 
 def test_batches_in_order_and_arrays_in_memory_need_no_fetching(tmp_path: Path) -> None:

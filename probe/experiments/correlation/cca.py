@@ -192,16 +192,16 @@ class Whitening:
 
     """
 
-    x: Float[np.ndarray, "x component"]
-    y: Float[np.ndarray, "y component"]
+    x: Float[np.ndarray, "x x_component"]
+    y: Float[np.ndarray, "y y_component"]
 
     @classmethod
     def of(
         cls,
         moments: JointMoments,
         settings: CCASettings,
-        x: Float[np.ndarray, "x component"] | None = None,
-        y: Float[np.ndarray, "y component"] | None = None,
+        x: Float[np.ndarray, "x x_component"] | None = None,
+        y: Float[np.ndarray, "y y_component"] | None = None,
     ) -> "Whitening":
         """Whitening maps by moments; `x` and `y` are those of a side where they are known."""
         if x is None:
