@@ -67,7 +67,7 @@ def _moments(hidden: int, heads: int, rows: int, seed: int, permuted: bool = Fal
     return JointMoments.of(np.hstack([x, one_hot[step]]), np.hstack([y, one_hot[step]]))
 
 
-def fits(hidden: int = 576, heads: int = 270) -> list[Result]:
+def fits(hidden: int = 384, heads: int = 180) -> list[Result]:
     """The fits of one offset as `configs/correlation.yaml` has them, nulls with own and shared components."""
     whole, evaluation = _moments(hidden, heads, 4 * hidden, 1), _moments(hidden, heads, hidden, 2)
     null = _moments(hidden, heads, 4 * hidden, 1, permuted=True)
@@ -96,7 +96,7 @@ def fits(hidden: int = 576, heads: int = 270) -> list[Result]:
 
     results = []
     for name, action in (("nulls", lambda: run(left_out=0)), ("nulls and groups", run)):
-        shared, own, ratio = pair(action, alone(action), repeats=3)
+        shared, own, ratio = pair(action, alone(action), repeats=2)
         detail = f"{shared:.2f} against {own:.2f} s, {hidden} + {heads} columns"
         results.append(bound(f"CCA fits of {name}, own hidden components / shared", ratio, None, None, detail))
     return results
