@@ -54,9 +54,9 @@ class OffsetRows(ScoreRows):
             if not len(self._columns[name].with_future(rows, self.offsets)):
                 raise UserError(f"data.offsets {self.offsets}: no row of the {name} split has a step that far ahead")
 
-    def training_chunks(self, size: int = 65536) -> Iterator[Rows]:
+    def training_chunks(self, size: int = 65536, known: bool = True) -> Iterator[Rows]:
         """As `ScoreRows.training_chunks`; a row has the scores of all offsets, so a chunk has fewer rows."""
-        return super().training_chunks(max(1, size // (self.offsets + 1)))
+        return super().training_chunks(max(1, size // (self.offsets + 1)), known)
 
     def batches(self, split: Part) -> RowBatches:
         """The batches of a split; training ones are shuffled anew each epoch."""

@@ -11,7 +11,10 @@ from datamodules.samplers import Share
 from extract.errors import UserError
 from extract.llm import LLM
 from extract.tasks import PromptBatch, Task, check_task
-from extract.utils import PositiveInt, check_precision, digest
+from extract.utils import PositiveInt, WorkShare, check_precision, digest
+
+WHOLE = "1/1"
+"""Share of a machine that extracts all batches."""
 
 
 @runtime_checkable
@@ -57,12 +60,14 @@ class Prompts(LightningDataModule):
         task: The task.
         llm: The frozen model (linked from the top-level `llm:`); its tokenizer makes the prompts.
         batch_size: Prompts decoded together.
+        share: Which batches this machine extracts, such as `2/4`: every fourth, from the second on. `lightning merge`
+            joins the stores of all shares to the one that `1/1` gives.
 
     """
 
-    def __init__(self, task: Task, llm: LLM | None = None, batch_size: PositiveInt = 16) -> None:
+    def __init__(self, task: Task, llm: LLM | None = None, batch_size: PositiveInt = 16, share: str = WHOLE) -> None:
         super().__init__()
-        self.task, self.llm, self.batch_size = task, llm, batch_size
+        self.task, self.llm, self.batch_size, self.share = task, llm, batch_size, share
 
     def setup(self, stage: str) -> None:
         """Prepare the task, so that bad settings are found before the model runs."""
@@ -76,13 +81,26 @@ class Prompts(LightningDataModule):
                 rank_zero_info(f"trainer.precision {precision} changes nothing here: the LLM runs in {self.llm.dtype}")
         if self.batch_size < 1:
             raise UserError(f"data.batch_size: must be at least 1, not {self.batch_size}")
+        if WorkShare.parse(self.share, "data.share").of > 1 and stage != "predict":
+            raise UserError(f"data.share {self.share}: only `lightning predict` divides prompts among machines")
         self.task.prepare(self.llm)
         check_task(self.task)
+        if not self._numbers():
+            raise UserError(f"data.share {self.share}: the task has only {self._all_batches} batches")
 
     @property
     def batches(self) -> int:
-        """Number of batches, finished ones included."""
+        """Number of batches of this machine's share, finished ones included."""
+        return len(self._numbers())
+
+    @property
+    def _all_batches(self) -> int:
         return -(-len(self.task) // self.batch_size)
+
+    def _numbers(self) -> list[int]:
+        """Numbers of the share's batches."""
+        share = WorkShare.parse(self.share, "data.share")
+        return [number for number in range(self._all_batches) if share.holds(number)]
 
     def describe(self) -> dict[str, Any]:
         """Settings that determine the samples and their batches, for the store's manifest."""
@@ -90,7 +108,11 @@ class Prompts(LightningDataModule):
         first = self.task.sample(self.task.order()[0])
         # A hash of the first prompt's tokens covers what the settings do not name: chat template, tokenizer, a date.
         prompts = {"chat": self.llm.chat, "first_prompt_sha256": digest(first.ids)}
-        return {"task": self.task.describe(), "prompts": prompts, "batch_size": self.batch_size}
+        share = WorkShare.parse(self.share, "data.share")
+        return {
+            **{"task": self.task.describe(), "prompts": prompts, "batch_size": self.batch_size},
+            **({"share": str(share)} if share.of > 1 else {}),
+        }
 
     def predict_dataloader(self) -> DataLoader[PromptBatch]:
         """The batches not yet finished, divided over the processes."""
@@ -99,7 +121,7 @@ class Prompts(LightningDataModule):
     def _unfinished(self, finished: frozenset[int]) -> DataLoader[PromptBatch]:
         assert self.trainer is not None
         order, size = self.task.order(), self.batch_size
-        left = {n: order[n * size : (n + 1) * size] for n in range(self.batches) if n not in finished}
+        left = {n: order[n * size : (n + 1) * size] for n in self._numbers() if n not in finished}
         share = Share(len(left), self.trainer.global_rank, self.trainer.world_size)
         return DataLoader(PromptBatches(self.task, left), batch_size=None, sampler=share)
 

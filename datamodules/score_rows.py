@@ -177,15 +177,17 @@ class ScoreRows(LightningDataModule):
         batches.seed, batches.known, batches.hidden = None, True, hidden
         return batches
 
-    def training_chunks(self, size: int = 65536) -> Iterator[Rows]:
-        """All training rows in order, about `size` at a time: scores, and those known before them, alone."""
+    def training_chunks(self, size: int = 65536, known: bool = True) -> Iterator[Rows]:
+        """All training rows in order, about `size` at a time: scores alone, and if `known` those known before them."""
         batches = self.with_known("train")
+        batches.known = known
         for chunk in np.array_split(batches.rows, max(1, len(batches.rows) // size)):
             yield batches.read(chunk)
 
     def _loader(self, split: Part) -> DataLoader[Rows]:
         batches = self.batches(split)
         assert self.trainer is not None
+        batches.stride = self.trainer.world_size
         share = EpochShare(len(batches), self.trainer.global_rank, self.trainer.world_size, even=split == "train")
         kind, generator = (ResumableLoader, torch.Generator()) if split == "train" else (DataLoader, None)
         return kind(

@@ -16,6 +16,7 @@ from extract.store import (
     FORMAT,
     TABLES,
     ScoreStore,
+    content_record,
     finished_batches,
     read_manifest,
     read_shard,
@@ -32,7 +33,6 @@ from extract.utils import (
     FolderLock,
     check_numbers,
     command,
-    digest,
     first_difference,
     on_rank_zero,
     remove_temporary_files,
@@ -229,10 +229,8 @@ class ScoreWriter(Callback):
                 f"run again: {manifest['command']}"
             )
         shards = [parts[number] for number in sorted(parts)]
-        hashes = [shard[table]["sha256"] for shard in shards for table in TABLES]
         content = {
-            "fingerprint": digest(hashes),
-            **{table: sum(shard[table]["rows"] for shard in shards) for table in TABLES},
+            **content_record(shards),
             "unscored_samples": self._unscored(shards),
             "summary": summarise(self.store, shards, ends),
             "shards": shards,
@@ -257,8 +255,8 @@ def _refuse_other(store: Path, manifest: dict[str, Any], config: dict[str, Any])
             f"score store {store} was begun by an earlier version, which recorded the model's weights but not its "
             "config and tokenizer: it can be read, but not continued; choose another --store"
         )
-    settings = json.loads(json.dumps(config))
-    begun = {"contribution": False, **manifest}  # earlier versions had no contributions, and do not mention them
+    settings = {"share": "1/1", **json.loads(json.dumps(config))}  # only a share of the batches is mentioned
+    begun = {"contribution": False, "share": "1/1", **manifest}  # earlier versions had no contributions
     if difference := first_difference({key: begun.get(key) for key in settings}, settings):
         raise UserError(
             f"score store {store} was begun with other settings ({difference}); choose another --store, or delete "

@@ -5,12 +5,15 @@ from .arrow_shards import write_shard as write_shard
 from .dataset_card import store_card as store_card
 from .manifest import FORMAT as FORMAT
 from .manifest import TABLES as TABLES
+from .manifest import content_record as content_record
 from .manifest import finished_batches as finished_batches
 from .manifest import read_manifest as read_manifest
 from .manifest import remove_parts as remove_parts
 from .manifest import write_manifest as write_manifest
 from .manifest import write_part as write_part
 from .manifest_form import check_identity as check_identity
+from .merging import Merged as Merged
+from .merging import merge_stores as merge_stores
 from .sample_ids import content_id as content_id
 from .sample_ids import sample_names as sample_names
 from .sample_ids import shared_names as shared_names

@@ -1,6 +1,7 @@
 """Manifest of a score store: the settings that made it, its shards, and their hashes."""
 
 import json
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -49,6 +50,18 @@ def write_manifest(path: Path, manifest: dict[str, Any]) -> None:
 def write_part(path: Path, part: dict[str, Any]) -> None:
     """Mark a batch as finished, after both of its shards: their manifest entries, in a file with its own hash."""
     write_bytes(path / "parts" / f"{part['batch']:06d}.json", hashed_json(part))
+
+
+def content_record(shards: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """What a finished manifest says of its shards together: `fingerprint`, and the rows of each table.
+
+    Args:
+        shards: Entries of the shards, in batch order.
+
+    """
+    hashes = [shard[table]["sha256"] for shard in shards for table in TABLES]
+    rows = {table: sum(shard[table]["rows"] for shard in shards) for table in TABLES}
+    return {"fingerprint": digest(hashes), **rows}
 
 
 def remove_parts(path: Path) -> None:

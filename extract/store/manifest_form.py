@@ -91,6 +91,8 @@ def check_manifest(manifest: dict[str, Any], tables: tuple[str, ...], where: str
             check_form(manifest[key], count(), f"{where}, {key}")
     if "contribution" in manifest:
         check_form(manifest["contribution"], bool, f"{where}, contribution")
+    if "share" in manifest:
+        check_form(manifest["share"], TEXT, f"{where}, share")
     if manifest.get("software") is not None:
         check_form(manifest["software"], SOFTWARE, f"{where}, software")
     if not manifest["complete"]:

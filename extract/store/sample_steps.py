@@ -1,10 +1,12 @@
-"""One sample of a score store, step by step."""
+"""One sample of a score store, step by step, and the index that finds it."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from jaxtyping import Bool, Float, Int
+from numpy.typing import NDArray
 
 
 @dataclass(frozen=True)
@@ -46,3 +48,31 @@ class Steps:
 
         """
         return [(int(layer), int(head)) for layer, head in np.argwhere(self.copy_paste[step])]
+
+
+class SampleIndex:
+    """Shard and row of each sample, found by bisection of the sorted sample numbers.
+
+    Args:
+        shards: Sample numbers of each shard, row by row.
+
+    >>> index = SampleIndex([np.array([4, 0]), np.array([], np.int64), np.array([7])])
+    >>> index.find(0), index.find(7), index.find(5)
+    ((0, 1), (2, 0), None)
+
+    """
+
+    def __init__(self, shards: Sequence[NDArray[np.int64]]) -> None:
+        self.starts = np.cumsum([0, *(len(shard) for shard in shards)])
+        numbers = np.concatenate([np.zeros(0, np.int64), *shards])
+        self.order = np.argsort(numbers, kind="stable")
+        self.numbers = numbers[self.order]
+
+    def find(self, sample: int) -> tuple[int, int] | None:
+        """Shard of a sample and its row there; None where there is no such sample."""
+        place = int(np.searchsorted(self.numbers, sample))
+        if place == len(self.numbers) or self.numbers[place] != sample:
+            return None
+        row = int(self.order[place])
+        shard = int(np.searchsorted(self.starts, row, side="right")) - 1
+        return shard, row - int(self.starts[shard])

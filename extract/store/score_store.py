@@ -1,5 +1,6 @@
 """The score store: a folder of Arrow shards and a manifest of the settings that made them."""
 
+import functools
 from dataclasses import fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -14,7 +15,7 @@ from extract.scores import ExcludedKeys
 from extract.store.arrow_shards import OPTIONAL, check_columns, column_matrix, read_shard
 from extract.store.manifest import TABLES, read_manifest
 from extract.store.sample_ids import sample_names
-from extract.store.sample_steps import Steps
+from extract.store.sample_steps import SampleIndex, Steps
 from extract.store.verification import Verify, damaged_shards
 from extract.utils import user_path
 
@@ -71,6 +72,7 @@ class ScoreStore:
         self.hidden_size = self.identity.hidden_size
         self.fingerprint: str = self.manifest["fingerprint"]
         self._tables: dict[str, list[pa.Table]] = {}
+        self._opened: dict[tuple[str, int], pa.Table] = {}
 
     @property
     def excluded(self) -> ExcludedKeys | None:
@@ -86,9 +88,17 @@ class ScoreStore:
     def tables(self, name: str) -> list[pa.Table]:
         """Shards of `samples` or `steps`, memory-mapped, in batch order."""
         if name not in self._tables:
-            files = (self.path / shard[name]["file"] for shard in self.manifest["shards"])
-            self._tables[name] = [self._table(file, name) for file in files]
+            self._tables[name] = [self._shard(name, number) for number in range(len(self.manifest["shards"]))]
         return self._tables[name]
+
+    def _shard(self, name: str, number: int) -> pa.Table:
+        """One shard of a table, opened once."""
+        if name in self._tables:
+            return self._tables[name][number]
+        if (name, number) not in self._opened:
+            file = self.path / self.manifest["shards"][number][name]["file"]
+            self._opened[name, number] = self._table(file, name)
+        return self._opened[name, number]
 
     def _table(self, file: Path, name: str) -> pa.Table:
         table = read_shard(file)
@@ -131,34 +141,37 @@ class ScoreStore:
             found[row["sample"]] = names | {row["record"]} if records and "record" in row else names
         return found
 
+    @functools.cached_property
+    def _index(self) -> SampleIndex:
+        return SampleIndex([table["sample"].to_numpy() for table in self.tables("samples")])
+
     def steps(self, sample: int) -> Steps:
         """Tokens, hidden states and scores of one sample, by its number.
+
+        The first call reads the sample numbers of the `samples` table; each call opens the sample's shard alone: its
+        time does not grow with the store.
 
         Raises:
             UserError: the store holds no such sample.
 
         """
-        identity = self.identity
-        for samples, steps in zip(self.tables("samples"), self.tables("steps"), strict=True):
-            held = np.flatnonzero(samples["sample"].to_numpy() == sample)
-            rows = np.flatnonzero(steps["sample"].to_numpy() == sample)
-            if not len(held):
-                continue
-            shape = (len(rows), identity.layers, identity.heads)
-            part = steps.slice(int(rows[0]) if len(rows) else 0, len(rows))  # a sample's rows are adjacent
-            optional = {
-                name: column_matrix(part[name]).reshape(shape) if name in part.column_names else None
-                for name in OPTIONAL
-            }
-            return Steps(
-                sample=samples.slice(int(held[0]), 1).to_pylist()[0],
-                tokens=part["token"].to_numpy(),
-                hidden=column_matrix(part["hidden"]),
-                copy_paste=column_matrix(part["copy_paste"]).reshape(shape) > 0,
-                reasoning=column_matrix(part["reasoning"]).reshape(shape),
-                **optional,
-            )
-        raise UserError(f"score store {self.path} holds no sample {sample}")
+        if (place := self._index.find(sample)) is None:
+            raise UserError(f"score store {self.path} holds no sample {sample}")
+        samples, steps = (self._shard(name, place[0]) for name in TABLES)
+        rows = np.flatnonzero(steps["sample"].to_numpy() == sample)
+        part = steps.slice(int(rows[0]) if len(rows) else 0, len(rows))  # a sample's rows are adjacent
+        shape = (len(rows), self.identity.layers, self.identity.heads)
+        optional = {
+            name: column_matrix(part[name]).reshape(shape) if name in part.column_names else None for name in OPTIONAL
+        }
+        return Steps(
+            sample=samples.slice(place[1], 1).to_pylist()[0],
+            tokens=part["token"].to_numpy(),
+            hidden=column_matrix(part["hidden"]),
+            copy_paste=column_matrix(part["copy_paste"]).reshape(shape) > 0,
+            reasoning=column_matrix(part["reasoning"]).reshape(shape),
+            **optional,
+        )
 
     def push_to_hub(self, repo: str, private: bool = False) -> str:
         """Upload the store with its card as a dataset of the Hugging Face hub.

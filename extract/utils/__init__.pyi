@@ -1,3 +1,4 @@
+from .distributed import WorkShare as WorkShare
 from .distributed import on_rank_zero as on_rank_zero
 from .files.cards import CARD as CARD
 from .files.cards import write_card as write_card

@@ -42,6 +42,7 @@ stages, each a config file:
 commands, each with its own --help:
   configs [DIR]                              list the shipped configs, or copy them into a folder
   report RUNS…                               write one HTML page of all results, with an explorer of heads over time
+  merge STORES… --output STORE               join the score stores of several machines to one
   overlap A B                                compare two static rankings of heads: published files or score stores
   ranking STORE FILE                         write a store's static ranking of heads as .json, .yaml or .tsv
   attribute FILE --output DIR                answer a file's questions from their documents, each token with its source
@@ -62,7 +63,7 @@ useful keys:
 `lightning STAGE --help` lists every key. RETRIEVAL_HEADS_DEBUG=1 shows the traceback of an error.
 """
 LOGGERS = ("lightning.pytorch.utilities.rank_zero", "lightning.fabric.utilities.rank_zero")
-COMMANDS = ("attribute", "configs", "diagnose", "overlap", "ranking", "report", "trace")
+COMMANDS = ("attribute", "configs", "diagnose", "merge", "overlap", "ranking", "report", "trace")
 
 
 def main(args: Sequence[str] | None = None) -> int:

@@ -28,6 +28,7 @@ _NESTED = re.compile(r"--[\w.]+\.init_args\.\w+\.[\w.]+")
 ARGUMENTS: dict[str, dict[str, dict[str, Any]]] = {
     "attribute": {"file": {"type": str}},
     "configs": {"folder": {"type": str, "nargs": "?"}, "--force": {"action": "store_true"}},
+    "merge": {"stores": {"type": str, "nargs": "+"}, "--verify": {"action": "store_true"}},
     "overlap": {"first": {"type": str}, "second": {"type": str}, "--verify": {"action": "store_true"}},
     "ranking": {"store": {"type": str}, "file": {"type": str}, "--verify": {"action": "store_true"}},
     "report": {"runs": {"type": str, "nargs": "+"}, "--verify": {"action": "store_true"}},

@@ -58,7 +58,7 @@ def training_means(rows: ScoreRows) -> Float[Tensor, "*head"]:
 
     """
     means: HeadMeans | None = None
-    for chunk in rows.training_chunks():
+    for chunk in rows.training_chunks(known=False):
         means = means or HeadMeans(*chunk.scores.shape[1:])
         means.update(chunk.scores)
     if means is None or not means.count.any():

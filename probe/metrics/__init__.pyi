@@ -1,4 +1,8 @@
+from .binned import EXACT_PAIRS as EXACT_PAIRS
+from .binned import BinnedDecisions as BinnedDecisions
+from .binned import constant_curve as constant_curve
 from .classification import ClassificationMetrics as ClassificationMetrics
+from .classification import PrecisionRecallCurve as PrecisionRecallCurve
 from .classification import RankedDecisions as RankedDecisions
 from .classification import best_threshold as best_threshold
 from .comparisons import PairedComparison as PairedComparison

@@ -1,10 +1,12 @@
 """Micro-averaged metrics of a multi-label classifier: every (row, head) pair is one binary decision."""
 
+import functools
 from dataclasses import asdict, dataclass
 
 import numpy as np
 import torch
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Bool, Float, Int, Real
+from numpy.typing import NDArray
 from torch import Tensor
 
 from probe.metrics.evaluated import Evaluated
@@ -34,6 +36,70 @@ class ClassificationMetrics:
     def as_dict(self) -> dict[str, float]:
         """Plain values by name."""
         return asdict(self)
+
+
+@dataclass(frozen=True)
+class PrecisionRecallCurve:
+    """Points of a precision-recall curve, by descending threshold; a pair is positive where score ≥ threshold.
+
+    Attributes:
+        true_positives: Positive pairs that are predicted at each threshold.
+        predicted: All pairs that are.
+        thresholds: The scores, each once.
+
+    >>> curve = PrecisionRecallCurve.of_counts(np.array([0.2, 0.9, 0.6]), np.array([1, 1, 0]), np.array([4, 1, 1]))
+    >>> curve.best_threshold(), curve.metrics(0.9).recall
+    (0.9, 0.5)
+
+    """
+
+    true_positives: Float[np.ndarray, "point"]
+    predicted: Float[np.ndarray, "point"]
+    thresholds: Real[np.ndarray, "point"]
+
+    @classmethod
+    def of_counts(
+        cls, scores: Real[np.ndarray, "group"], positives: Real[np.ndarray, "group"], pairs: Real[np.ndarray, "group"]
+    ) -> "PrecisionRecallCurve":
+        """The curve of groups of pairs that share a score.
+
+        Args:
+            scores: Of each group, in any order.
+            positives: Positive pairs of each.
+            pairs: All pairs of each.
+
+        """
+        order = np.argsort(-scores, kind="stable")
+        ends = np.flatnonzero(np.append(np.diff(scores[order]) != 0, True))  # tied scores share a point
+        true_positives, predicted = (np.cumsum(counts[order].astype(np.float64))[ends] for counts in (positives, pairs))
+        return cls(true_positives, predicted, scores[order][ends])
+
+    def _precisions(self) -> Float[np.ndarray, "point"]:
+        out = np.zeros_like(self.true_positives)
+        np.divide(self.true_positives, self.predicted, out=out, where=self.predicted > 0)
+        return out
+
+    def best_threshold(self) -> float:
+        """Threshold of the highest F1, of several the lowest; 1 without a positive pair."""
+        if not self.true_positives[-1]:
+            return 1.0
+        precision, recall = self._precisions(), self.true_positives / self.true_positives[-1]
+        with np.errstate(invalid="ignore"):
+            f1 = np.nan_to_num(2 * precision * recall / (precision + recall))
+        return float(self.thresholds[len(f1) - 1 - np.argmax(f1[::-1])])
+
+    def metrics(self, threshold: float) -> ClassificationMetrics:
+        """The metrics at a threshold."""
+        true_positives, positives = self.true_positives, self.true_positives[-1]
+        if positives == 0:
+            return ClassificationMetrics(0.0, 0.0, 0.0, float("nan"))
+        precisions = self._precisions()
+        auprc = float(np.sum(np.diff(true_positives, prepend=0.0) * precisions) / positives)
+        last = np.searchsorted(-self.thresholds, -threshold, side="right") - 1  # the last score ≥ threshold
+        if last < 0 or true_positives[last] == 0:
+            return ClassificationMetrics(0.0, 0.0, 0.0, auprc)
+        precision, recall = float(precisions[last]), float(true_positives[last] / positives)
+        return ClassificationMetrics(2 * precision * recall / (precision + recall), precision, recall, auprc)
 
 
 def best_threshold(scores: Float[Tensor, "row head"], labels: Bool[Tensor, "row head"]) -> float:
@@ -75,23 +141,15 @@ class RankedDecisions:
         order = torch.argsort(flat, descending=True)
         self.scores = flat[order].numpy()
         self.labels = labels.flatten()[order].numpy().astype(np.float64)
-        samples, index = np.unique(sample.numpy(), return_inverse=True)
+        samples, self._index = np.unique(sample.numpy(), return_inverse=True)
         self.samples = len(samples)
-        self.sample_index = np.repeat(index, scores.shape[1])[order.numpy()]
+        self._order, self._heads = order.numpy(), scores.shape[1]
         # Tied scores share a threshold: the curve has a point only where the score changes.
         self.ends = np.flatnonzero(np.append(np.diff(self.scores) != 0, True))
 
     def best_threshold(self) -> float:
         """Threshold of the highest micro F1: see `best_threshold`; of several the lowest."""
-        true_positives, predicted = (
-            np.cumsum(counts)[self.ends] for counts in (self.labels, np.ones_like(self.labels))
-        )
-        if not true_positives[-1]:
-            return 1.0
-        precision, recall = true_positives / predicted, true_positives / true_positives[-1]
-        with np.errstate(invalid="ignore"):
-            f1 = np.nan_to_num(2 * precision * recall / (precision + recall))
-        return float(self.scores[self.ends][len(f1) - 1 - np.argmax(f1[::-1])])
+        return self._unweighted.best_threshold()
 
     def metrics(self, threshold: float, weights: Weights | None = None) -> ClassificationMetrics:
         """The metrics at a threshold.
@@ -101,19 +159,22 @@ class RankedDecisions:
             weights: How often each sample counts, in the order of their numbers; by default once.
 
         """
-        weight = np.ones(len(self.sample_index)) if weights is None else weights[self.sample_index]
-        true_positives = np.cumsum(weight * self.labels)[self.ends]
-        predicted = np.cumsum(weight)[self.ends]
-        positives = true_positives[-1]
-        if positives == 0:
-            return ClassificationMetrics(0.0, 0.0, 0.0, float("nan"))
-        precisions = np.divide(true_positives, predicted, out=np.zeros_like(true_positives), where=predicted > 0)
-        auprc = float(np.sum(np.diff(true_positives, prepend=0.0) * precisions) / positives)
-        last = np.searchsorted(-self.scores[self.ends], -threshold, side="right") - 1  # the last score ≥ threshold
-        if last < 0 or true_positives[last] == 0:
-            return ClassificationMetrics(0.0, 0.0, 0.0, auprc)
-        precision, recall = float(precisions[last]), float(true_positives[last] / positives)
-        return ClassificationMetrics(2 * precision * recall / (precision + recall), precision, recall, auprc)
+        curve = self._unweighted if weights is None else self._curve(weights[self._sample_index])
+        return curve.metrics(threshold)
+
+    @functools.cached_property
+    def _sample_index(self) -> NDArray[np.int64]:
+        """Sample of each pair, which only weights need."""
+        found: NDArray[np.int64] = np.repeat(self._index, self._heads)[self._order]
+        return found
+
+    @functools.cached_property
+    def _unweighted(self) -> PrecisionRecallCurve:
+        return self._curve(np.ones(len(self.labels)))
+
+    def _curve(self, weight: NDArray[np.float64]) -> PrecisionRecallCurve:
+        true_positives, predicted = (np.cumsum(counts)[self.ends] for counts in (weight * self.labels, weight))
+        return PrecisionRecallCurve(true_positives, predicted, self.scores[self.ends])
 
     def evaluated(self, threshold: float, resamples: int, seed: int) -> Evaluated:
         """The metrics with their bootstrap resamples over samples, whose rows belong together."""

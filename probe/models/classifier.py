@@ -5,9 +5,19 @@ from typing import Any
 import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
+from torchmetrics import SumMetric
 
-from extract.utils import NonNegativeFloat, PositiveInt, ShareBelowOne
-from probe.metrics import Evaluated, RankedDecisions, best_threshold, differences
+from datamodules import Rows
+from extract.utils import NonNegativeFloat, PositiveInt, ShareBelowOne, without_autocast
+from probe.metrics import (
+    EXACT_PAIRS,
+    BinnedDecisions,
+    Evaluated,
+    PrecisionRecallCurve,
+    RankedDecisions,
+    constant_curve,
+    differences,
+)
 from probe.models.base import Probe
 from probe.models.losses import Reduction, asymmetric_loss
 
@@ -51,6 +61,7 @@ class ProbeClassifier(Probe):
         self.register_buffer("static_threshold", torch.tensor(0.5))
         self.static_threshold: Tensor
         self._static_chosen = False
+        self.binned, self.binned_loss, self._binned = BinnedDecisions(num_heads), SumMetric(), False
 
     def loss(self, outputs: Tensor, scores: Tensor) -> Tensor:
         """Asymmetric loss."""
@@ -69,21 +80,65 @@ class ProbeClassifier(Probe):
         super().on_fit_start()
         self._static_chosen = False
 
+    def on_validation_epoch_start(self) -> None:
+        """Choose exact or binned metrics by the size of the validation split."""
+        super().on_validation_epoch_start()
+        pairs = len(self._rows().batches("val").rows) * len(self.head_means)
+        self._binned = pairs > EXACT_PAIRS
+
+    def validation_step(self, batch: Rows) -> None:
+        """Gather the outputs of one batch, or count them by bin."""
+        if not self._binned:
+            super().validation_step(batch)
+            return
+        with without_autocast():
+            outputs = self.evaluated_outputs(batch.hidden)
+        self.binned.update(torch.sigmoid(outputs.float()), batch.scores > 0)
+        if len(outputs):  # a process may have no batch
+            loss = self.loss(outputs, batch.scores)
+            self.binned_loss.update(loss * len(outputs) if self.loss_settings["reduction"] == "mean" else loss)
+
     def on_validation_epoch_end(self) -> None:
         """Loss, micro metrics, and the threshold that the checkpoint keeps."""
+        if self._binned:
+            self._end_binned()
+            return
         outputs, scores, sample = self.gathered.drain()
         probabilities, labels = torch.sigmoid(outputs), scores > 0
-        decisions = RankedDecisions(probabilities, labels, sample)
+        self._log_validation(
+            RankedDecisions(probabilities, labels, sample), self.loss(outputs, scores), labels.sum(dim=0), len(labels)
+        )
+        self._log_curve("val/precision_recall", probabilities, labels)
+
+    def _end_binned(self) -> None:
+        total, (*_, positives, rows) = self.binned_loss.compute(), self.binned.compute()
+        loss = total / rows.item() if self.loss_settings["reduction"] == "mean" else total
+        self._log_validation(self.binned.curve(), loss, positives, int(rows))
+        self.binned.reset()
+        self.binned_loss.reset()
+
+    def _log_validation(
+        self, decisions: RankedDecisions | PrecisionRecallCurve, loss: Tensor, positives: Tensor, rows: int
+    ) -> None:
+        """Choose the thresholds, and log.
+
+        Args:
+            decisions: Of the probe.
+            loss: Over the split.
+            positives: Rows in which each head scores.
+            rows: Rows of the split.
+
+        """
         self.threshold.fill_(decisions.best_threshold())
         if not self._static_chosen:
-            self.static_threshold.fill_(best_threshold(self.head_means.cpu().expand(labels.shape), labels))
+            static = constant_curve(self.head_means, positives, rows)
+            self.static_threshold.fill_(static.best_threshold())
             self._static_chosen = not self.trainer.sanity_checking  # which has some of the rows alone
         metrics = decisions.metrics(float(self.threshold))
-        self.log("val/loss", self.loss(outputs, scores), prog_bar=True, sync_dist=True)
+        self.log("val/loss", loss, prog_bar=True, sync_dist=True)
         self.log_dict({f"val/{name}": value for name, value in metrics.as_dict().items()}, sync_dist=True)
         self.log("val/threshold", self.threshold, sync_dist=True)
         self.log("hp_metric", metrics.f1, sync_dist=True)  # TensorBoard compares the hyper-parameters of runs by it
-        self._log_curve("val/precision_recall", probabilities, labels)
 
     def _log_curve(self, name: str, probabilities: Tensor, labels: Tensor) -> None:
         writer: Any = getattr(self.logger, "experiment", None)

@@ -361,6 +361,8 @@ def bound(name: str, value: float, sign: str | None, limit: float | None, detail
 
 def main() -> None:
     """Measure everything, print the table, write bench.json."""
+    from tests.benchmarks import bench_stores  # which takes its helpers from here
+
     warnings.filterwarnings("ignore")
     llm, results = LLM(), []
     with tempfile.TemporaryDirectory() as name:
@@ -376,6 +378,7 @@ def main() -> None:
             lambda: ablation(llm),
             lambda: training(folder, (1024, 512, 512), "demo's MLP", 1600, 10),
             lambda: training(folder, (8192, 4096, 4096), "paper's MLP", 400, 5),
+            *bench_stores.measurements(folder),
         ]
         for step in steps:
             for result in step():

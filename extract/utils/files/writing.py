@@ -120,9 +120,8 @@ def replacing_folder(path: Path) -> Iterator[Path]:
     temporary.mkdir()
     try:
         yield temporary
-        for file in temporary.iterdir():
-            with file.open("rb") as written:
-                os.fsync(written.fileno())
+        for file in temporary.rglob("*"):  # folders, too: their entries are their content
+            _sync_folder(file) if file.is_dir() else _sync_file(file)
         temporary.replace(path)
         _sync_folder(path.parent)
     finally:
@@ -217,6 +216,11 @@ def _errors(path: Path) -> Iterator[None]:
 def _sync(file: BinaryIO) -> None:
     file.flush()
     os.fsync(file.fileno())
+
+
+def _sync_file(path: Path) -> None:
+    with path.open("rb") as written:
+        os.fsync(written.fileno())
 
 
 def _sync_folder(folder: Path) -> None:

@@ -1,6 +1,5 @@
 from .answer_file import CITATIONS as CITATIONS
 from .answer_file import AnswerFile as AnswerFile
-from .answer_file import FileShare as FileShare
 from .answer_file import Outcome as Outcome
 from .attributed_answer import GROUNDED_FROM as GROUNDED_FROM
 from .attributed_answer import AttributedAnswer as AttributedAnswer

@@ -9,7 +9,7 @@ from typing import Any
 from extract.errors import UserError
 from extract.stopping import STOP
 from extract.tasks.sources import LoadedRecords
-from extract.utils import Progress, digest, remove_temporary_files, write_bytes, write_together
+from extract.utils import Progress, WorkShare, digest, remove_temporary_files, write_bytes, write_together
 from probe.attribution.citations.attributed_answer import AttributedAnswer
 from probe.attribution.citations.attributor import Attributor
 from probe.attribution.citations.question_file import Question, read_questions
@@ -17,35 +17,6 @@ from probe.results import Trials
 
 CITATIONS = "citations.jsonl"
 """File with the citations of all answers, one a line."""
-
-
-@dataclass(frozen=True)
-class FileShare:
-    """Which questions a process attributes: every `of`-th, from the `number`-th on."""
-
-    number: int = 1
-    of: int = 1
-
-    @classmethod
-    def parse(cls, text: str) -> "FileShare":
-        """A share given as text.
-
-        Raises:
-            UserError: it is no such text.
-
-        >>> FileShare.parse("2/4")
-        FileShare(number=2, of=4)
-
-        """
-        number, _, of = text.partition("/")
-        digits = all(part.isascii() and part.isdecimal() and len(part) < 7 for part in (number, of))
-        if not digits or not 1 <= int(number) <= int(of):
-            raise UserError(f"--share {text}: the number of this process and how many there are, such as 2/4")
-        return cls(int(number), int(of))
-
-    def holds(self, question: Question) -> bool:
-        """Whether a question is this process's."""
-        return (question.number - self.number) % self.of == 0
 
 
 @dataclass
@@ -80,7 +51,7 @@ class AnswerFile:
 
     """
 
-    def __init__(self, file: Path, folder: Path, attributor: Attributor, share: FileShare) -> None:
+    def __init__(self, file: Path, folder: Path, attributor: Attributor, share: WorkShare) -> None:
         self._file, self._folder, self._attributor, self._share = file, folder, attributor, share
         self._settings = attributor.describe()
 
@@ -112,7 +83,9 @@ class AnswerFile:
         """Attribute this process's questions; how many, and how many were finished before."""
         answered, kept = 0, 0
         with Progress("attribute", total / self._share.of, "questions") as progress:
-            for question in filter(self._share.holds, read_questions(self._file, LoadedRecords())):
+            for question in read_questions(self._file, LoadedRecords()):
+                if not self._share.holds(question.number - 1):
+                    continue
                 if question.number in finished:
                     kept += 1
                     continue

@@ -7,9 +7,9 @@ import torch
 from extract.errors import UserError
 from extract.llm import LLM
 from extract.tasks.sources import existing_files
-from extract.utils import NonNegativeInt, PositiveInt, Share, say, user_path
+from extract.utils import NonNegativeInt, PositiveInt, Share, WorkShare, say, user_path
 from probe.attribution import Unit, methods
-from probe.attribution.citations import CITATIONS, GROUNDED_FROM, AnswerFile, Attributor, FileShare
+from probe.attribution.citations import CITATIONS, GROUNDED_FROM, AnswerFile, Attributor
 from probe.attribution.methods import AttributionMethod
 
 for _name in dir(methods):  # jsonargparse finds a class by its bare name once it is imported
@@ -46,7 +46,7 @@ def attribute(
         device: Where the LLM runs: auto (a GPU if there is one), cpu, cuda, cuda:1.
 
     """
-    (path,), own = existing_files(file), FileShare.parse(share)
+    (path,), own = existing_files(file), WorkShare.parse(share, "--share")
     model = llm or LLM()
     attributor = Attributor(
         model, unit, method, ablations, budget=budget, grounded_from=grounded_from, device=_device(device)

@@ -1,6 +1,7 @@
 from .cca import Canonical as Canonical
 from .cca import CCASettings as CCASettings
 from .cca import JointMoments as JointMoments
+from .cca import Whitening as Whitening
 from .cca import canonical as canonical
 from .cca import correlations_on as correlations_on
 from .cca import summary as summary

@@ -178,7 +178,38 @@ def whiten(
     return weights
 
 
-def canonical(moments: JointMoments, settings: CCASettings) -> Canonical:
+@dataclass(frozen=True)
+class Whitening:
+    """Whitening maps of both sides: what a fit computes before it correlates them (see `whiten`).
+
+    Attributes:
+        x: Of hidden states.
+        y: Of scores.
+
+    >>> moments = JointMoments.of(np.array([[0.0], [2.0]]), np.array([[1.0], [5.0]]))
+    >>> Whitening.of(moments, CCASettings())
+    Whitening(x=array([[1.]]), y=array([[0.5]]))
+
+    """
+
+    x: Float[np.ndarray, "x x_component"]
+    y: Float[np.ndarray, "y y_component"]
+
+    @classmethod
+    def of(
+        cls,
+        moments: JointMoments,
+        settings: CCASettings,
+        x: Float[np.ndarray, "x x_component"] | None = None,
+        y: Float[np.ndarray, "y y_component"] | None = None,
+    ) -> "Whitening":
+        """Whitening maps by moments; `x` and `y` are those of a side where they are known."""
+        if x is None:
+            x = whiten(moments.xx, settings.x_variance, moments.x_range if settings.scale_x else None)
+        return cls(x, whiten(moments.yy, settings.y_variance, moments.y_range) if y is None else y)
+
+
+def canonical(moments: JointMoments, settings: CCASettings, known: Whitening | None = None) -> Canonical:
     """Canonical correlations after min-max scaling of y and PCA of either side (A.4).
 
     With W the whitening maps, the singular values of W_xᵀ Σ_xy W_y are the canonical correlations, and its singular
@@ -187,6 +218,7 @@ def canonical(moments: JointMoments, settings: CCASettings) -> Canonical:
     Args:
         moments: Of the fitting rows.
         settings: Scaling, variances and number of components.
+        known: The whitening maps of these moments, where another fit has computed them.
 
     >>> x = np.array([[0.0], [1.0], [2.0], [3.0]])
     >>> y = np.array([[0.0], [1.0], [1.0], [2.0]])
@@ -194,8 +226,8 @@ def canonical(moments: JointMoments, settings: CCASettings) -> Canonical:
     array([0.9487])
 
     """
-    x = whiten(moments.xx, settings.x_variance, moments.x_range if settings.scale_x else None)
-    y = whiten(moments.yy, settings.y_variance, moments.y_range)
+    maps = Whitening.of(moments, settings) if known is None else known
+    x, y = maps.x, maps.y
     left, values, right = np.linalg.svd(x.T @ moments.xy @ y, full_matrices=False)
     number = min(settings.components, len(values))
     return Canonical(

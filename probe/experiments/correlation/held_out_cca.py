@@ -6,7 +6,15 @@ from typing import Any
 import numpy as np
 
 from datamodules import Pass
-from probe.experiments.correlation.cca import Canonical, JointMoments, Vector, correlations_on, summary
+from probe.experiments.correlation.cca import (
+    Canonical,
+    JointMoments,
+    Matrix,
+    Vector,
+    Whitening,
+    correlations_on,
+    summary,
+)
 from probe.experiments.correlation.step_number import StepwiseCCA
 from probe.metrics import jackknife
 
@@ -25,6 +33,8 @@ Fits = dict[str, Canonical]
 class HeldOutCCA:
     """One fit per offset on training samples, and its correlations there and on evaluation samples.
 
+    A null has the hidden states of the training samples, so that their principal components are computed once for both.
+
     It takes the passes of `ResampledSequences` in their order: training samples, evaluation samples, each permutation
     of the nulls, then for each group of the jackknife its training samples and its evaluation samples.
 
@@ -37,30 +47,44 @@ class HeldOutCCA:
         self.cca = cca
         self._whole: dict[str, Moments] = {}
         self._fits: list[Fits] = []
+        self._hidden_maps: list[Matrix | None] = []
+        """Whitening maps of the training samples' hidden states at each offset."""
         self._fits_without_group: list[Fits] = []
         self._found: dict[str, list[Any]] = defaultdict(list)
 
     def add(self, which: Pass, moments: Moments) -> None:
         """Take the moments of a pass, offset by offset."""
         if which.null is not None:  # fitted and evaluated on the same permuted pairs
-            fits = [{} if part is None else {"held_out": self.cca.of_hidden(part)} for part in moments]
+            fits = [self._fit_null(k, part) for k, part in enumerate(moments)]
             self._found[f"null_{which.null}"].append([_in_sample(fit) for fit in fits])
         elif which.group is not None:
             self._leave_out(which, moments)
         else:
             self._whole[which.part] = moments
             if which.part == "train":
-                self._fits = [self._fit(part) for part in moments]
+                maps = [None if part is None else self.cca.whitening(part) for part in moments]
+                self._hidden_maps = [None if one is None else one.x for one in maps]
+                self._fits = [self._fit(part, known) for part, known in zip(moments, maps, strict=True)]
             else:
                 self._found["in_sample"] = [_in_sample(fits) for fits in self._fits]
                 for kind, values in _evaluated(self._fits, moments).items():
                     self._found[kind] = values
 
-    def _fit(self, moments: JointMoments | None) -> Fits:
+    def _fit_null(self, k: int, moments: JointMoments | None) -> Fits:
+        """Fit of permuted pairs. Where permuted scores leave out other rows, their hidden states are others."""
         if moments is None:
             return {}
-        cca = self.cca
-        fits = (cca.of_hidden(moments), cca.of_step(moments), cca.within_step(moments))
+        whole = self._whole["train"][k]
+        same = whole is not None and self.cca.same_hidden(moments, whole)
+        return {
+            "held_out": self.cca.of_hidden(moments, self.cca.whitening(moments, self._hidden_maps[k] if same else None))
+        }
+
+    def _fit(self, moments: JointMoments | None, known: Whitening | None = None) -> Fits:
+        if moments is None:
+            return {}
+        cca, maps = self.cca, known or self.cca.whitening(moments)
+        fits = (cca.of_hidden(moments, maps), cca.of_step(moments, maps), cca.within_step(moments))
         return dict(zip(("held_out", "step_number", "within_step"), fits, strict=True))
 
     def _leave_out(self, which: Pass, moments: Moments) -> None:

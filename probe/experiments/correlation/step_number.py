@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from probe.experiments.correlation.cca import Canonical, CCASettings, JointMoments, Matrix, canonical
+from probe.experiments.correlation.cca import Canonical, CCASettings, JointMoments, Matrix, Whitening, canonical
 
 
 def with_step(values: Float[Tensor, "row column"], step: Int[Tensor, "row"], steps: int) -> Float[Tensor, "row both"]:
@@ -52,14 +52,24 @@ class StepwiseCCA:
     heads: int
     settings: CCASettings
 
-    def of_hidden(self, moments: JointMoments) -> Canonical:
-        """Hidden states against scores (A.4)."""
-        fit = canonical(self._own(moments), self.settings)
+    def whitening(self, moments: JointMoments, x: Float[np.ndarray, "x component"] | None = None) -> Whitening:
+        """Whitening maps of hidden states and scores, for `of_hidden` and `of_step`; `x` where it is known."""
+        return Whitening.of(self._own(moments), self.settings, x)
+
+    def same_hidden(self, a: JointMoments, b: JointMoments) -> bool:
+        """Whether two moments are of the same hidden states: their whitening maps are then the same, too."""
+        a, b = self._own(a), self._own(b)
+        return bool(np.array_equal(a.xx, b.xx) and np.array_equal(a.x_range, b.x_range))
+
+    def of_hidden(self, moments: JointMoments, known: Whitening | None = None) -> Canonical:
+        """Hidden states against scores (A.4); `known` are their whitening maps."""
+        fit = canonical(self._own(moments), self.settings, known)
         return _padded(fit, x=(0, len(moments.xx)), y=len(moments.yy))
 
-    def of_step(self, moments: JointMoments) -> Canonical:
-        """One-hot step numbers against scores, by the same steps."""
-        fit = canonical(moments.of_columns(slice(self.hidden, None), slice(self.heads)), self.settings)
+    def of_step(self, moments: JointMoments, known: Whitening | None = None) -> Canonical:
+        """One-hot step numbers against scores, by the same steps; of `known` that of the scores is taken."""
+        steps = moments.of_columns(slice(self.hidden, None), slice(self.heads))
+        fit = canonical(steps, self.settings, Whitening.of(steps, self.settings, y=known.y if known else None))
         return _padded(fit, x=(self.hidden, len(moments.xx)), y=len(moments.yy))
 
     def within_step(self, moments: JointMoments) -> Canonical:

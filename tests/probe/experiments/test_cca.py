@@ -9,7 +9,18 @@ from sklearn.cross_decomposition import CCA
 from sklearn.decomposition import PCA
 from sklearn.preprocessing import MinMaxScaler
 
-from probe.experiments.correlation import CCASettings, JointMoments, StepwiseCCA, canonical, correlations_on, whiten
+from datamodules import Pass
+from probe.experiments.correlation import (
+    CCASettings,
+    HeldOutCCA,
+    JointMoments,
+    StepwiseCCA,
+    canonical,
+    cca,
+    correlations_on,
+    summary,
+    whiten,
+)
 
 Array = NDArray[np.float64]
 moments = JointMoments.of
@@ -191,3 +202,32 @@ def test_a_group_taken_away_leaves_the_moments_of_the_rest() -> None:
     for name in ("x_mean", "y_mean", "xx", "yy", "xy"):
         np.testing.assert_allclose(getattr(rest, name), getattr(wanted, name), rtol=1e-9, atol=1e-9)
     assert moments(x, y).without(moments(x, y)) is None
+
+
+def test_nulls_take_the_principal_components_of_the_training_samples(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Same hidden states: decomposed once. A null that leaves out other rows has its own components."""
+    x, y, step = stepwise(3)
+    one_hot, order = np.eye(5)[step], np.random.default_rng(0).permutation(len(x))
+    train = moments(np.hstack([x, one_hot]), np.hstack([y, one_hot]))
+    null = moments(np.hstack([x, one_hot]), np.hstack([y[order], one_hot]))
+    fewer = moments(np.hstack([x, one_hot])[7:], np.hstack([y[order], one_hot])[7:])
+    rows = [summary(canonical(moments(x[k:], y[order][k:]), CCASettings()).correlations) for k in (0, 7)]
+    alone = [summary(StepwiseCCA(12, 9, CCASettings()).of_hidden(part).correlations) for part in (null, fewer)]
+    held_out, decomposed = HeldOutCCA(StepwiseCCA(12, 9, CCASettings())), list[int]()
+    original = cca.whiten
+
+    def spy(covariance: Array, *others: object) -> Array:
+        decomposed.append(len(covariance))
+        return original(covariance, *others)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(cca, "whiten", spy)
+    held_out.add(Pass("train"), [train])
+    held_out.add(Pass("evaluation"), [train])
+    assert sorted(decomposed) == [5, 9, 9, 12, 12]  # steps; scores, and within steps; hidden states likewise
+    for repeat, (part, sizes) in enumerate(((null, [9]), (fewer, [12, 9]))):
+        decomposed.clear()
+        held_out.add(Pass("train", null="step", repeat=repeat), [part])
+        assert decomposed == sizes
+        found = held_out._found["null_step"][repeat][0]
+        np.testing.assert_array_equal(found, alone[repeat])  # bit by bit what it is without sharing
+        np.testing.assert_allclose(found, rows[repeat], rtol=1e-12)

@@ -20,7 +20,7 @@ from datamodules import ScoreRows, Split
 from extract.errors import UserError
 from probe.heads import training_means
 from probe.metrics import REGRESSION_METRICS
-from probe.models import check_checkpoint
+from probe.models import check_checkpoint, classifier
 from probe.models.baselines import fit_baselines
 from probe.results import BASELINES
 from tests.conftest import ROOT, Run
@@ -128,6 +128,28 @@ def test_tensorboard_shows_losses_metrics_rate_curve_and_settings(stage: Stage, 
     assert "_hparams_/session_start_info" in events.summary_metadata
     losses = [event.value for event in events.Scalars("train/loss_epoch")]
     assert losses[-1] < losses[0]
+
+
+def test_binned_validation_of_a_large_split_is_near_the_exact_one(
+    stage: Stage, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def last(folder: str) -> dict[str, float]:
+        assert stage("fit", folder=folder)[0] == 0
+        (place,) = (tmp_path / folder).glob("classifier/*/version_*")
+        events = EventAccumulator(str(place))
+        events.Reload()
+        return {name: events.Scalars(f"val/{name}")[-1].value for name in ("loss", "threshold", "f1", "auprc")}
+
+    exact = last("a")
+    monkeypatch.setattr(classifier, "EXACT_PAIRS", 0)
+    monkeypatch.setattr(classifier, "RankedDecisions", None)  # no pair is kept or sorted
+    binned = last("b")
+    assert binned["loss"] == pytest.approx(exact["loss"], rel=1e-5)
+    assert binned["threshold"] == pytest.approx(exact["threshold"], abs=0.01)
+    assert binned["threshold"] * 4096 == int(binned["threshold"] * 4096)
+    assert (binned["f1"], binned["auprc"]) == pytest.approx((exact["f1"], exact["auprc"]), abs=0.01)
+    first, second = (torch.load(tmp_path / one / "best.ckpt", weights_only=False)["state_dict"] for one in "ab")
+    assert first["static_threshold"] == second["static_threshold"]
 
 
 def test_a_damaged_checkpoint_is_refused_before_it_is_used(stage: Stage, tmp_path: Path) -> None:
