@@ -108,8 +108,7 @@ def _record(llm: LLM, task: Task, samples: Sequence[Sample], how: Recording) -> 
     rows = [row for row, answer in enumerate(answers) if _is_followed(llm, answer)]
     if rows:
         chosen = [answers[row] for row in rows]
-        continuation = decoding.continued(rows, [one.gold.lead for one in chosen], [one.gold.gold for one in chosen])
-        tokens = critical_tokens(continuation, [one.gold for one in chosen], [one.failed for one in chosen])
+        tokens = critical_tokens(decoding, rows, [one.gold for one in chosen], [one.failed for one in chosen])
         for row, token in zip(rows, tokens, strict=True):
             answers[row] = replace(answers[row], token=token)
     return _amplify(decoding, answers, how.intervening) if how.intervening else answers
