@@ -10,4 +10,8 @@ from .plots import plot_grid as plot_grid
 from .plots import plot_rescues as plot_rescues
 from .prediction import auroc as auroc
 from .prediction import predict_failure as predict_failure
+from .reported import cause_rows as cause_rows
+from .reported import reported_cause as reported_cause
+from .reported import supported_causes as supported_causes
+from .reported import with_reported as with_reported
 from .table import claim_text as claim_text

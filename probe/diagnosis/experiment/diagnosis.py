@@ -12,10 +12,11 @@ from extract.pipeline import LLMStage
 from extract.tasks import PromptBatch, Task
 from extract.utils import PositiveInt, on_rank_zero
 from probe.diagnosis.answers import Recording, record_batch
-from probe.diagnosis.causes import Thresholds
+from probe.diagnosis.causes import CHANCE, Thresholds
 from probe.diagnosis.experiment.outcomes import summary, training_thresholds, with_causes
 from probe.diagnosis.experiment.plots import plot_grid, plot_rescues
 from probe.diagnosis.experiment.prediction import predict_failure
+from probe.diagnosis.experiment.reported import with_reported
 from probe.diagnosis.experiment.table import diagnosis_table
 from probe.diagnosis.settings import Intervening, TrainingPrompts
 from probe.diagnosis.trial import INTERVENTIONS, diagnosis_trials
@@ -34,7 +35,7 @@ class Diagnosis(LLMStage):
         metric: The task's metric below 1 of which an answer failed; null: its first.
         early: First tokens whose record predicts failure.
         training: Prompts whose solved answers give the thresholds.
-        thresholds: Given thresholds, for prompts of which too few are solved; null: from the training prompts.
+        thresholds: Borders between causes; null: from the solved answers of training prompts.
         interventions: Interventions on held-out failures; null: none.
         trials: Folder of finished batches, which the same command continues.
         bootstrap: For the intervals of the prediction.
@@ -49,7 +50,7 @@ class Diagnosis(LLMStage):
         metric: str | None = None,
         early: PositiveInt = 4,
         training: TrainingPrompts = TrainingPrompts(),  # noqa: B008 (frozen)
-        thresholds: Thresholds | None = None,
+        thresholds: Thresholds | None = CHANCE,
         interventions: Intervening | None = Intervening(),  # noqa: B008 (frozen)
         trials: str = "runs/diagnosis/trials",
         bootstrap: Bootstrap = Bootstrap(),  # noqa: B008 (frozen)
@@ -121,7 +122,9 @@ class Diagnosis(LLMStage):
         if (finished := len(trials)) != (expected := len(self._task)):
             raise UserError(f"{self.trials.folder}: {finished} of {expected} answers; run the same command again")
         thresholds = self.given or training_thresholds(trials, self.training_prompts.tail)
-        self._trials = with_causes(trials, thresholds)
+        causes = with_causes(trials, thresholds)
+        found = summary(causes)
+        self._trials = with_reported(causes, found["supported"])
         self.results = {
             **self.settings,
             "tail": self.training_prompts.tail,
@@ -130,10 +133,10 @@ class Diagnosis(LLMStage):
             "trials": str(self.trials.folder),
             "resamples": self.bootstrap.resamples,
             "seed": self.bootstrap.seed,
-            **summary(self._trials),
+            **found,
             "prediction": predict_failure(self._trials, self.early, self.bootstrap),
         }
-        for cause, count in self.results["causes"]["held_out"].items():
+        for cause, count in self.results["reported"]["held_out"].items():
             self.log(f"failures/{cause}", float(count), sync_dist=True)
 
     def teardown(self, stage: str) -> None:

@@ -3,14 +3,15 @@
 from typing import Any
 
 from probe.diagnosis import CAUSES, INTERVENTIONS
-from probe.diagnosis.experiment import claim_text
+from probe.diagnosis.experiment import cause_rows, claim_text
 from probe.metrics import difference_text, p_text
 from probe.report import Cell, Plot, TableView, View, axis, layout, measured
 from probe.report.exhibits.horizontal import horizontal
 
 CAUSES_NOTE = (
     "{held_out} held-out failures; {failed} of {answers} answers failed. Cells: share of failures whose right token "
-    "the intervention makes the model's choice, with 95 % Wilson intervals."
+    "the intervention makes the model's choice, with 95 % Wilson intervals. Causes without a supported claim are "
+    "merged into undecided; below it is how the rule sorted them."
 )
 CLAIMS_NOTE = (
     "Random: the same failures sorted at random, with the central 95 % of all permutations. p: Fisher's exact test; "
@@ -33,10 +34,9 @@ def view(record: dict[str, Any]) -> View:
 def _causes(record: dict[str, Any]) -> TableView:
     note = CAUSES_NOTE.format(held_out=record["held_out_failures"], failed=record["failed"], answers=record["answers"])
     rows = []
-    for cause, label in CAUSES.items():
-        outcomes = record["interventions"][cause]
+    for label, count, outcomes in cause_rows(record):
         rescued = [measured(outcomes[name]["rescued"], 2) for name in INTERVENTIONS]
-        rows.append((label, [Cell(str(record["causes"]["held_out"][cause])), *rescued]))
+        rows.append((label, [Cell(str(count)), *rescued]))
     return TableView(["failures", *INTERVENTIONS.values()], rows, note)
 
 
