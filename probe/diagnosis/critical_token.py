@@ -48,6 +48,7 @@ class CriticalToken:
         log_probs: Log-probability of both, with the whole context.
         attention: Attention of each head, layer-major, on each source.
         to_right, to_wrong: Logit contribution of each source through each head to both tokens.
+        states: Hidden states of the query that predicts it, and of earlier ones, last one first.
 
     """
 
@@ -58,6 +59,7 @@ class CriticalToken:
     attention: Float[Tensor, "head source"]
     to_right: Float[Tensor, "head source"]
     to_wrong: Float[Tensor, "head source"]
+    states: Float[Tensor, "state hidden"]
 
 
 def gold_tokens(llm: LLM, text: GoldContinuation) -> GoldTokens:
@@ -91,7 +93,11 @@ class _Place:
 
 
 def critical_tokens(
-    decoding: AnswerDecoding, rows: Sequence[int], gold: Sequence[GoldTokens], failed: Sequence[bool]
+    decoding: AnswerDecoding,
+    rows: Sequence[int],
+    gold: Sequence[GoldTokens],
+    failed: Sequence[bool],
+    earlier: int = 0,
 ) -> list[CriticalToken | None]:
     """Critical tokens of some answers: one forward along the gold answers finds them, one recorded step follows.
 
@@ -104,6 +110,7 @@ def critical_tokens(
         rows: Places in it.
         gold: Their gold answers.
         failed: Whether each answer failed.
+        earlier: Hidden states to keep of steps before a critical token, as far as the prompt's last token.
 
     """
     vocabulary = int(decoding.llm.model.config.get_text_config(decoder=True).vocab_size)
@@ -111,21 +118,22 @@ def critical_tokens(
     found = list[CriticalToken | None]()
     for start in range(0, len(rows), most):
         part = slice(start, start + most)
-        found += _found(decoding, rows[part], gold[part], failed[part])
+        found += _found(decoding, rows[part], gold[part], failed[part], earlier)
     return found
 
 
 def _found(
-    decoding: AnswerDecoding, rows: Sequence[int], gold: Sequence[GoldTokens], failed: Sequence[bool]
+    decoding: AnswerDecoding, rows: Sequence[int], gold: Sequence[GoldTokens], failed: Sequence[bool], earlier: int
 ) -> list[CriticalToken | None]:
-    forced = decoding.along(rows, [one.lead + one.gold for one in gold], [len(one.lead) for one in gold])
+    forced = decoding.along(rows, [one.lead + one.gold for one in gold], [len(one.lead) for one in gold], earlier)
     choices = _choices(forced.logits, gold)
     places = [
         _astray(decoding.llm, one, row) if wrong else _nearest(one, row)
         for one, row, wrong in zip(gold, choices, failed, strict=True)
     ]
     chosen = {row: place for row, place in enumerate(places) if place is not None}
-    recorded = iter(_recorded(decoding, rows, forced, gold, chosen) if chosen else [])
+    states = [forced.states_before(row, place.position, earlier) for row, place in chosen.items()]
+    recorded = iter(_recorded(decoding, rows, forced, gold, chosen, states) if chosen else [])
     return [None if place is None else next(recorded) for place in places]
 
 
@@ -161,6 +169,7 @@ def _recorded(
     forced: ForcedPass,
     gold: Sequence[GoldTokens],
     chosen: Mapping[int, _Place],
+    states: Sequence[Tensor],
 ) -> list[CriticalToken]:
     """One recorded step at the critical tokens of some rows."""
     model, places = decoding.llm.model, list(chosen.values())
@@ -184,6 +193,7 @@ def _recorded(
             place.wrong,
             place.log_probs,
             *(part[row, :, : len(spans[row])] for part in parts),
+            states[row],
         )
         for row, place in enumerate(places)
     ]

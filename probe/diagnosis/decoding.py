@@ -1,6 +1,7 @@
 """Greedy answers of a batch whose first decode steps are recorded, and their cache, for steps along other tokens."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -16,7 +17,7 @@ from extract.tasks import Sample
 from probe.attribution import common_prefix, reading
 
 if TYPE_CHECKING:
-    from transformers import DynamicCache
+    from transformers import DynamicCache, PreTrainedModel
 
 SIGNALS = (
     *("entropy", "log_prob"),
@@ -126,20 +127,23 @@ class AnswerDecoding:
             donors.append((row, first, min(self.cache.get_seq_length() - first, len(self.samples[row].ids) + shared)))
         return batch, prefill_continued(self.llm.model, batch, self.cache, donors, self.llm.prefill_chunk)
 
-    def along(self, rows: Sequence[int], added: Sequence[Sequence[int]], before: Sequence[int]) -> "ForcedPass":
+    def along(
+        self, rows: Sequence[int], added: Sequence[Sequence[int]], before: Sequence[int], earlier: int = 0
+    ) -> "ForcedPass":
         """Rows run along given tokens, all of them in one forward.
 
         Args:
             rows: Places in the batch.
             added: Tokens after the prompt of each.
             before: How many of them come before the first one that is predicted.
+            earlier: States to keep of steps before that one, as far as the prompt's last token.
 
         """
         batch = self._padded(rows, [self.samples[row].ids for row in rows], added)
         ends = batch.width + torch.tensor([len(tokens) for tokens in added], device=batch.tokens.device)
         batch.tokens[:, batch.width :] = batch.forced.clamp(min=0)
         shared = min(
-            min(common_prefix(self._answer(row), tokens), lead)
+            min(common_prefix(self._answer(row), tokens), max(0, lead - earlier))
             for row, tokens, lead in zip(rows, added, before, strict=True)
         )
         cache = self._keys_of(rows, batch, shared)
@@ -148,7 +152,7 @@ class AnswerDecoding:
         steps = max(len(tokens) - lead for tokens, lead in zip(added, before, strict=True))
         # Token t is predicted from the position before it; shorter rows repeat their last position.
         places = (first[:, None] + torch.arange(steps, device=first.device)).minimum(ends[:, None] - 2 - start)
-        with reading(self.llm.model, places):
+        with _head_inputs(self.llm.model) as states, reading(self.llm.model, places):
             logits = self.llm.model(
                 input_ids=batch.tokens[:, start:stop],
                 # Padding after a row comes last, so no query before it sees it.
@@ -157,7 +161,7 @@ class AnswerDecoding:
                 past_key_values=cache,
                 use_cache=True,
             ).logits
-        return ForcedPass(batch, cache, logits)
+        return ForcedPass(batch, cache, logits, states[0], first)
 
     def after(
         self, forced: "ForcedPass", rows: Sequence[int], chosen: Sequence[int], added: Sequence[Sequence[int]]
@@ -214,12 +218,36 @@ class ForcedPass:
         batch: The prompts and the tokens after them.
         cache: Keys of all but the last token.
         logits: Of each token that is predicted.
+        states: Hidden states that the LM head reads, of every query.
+        first: Of each row the query that predicts the first of these tokens.
 
     """
 
     batch: Batch
     cache: "DynamicCache"
     logits: Float[Tensor, "row step vocabulary"]
+    states: Float[Tensor, "row query hidden"]
+    first: Int[Tensor, "row"]
+
+    def states_before(self, row: int, position: int, earlier: int) -> Float[Tensor, "state hidden"]:
+        """States of the query that predicts a token, and of up to so many before it, on the host, last one first."""
+        at = int(self.first[row]) + position
+        return self.states[row, max(0, at - earlier) : at + 1].flip(0).cpu()
+
+
+@contextmanager
+def _head_inputs(model: "PreTrainedModel") -> Iterator[list[Tensor]]:
+    """Hidden states that the LM head gets, of all positions where it is entered before `reading`."""
+    states = list[Tensor]()
+
+    def keep(_: torch.nn.Module, inputs: tuple[Tensor, ...]) -> None:
+        states.append(inputs[0])
+
+    hook = model.get_output_embeddings().register_forward_pre_hook(keep)
+    try:
+        yield states
+    finally:
+        hook.remove()
 
 
 def _output_signals(logits: Float[Tensor, "batch token"], generated: Int[Tensor, "batch"]) -> tuple[Tensor, ...]:

@@ -10,10 +10,10 @@ from typing import Any
 from markupsafe import Markup
 
 from extract.errors import UserError
-from extract.utils import read_hashed
 from probe.attribution.citations import safe_text
 from probe.diagnosis.causes import CAUSES, Thresholds
 from probe.diagnosis.experiment.outcomes import summary, with_causes
+from probe.diagnosis.experiment.own_questions import diagnosis_record
 from probe.diagnosis.experiment.reported import with_reported
 from probe.diagnosis.trial import INTERVENTIONS
 from probe.results import Trial, Trials, page_style, page_templates
@@ -42,9 +42,7 @@ def read_run(file: Path) -> Run:
     """
     if not file.is_file():
         raise UserError(f"{file}: no such file; give the results.json of a run of configs/diagnosis.yaml")
-    record, _ = read_hashed(file, "run the diagnosis again")
-    if record.get("experiment") != "diagnosis":
-        raise UserError(f"{file} holds results of another experiment; give those of a run of configs/diagnosis.yaml")
+    record = diagnosis_record(file)
     trials = Trials(record["trials"]).read()
     if len(trials) != record["answers"]:
         found = f"{len(trials)} of {record['answers']} answers"
@@ -89,7 +87,10 @@ def _card(trial: Trial) -> dict[str, Any]:
     token = trial["token"]
     outcomes = [(INTERVENTIONS[name], one["rescued"]) for name, one in trial["interventions"].items()]
     merged = CAUSES[trial["cause"]] if trial["cause"] != trial["reported"] else None
-    return {**trial, "outcomes": outcomes, "candidates": _candidates(token), "bars": _bars(token), "merged": merged}
+    return {**trial, "outcomes": outcomes, "candidates": _candidates(token), "bars": _bars(token), "merged": merged} | {
+        # Trials of earlier versions have no predictions.
+        "predictions": (token or {}).get("predictions", [])
+    }
 
 
 def _candidates(token: dict[str, Any] | None) -> list[tuple[str, str, str, str]]:

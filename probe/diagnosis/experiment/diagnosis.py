@@ -12,12 +12,14 @@ from extract.pipeline import LLMStage
 from extract.tasks import PromptBatch, Task
 from extract.utils import PositiveInt, on_rank_zero
 from probe.diagnosis.answers import Recording, record_batch
-from probe.diagnosis.causes import CHANCE, Thresholds
+from probe.diagnosis.causes import CHANCE, Cause, Thresholds
 from probe.diagnosis.experiment.outcomes import summary, training_thresholds, with_causes
 from probe.diagnosis.experiment.plots import plot_grid, plot_rescues
+from probe.diagnosis.experiment.predicted import predicted_summary
 from probe.diagnosis.experiment.prediction import predict_failure
 from probe.diagnosis.experiment.reported import with_reported
 from probe.diagnosis.experiment.table import diagnosis_table
+from probe.diagnosis.predicted_heads import ReadProbe
 from probe.diagnosis.settings import Intervening, TrainingPrompts
 from probe.diagnosis.trial import INTERVENTIONS, diagnosis_trials
 from probe.metrics import Bootstrap
@@ -37,6 +39,9 @@ class Diagnosis(LLMStage):
         training: Prompts whose solved answers give the thresholds.
         thresholds: Borders between causes; null: from the solved answers of training prompts.
         interventions: Interventions on held-out failures; null: none.
+        probe: Checkpoints of probes, of this step or of later ones (data.offset), that predict which heads act at the
+            critical token; null: none.
+        supported: Causes that the claims of a former run support; reported on their own beside those of this one.
         trials: Folder of finished batches, which the same command continues.
         bootstrap: For the intervals of the prediction.
 
@@ -52,12 +57,16 @@ class Diagnosis(LLMStage):
         training: TrainingPrompts = TrainingPrompts(),  # noqa: B008 (frozen)
         thresholds: Thresholds | None = CHANCE,
         interventions: Intervening | None = Intervening(),  # noqa: B008 (frozen)
+        probe: str | list[str] | None = None,
+        supported: tuple[Cause, ...] = (),
         trials: str = "runs/diagnosis/trials",
         bootstrap: Bootstrap = Bootstrap(),  # noqa: B008 (frozen)
     ) -> None:
         super().__init__(llm)
         self.metric, self.early, self.training_prompts, self.given = metric, early, training, thresholds
         self.interventions, self.trials, self.bootstrap = interventions, Trials(trials), bootstrap
+        self.checkpoints = [probe] if isinstance(probe, str) else list(probe or [])
+        self.supported = supported
         self.results: dict[str, Any] = {}
 
     @property
@@ -76,7 +85,10 @@ class Diagnosis(LLMStage):
         metrics = list(task.grade(first, first.gold))
         if self.metric is not None and self.metric not in metrics:
             raise UserError(f"model.metric: the task has {', '.join(metrics)}, not '{self.metric}'")
-        self.recording = Recording(self.metric or metrics[0], self.early, self.training_prompts, self.interventions)
+        probes = tuple(ReadProbe.of(checkpoint, self.llm) for checkpoint in self.checkpoints)
+        self.recording = Recording(
+            self.metric or metrics[0], self.early, self.training_prompts, self.interventions, probes
+        )
         self.settings = {"llm": self.llm.identity.as_dict(), **data.describe(), **self._describe()}
         self._finished = frozenset(on_rank_zero(self.trainer, lambda: self.trials.open(self.settings)))
 
@@ -94,7 +106,9 @@ class Diagnosis(LLMStage):
 
     def _describe(self) -> dict[str, Any]:
         """What determines the trials, beside the prompts."""
+        probes = [one.describe() for one in self.recording.probes]
         return {
+            **({"probes": probes} if probes else {}),
             "metric": self.recording.metric,
             "early": self.early,
             "training": {name: value for name, value in asdict(self.training_prompts).items() if name != "tail"},
@@ -123,7 +137,7 @@ class Diagnosis(LLMStage):
             raise UserError(f"{self.trials.folder}: {finished} of {expected} answers; run the same command again")
         thresholds = self.given or training_thresholds(trials, self.training_prompts.tail)
         causes = with_causes(trials, thresholds)
-        found = summary(causes)
+        found = summary(causes, self.supported)
         self._trials = with_reported(causes, found["supported"])
         self.results = {
             **self.settings,
@@ -135,6 +149,7 @@ class Diagnosis(LLMStage):
             "seed": self.bootstrap.seed,
             **found,
             "prediction": predict_failure(self._trials, self.early, self.bootstrap),
+            "expected_heads": predicted_summary(self._trials, self.bootstrap),
         }
         for cause, count in self.results["reported"]["held_out"].items():
             self.log(f"failures/{cause}", float(count), sync_dist=True)

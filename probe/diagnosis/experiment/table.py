@@ -5,6 +5,7 @@ from typing import Any
 from rich.console import Group
 
 from probe.diagnosis.causes import CAUSES
+from probe.diagnosis.experiment.predicted import predicted_table
 from probe.diagnosis.experiment.reported import cause_rows
 from probe.diagnosis.trial import INTERVENTIONS
 from probe.metrics import Estimate, difference_text, p_text
@@ -19,7 +20,11 @@ def diagnosis_table(results: dict[str, Any]) -> Group:
 
     """
     tables = [_causes(results), _claims(results)]
-    return Group(*tables, *([_prediction(results["prediction"])] if results["prediction"] else []))
+    if results["prediction"]:
+        tables.append(_prediction(results["prediction"]))
+    if results["expected_heads"]:
+        tables.append(predicted_table(results["expected_heads"]))
+    return Group(*tables)
 
 
 def _causes(results: dict[str, Any]) -> TextTable:
