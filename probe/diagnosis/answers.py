@@ -81,9 +81,9 @@ class Recording:
     probes: tuple[ReadProbe, ...] = ()
 
     @property
-    def earlier(self) -> int:
-        """Most steps before a critical token from which a probe predicts."""
-        return max((steps for one in self.probes for steps in one.steps), default=0)
+    def kept_states(self) -> int:
+        """Hidden states that probes predict from, until a critical token."""
+        return max((steps + 1 for one in self.probes for steps in one.steps), default=0)
 
 
 @frozen_inference()
@@ -117,7 +117,7 @@ def _record(llm: LLM, task: Task, samples: Sequence[Sample], how: Recording) -> 
     if rows:
         chosen = [answers[row] for row in rows]
         tokens = critical_tokens(
-            decoding, rows, [one.gold for one in chosen], [one.failed for one in chosen], how.earlier
+            decoding, rows, [one.gold for one in chosen], [one.failed for one in chosen], how.kept_states
         )
         for row, token in zip(rows, tokens, strict=True):
             answers[row] = replace(answers[row], token=token)

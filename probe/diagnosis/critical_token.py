@@ -48,7 +48,7 @@ class CriticalToken:
         log_probs: Log-probability of both, with the whole context.
         attention: Attention of each head, layer-major, on each source.
         to_right, to_wrong: Logit contribution of each source through each head to both tokens.
-        states: Hidden states of the query that predicts it, and of earlier ones, last one first.
+        states: Hidden states of the query that predicts it, and of earlier ones, last one first; as many as were kept.
 
     """
 
@@ -97,7 +97,7 @@ def critical_tokens(
     rows: Sequence[int],
     gold: Sequence[GoldTokens],
     failed: Sequence[bool],
-    earlier: int = 0,
+    kept: int = 0,
 ) -> list[CriticalToken | None]:
     """Critical tokens of some answers: one forward along the gold answers finds them, one recorded step follows.
 
@@ -110,7 +110,7 @@ def critical_tokens(
         rows: Places in it.
         gold: Their gold answers.
         failed: Whether each answer failed.
-        earlier: Hidden states to keep of steps before a critical token, as far as the prompt's last token.
+        kept: Hidden states to keep until each critical token, as far as the prompt's last token.
 
     """
     vocabulary = int(decoding.llm.model.config.get_text_config(decoder=True).vocab_size)
@@ -118,21 +118,21 @@ def critical_tokens(
     found = list[CriticalToken | None]()
     for start in range(0, len(rows), most):
         part = slice(start, start + most)
-        found += _found(decoding, rows[part], gold[part], failed[part], earlier)
+        found += _found(decoding, rows[part], gold[part], failed[part], kept)
     return found
 
 
 def _found(
-    decoding: AnswerDecoding, rows: Sequence[int], gold: Sequence[GoldTokens], failed: Sequence[bool], earlier: int
+    decoding: AnswerDecoding, rows: Sequence[int], gold: Sequence[GoldTokens], failed: Sequence[bool], kept: int
 ) -> list[CriticalToken | None]:
-    forced = decoding.along(rows, [one.lead + one.gold for one in gold], [len(one.lead) for one in gold], earlier)
+    forced = decoding.along(rows, [one.lead + one.gold for one in gold], [len(one.lead) for one in gold], kept)
     choices = _choices(forced.logits, gold)
     places = [
         _astray(decoding.llm, one, row) if wrong else _nearest(one, row)
         for one, row, wrong in zip(gold, choices, failed, strict=True)
     ]
     chosen = {row: place for row, place in enumerate(places) if place is not None}
-    states = [forced.states_before(row, place.position, earlier) for row, place in chosen.items()]
+    states = [forced.states_until(row, place.position, kept) for row, place in chosen.items()]
     recorded = iter(_recorded(decoding, rows, forced, gold, chosen, states) if chosen else [])
     return [None if place is None else next(recorded) for place in places]
 
@@ -185,15 +185,17 @@ def _recorded(
         contributions.add(recorder, torch.tensor(tokens, device=batch.tokens.device))
     # Two directions: [row, 2, layer, head, source].
     right, wrong = contributions.result().flatten(2, 3).unbind(dim=1)
-    parts = [part.cpu() for part in (recorder.mass.flatten(1, 2), right, wrong)]
+    mass, right, wrong = (part.cpu() for part in (recorder.mass.flatten(1, 2), right, wrong))
     return [
         CriticalToken(
-            place.position,
-            place.right,
-            place.wrong,
-            place.log_probs,
-            *(part[row, :, : len(spans[row])] for part in parts),
-            states[row],
+            position=place.position,
+            right=place.right,
+            wrong=place.wrong,
+            log_probs=place.log_probs,
+            attention=mass[row, :, : len(spans[row])],
+            to_right=right[row, :, : len(spans[row])],
+            to_wrong=wrong[row, :, : len(spans[row])],
+            states=states[row],
         )
         for row, place in enumerate(places)
     ]

@@ -128,7 +128,7 @@ class AnswerDecoding:
         return batch, prefill_continued(self.llm.model, batch, self.cache, donors, self.llm.prefill_chunk)
 
     def along(
-        self, rows: Sequence[int], added: Sequence[Sequence[int]], before: Sequence[int], earlier: int = 0
+        self, rows: Sequence[int], added: Sequence[Sequence[int]], before: Sequence[int], kept: int = 0
     ) -> "ForcedPass":
         """Rows run along given tokens, all of them in one forward.
 
@@ -136,19 +136,20 @@ class AnswerDecoding:
             rows: Places in the batch.
             added: Tokens after the prompt of each.
             before: How many of them come before the first one that is predicted.
-            earlier: States to keep of steps before that one, as far as the prompt's last token.
+            kept: Hidden states to keep: of each predicted token that of its query, and so many less one before it.
 
         """
         batch = self._padded(rows, [self.samples[row].ids for row in rows], added)
         ends = batch.width + torch.tensor([len(tokens) for tokens in added], device=batch.tokens.device)
         batch.tokens[:, batch.width :] = batch.forced.clamp(min=0)
         shared = min(
-            min(common_prefix(self._answer(row), tokens), max(0, lead - earlier))
+            min(common_prefix(self._answer(row), tokens), lead, max(0, lead + 1 - kept))
             for row, tokens, lead in zip(rows, added, before, strict=True)
         )
         cache = self._keys_of(rows, batch, shared)
         start, stop = cache.get_seq_length(), batch.tokens.shape[1] - 1
-        first = batch.width - 1 - start + torch.tensor(list(before), device=batch.tokens.device)
+        queries = [batch.width - 1 - start + lead for lead in before]
+        first = torch.tensor(queries, device=batch.tokens.device)
         steps = max(len(tokens) - lead for tokens, lead in zip(added, before, strict=True))
         # Token t is predicted from the position before it; shorter rows repeat their last position.
         places = (first[:, None] + torch.arange(steps, device=first.device)).minimum(ends[:, None] - 2 - start)
@@ -161,7 +162,7 @@ class AnswerDecoding:
                 past_key_values=cache,
                 use_cache=True,
             ).logits
-        return ForcedPass(batch, cache, logits, states[0], first)
+        return ForcedPass(batch, cache, logits, states[0].cpu() if kept else states[0][:, :0].cpu(), queries)
 
     def after(
         self, forced: "ForcedPass", rows: Sequence[int], chosen: Sequence[int], added: Sequence[Sequence[int]]
@@ -206,6 +207,7 @@ class AnswerDecoding:
         held = min(self.cache.get_seq_length(), self.batch.width - 1 + shared)
         for target, layer in zip(cache.layers, self.cache.layers, strict=True):
             assert isinstance(layer, PreallocatedLayer)
+            assert isinstance(target, PreallocatedLayer)
             target.update(*layer.rows_between(rows, skipped, held))
         return cache
 
@@ -218,7 +220,7 @@ class ForcedPass:
         batch: The prompts and the tokens after them.
         cache: Keys of all but the last token.
         logits: Of each token that is predicted.
-        states: Hidden states that the LM head reads, of every query.
+        states: Hidden states that the LM head reads, of every query, on the host; of none where they are not kept.
         first: Of each row the query that predicts the first of these tokens.
 
     """
@@ -227,12 +229,12 @@ class ForcedPass:
     cache: "DynamicCache"
     logits: Float[Tensor, "row step vocabulary"]
     states: Float[Tensor, "row query hidden"]
-    first: Int[Tensor, "row"]
+    first: Sequence[int]
 
-    def states_before(self, row: int, position: int, earlier: int) -> Float[Tensor, "state hidden"]:
-        """States of the query that predicts a token, and of up to so many before it, on the host, last one first."""
-        at = int(self.first[row]) + position
-        return self.states[row, max(0, at - earlier) : at + 1].flip(0).cpu()
+    def states_until(self, row: int, position: int, kept: int) -> Float[Tensor, "state hidden"]:
+        """The last `kept` states until the query that predicts a token, last one first; fewer near the prompt."""
+        end = self.first[row] + position + 1
+        return self.states[row, max(0, end - kept) : end].flip(0)
 
 
 @contextmanager

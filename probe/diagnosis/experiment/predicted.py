@@ -26,7 +26,7 @@ def predicted_summary(trials: Sequence[Trial], bootstrap: Bootstrap) -> list[dic
     """
     found = [(trial["failed"], one) for trial in trials if trial["failed"] != trial["training"] for one in _of(trial)]
     places = sorted({(one["probe"], one["steps"]) for _, one in found})
-    records = []
+    records = list[dict[str, Any]]()
     for probe, steps in places:
         here = [(failed, one) for failed, one in found if (one["probe"], one["steps"]) == (probe, steps)]
         for share in SHARES:
@@ -35,14 +35,14 @@ def predicted_summary(trials: Sequence[Trial], bootstrap: Bootstrap) -> list[dic
                 {"probe": probe, "steps": steps, "share": share, "p": _p(values["failed"], values["solved"])}
                 | {kind: _mean(some, bootstrap).as_dict() for kind, some in values.items()}
             )
-    tested = [record for record in records if record["p"] is not None]
-    corrected = iter(holm([record["p"] for record in tested]))
+    corrected = iter(holm([record["p"] for record in records if record["p"] is not None]))
     return [{**record, "p_holm": None if record["p"] is None else next(corrected)} for record in records]
 
 
 def _of(trial: Trial) -> list[dict[str, int]]:
     """What probes predicted of a trial; trials of runs without probes, or of earlier versions, have nothing."""
-    return (trial["token"] or {}).get("predictions", [])
+    found: list[dict[str, int]] = (trial["token"] or {}).get("predictions", [])
+    return found
 
 
 def _shares(found: Sequence[tuple[bool, dict[str, int]]], failed: bool, share: str) -> list[float]:
