@@ -1,6 +1,7 @@
 """Heads that a probe predicts for critical tokens: from the right hidden states, counted as they are."""
 
 import html
+import json
 from pathlib import Path
 from typing import Any
 
@@ -122,9 +123,10 @@ def test_failed_answers_are_compared_with_solved_ones() -> None:
 def test_a_run_reads_its_probe(run: Run, tiny_llm_folder: Path, tmp_path: Path) -> None:
     measure = measured("diagnosis", run, tiny_llm_folder, tmp_path)
     probe = saved(tmp_path / "probe", LLM(str(tiny_llm_folder)), ProbeClassifier)
-    found = measure("--model.init_args.probe", probe, "--model.init_args.interventions", "null")
+    later = saved(tmp_path / "later", LLM(str(tiny_llm_folder)), ProbeRegressor, offset=1)
+    found = measure("--model.init_args.probe", json.dumps([probe, later]), "--model.init_args.interventions", "null")
     assert isinstance(found, dict), found
-    assert found["probes"][0]["steps"] == [0, 1, 4]
+    assert [one["steps"] for one in found["probes"]] == [[0, 1, 4], [1]]
     records = {(one["steps"], one["share"]): one for one in found["expected_heads"]}
     assert records[0, "acted"]["failed"]["n"] == found["held_out_failures"]
     page = tmp_path / "cards.html"
