@@ -55,6 +55,7 @@ def main() -> None:
     parser.add_argument("--depth", type=float, default=50)
     parser.add_argument("--prompts", type=int, default=4, help="of one batch")
     parser.add_argument("--early", type=int, default=4)
+    parser.add_argument("--metric", default="accuracy", help="rouge_l: nearly every answer counts as failed")
     parser.add_argument("--training", type=float, default=0.0, help="share of prompts that give thresholds, once")
     parser.add_argument("--repeats", type=int, default=5)
     parser.add_argument("--device", default="cpu")
@@ -64,7 +65,7 @@ def main() -> None:
     task = NIAH(lengths=[args.length], depths=[args.depth], runs=args.prompts, seed=21)
     task.prepare(llm)
     samples = [task.sample(index) for index in task.order()]
-    how = Recording("accuracy", args.early, TrainingPrompts(args.training), None)
+    how = Recording(args.metric, args.early, TrainingPrompts(args.training), None)
     readout_of(llm.model)  # found once for a model
     ratios, found = list[float](), list[tuple[float, float]]()
     answers, gpu = list[DiagnosedAnswer](), args.device != "cpu"
@@ -74,6 +75,7 @@ def main() -> None:
         if repeat:  # the first pair warms up
             ratios.append(recorded / bare)
             found.append((bare, recorded))
+            say(f"pair {repeat}: {ratios[-1]:.3f}")
     times = [statistics.median(column) for column in zip(*found, strict=True)]
     failed = sum(answer.failed for answer in answers[: len(samples)])
     prompts = f"{len(samples)} prompts of {args.length} tokens, {failed} answers failed"
