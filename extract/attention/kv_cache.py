@@ -1,5 +1,6 @@
 """A preallocated KV cache: a decode step writes one key in place instead of copying all of them."""
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from torch import Tensor
@@ -107,6 +108,11 @@ class PreallocatedLayer(DynamicLayer):
         """Keys and values of a row between two positions of the sequence, both in the buffer."""
         span = slice(start - self.first, stop - self.first)
         return self._keys[row : row + 1, :, span], self._values[row : row + 1, :, span]
+
+    def rows_between(self, rows: Sequence[int], start: int, stop: int) -> tuple[Tensor, Tensor]:
+        """Keys and values of several rows between two positions of the sequence, both in the buffer, as a copy."""
+        chosen, span = list(rows), slice(start - self.first, stop - self.first)
+        return self._keys[chosen, :, span], self._values[chosen, :, span]
 
     def write_row(self, row: int, start: int, single: "PreallocatedLayer", batch: int) -> None:
         """Copy the keys of a single sample into a row of a batch, from column `start` on; the padding stays zero."""

@@ -46,7 +46,7 @@ commands, each with its own --help:
   overlap A B                                compare two static rankings of heads: published files or score stores
   ranking STORE FILE                         write a store's static ranking of heads as .json, .yaml or .tsv
   attribute FILE --output DIR                answer a file's questions from their documents, each token with its source
-  diagnose FILE                              write a page of a diagnosis's failed answers, a card each
+  diagnose FILE                              write a page of failed answers, a card each, of questions or a diagnosis
   trace FILE                                 print runs of masked RAG step by step
 
 useful keys:

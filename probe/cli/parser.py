@@ -28,6 +28,7 @@ _NESTED = re.compile(r"--[\w.]+\.init_args\.\w+\.[\w.]+")
 ARGUMENTS: dict[str, dict[str, dict[str, Any]]] = {
     "attribute": {"file": {"type": str}},
     "configs": {"folder": {"type": str, "nargs": "?"}, "--force": {"action": "store_true"}},
+    "diagnose": {"file": {"type": str}},
     "merge": {"stores": {"type": str, "nargs": "+"}, "--verify": {"action": "store_true"}},
     "overlap": {"first": {"type": str}, "second": {"type": str}, "--verify": {"action": "store_true"}},
     "ranking": {"store": {"type": str}, "file": {"type": str}, "--verify": {"action": "store_true"}},
@@ -163,7 +164,7 @@ def _stage_keys(action: Any) -> list[str]:
     return [inner.dest for stage in stages.values() for inner in stage._actions]
 
 
-NAMES_CLASSES = {"attribute"}
+NAMES_CLASSES = {"attribute", "diagnose"}
 """Commands whose arguments name classes; the others run no code of others, with or without `--safe`."""
 
 

@@ -4,6 +4,7 @@ from .answers import DiagnosedAnswer as DiagnosedAnswer
 from .answers import Recording as Recording
 from .answers import record_batch as record_batch
 from .causes import CAUSES as CAUSES
+from .causes import CHANCE as CHANCE
 from .causes import Cause as Cause
 from .causes import Finding as Finding
 from .causes import Thresholds as Thresholds

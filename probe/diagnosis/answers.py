@@ -12,6 +12,7 @@ from probe.diagnosis.answer_forms import is_cut_off, is_other_form
 from probe.diagnosis.critical_token import CriticalToken, GoldTokens, critical_tokens, gold_tokens
 from probe.diagnosis.decoding import AnswerDecoding, Generated
 from probe.diagnosis.interventions import amplified
+from probe.diagnosis.predicted_heads import ReadProbe
 from probe.diagnosis.segments import Segments, split_context
 from probe.diagnosis.settings import Intervening, TrainingPrompts
 from probe.diagnosis.statistics import writing_heads
@@ -69,6 +70,7 @@ class Recording:
         early: First tokens that are recorded.
         training: Which prompts are training prompts.
         intervening: Interventions; None: none.
+        probes: Probes that predict which heads act at critical tokens.
 
     """
 
@@ -76,6 +78,12 @@ class Recording:
     early: int
     training: TrainingPrompts
     intervening: Intervening | None
+    probes: tuple[ReadProbe, ...] = ()
+
+    @property
+    def kept_states(self) -> int:
+        """Hidden states that probes predict from, until a critical token."""
+        return max((steps + 1 for one in self.probes for steps in one.steps), default=0)
 
 
 @frozen_inference()
@@ -108,8 +116,9 @@ def _record(llm: LLM, task: Task, samples: Sequence[Sample], how: Recording) -> 
     rows = [row for row, answer in enumerate(answers) if _is_followed(llm, answer)]
     if rows:
         chosen = [answers[row] for row in rows]
-        continuation = decoding.continued(rows, [one.gold.lead for one in chosen], [one.gold.gold for one in chosen])
-        tokens = critical_tokens(continuation, [one.gold for one in chosen], [one.failed for one in chosen])
+        tokens = critical_tokens(
+            decoding, rows, [one.gold for one in chosen], [one.failed for one in chosen], how.kept_states
+        )
         for row, token in zip(rows, tokens, strict=True):
             answers[row] = replace(answers[row], token=token)
     return _amplify(decoding, answers, how.intervening) if how.intervening else answers

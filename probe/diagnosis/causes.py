@@ -47,6 +47,11 @@ class Thresholds:
         check_fields(self)
 
 
+CHANCE = Thresholds(attended=0.0, written=2.0, outvoted=0.5)
+"""Borders of chance: the evidence is attended and written no more than matched segments are, with two standard
+deviations for what is written; a segment outvotes it by writing more. No solved answers are needed."""
+
+
 @dataclass(frozen=True)
 class Finding:
     """What is known of a failed answer.

@@ -1,11 +1,11 @@
 """The critical token: the first at which the model, along the gold answer, would write something else."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import torch
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Float
 from torch import Tensor
 
 from extract.attention import RecordingPlan, instrumented
@@ -14,7 +14,7 @@ from extract.generation import decode_step
 from extract.llm import LLM
 from extract.prompts import tokenize_with_offsets
 from extract.tasks import GoldContinuation
-from probe.diagnosis.decoding import Continuation
+from probe.diagnosis.decoding import MOST_LOGITS, AnswerDecoding, ForcedPass
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -48,6 +48,7 @@ class CriticalToken:
         log_probs: Log-probability of both, with the whole context.
         attention: Attention of each head, layer-major, on each source.
         to_right, to_wrong: Logit contribution of each source through each head to both tokens.
+        states: Hidden states of the query that predicts it, and of earlier ones, last one first; as many as were kept.
 
     """
 
@@ -58,6 +59,7 @@ class CriticalToken:
     attention: Float[Tensor, "head source"]
     to_right: Float[Tensor, "head source"]
     to_wrong: Float[Tensor, "head source"]
+    states: Float[Tensor, "state hidden"]
 
 
 def gold_tokens(llm: LLM, text: GoldContinuation) -> GoldTokens:
@@ -79,96 +81,121 @@ def has_content(tokenizer: "PreTrainedTokenizerBase", token: int) -> bool:
     return token in tokenizer.all_special_ids or "\ufffd" in text or any(map(str.isalnum, text))
 
 
+@dataclass(frozen=True)
+class _Place:
+    """A step along a gold answer: its token, the strongest competitor, whether that one is the model's choice."""
+
+    position: int
+    right: int
+    wrong: int
+    log_probs: tuple[float, float]
+    astray: bool
+
+
 def critical_tokens(
-    continuation: Continuation, gold: Sequence[GoldTokens], failed: Sequence[bool]
+    decoding: AnswerDecoding,
+    rows: Sequence[int],
+    gold: Sequence[GoldTokens],
+    failed: Sequence[bool],
+    kept: int = 0,
 ) -> list[CriticalToken | None]:
-    """Run a batch along its gold answers and record each row's critical token.
+    """Critical tokens of some answers: one forward along the gold answers finds them, one recorded step follows.
 
     Of a failed answer it is the first whose argmax is another token; before the first letter or digit of the gold
     answer a choice without any (a quotation mark, an asterisk) is a matter of form, and does not count. None where
     there is none. Of a solved answer it is the one with the smallest margin of log-probability.
 
     Args:
-        continuation: The rows.
+        decoding: The decoded batch.
+        rows: Places in it.
         gold: Their gold answers.
         failed: Whether each answer failed.
+        kept: Hidden states to keep until each critical token, as far as the prompt's last token.
 
     """
-    return _ForcedDecoding(continuation, gold, failed).run()
+    vocabulary = int(decoding.llm.model.config.get_text_config(decoder=True).vocab_size)
+    most = max(1, MOST_LOGITS // (vocabulary * max(len(one.gold) for one in gold)))
+    found = list[CriticalToken | None]()
+    for start in range(0, len(rows), most):
+        part = slice(start, start + most)
+        found += _found(decoding, rows[part], gold[part], failed[part], kept)
+    return found
 
 
-class _ForcedDecoding:
-    """Recorded steps along given tokens."""
+def _found(
+    decoding: AnswerDecoding, rows: Sequence[int], gold: Sequence[GoldTokens], failed: Sequence[bool], kept: int
+) -> list[CriticalToken | None]:
+    forced = decoding.along(rows, [one.lead + one.gold for one in gold], [len(one.lead) for one in gold], kept)
+    choices = _choices(forced.logits, gold)
+    places = [
+        _astray(decoding.llm, one, row) if wrong else _nearest(one, row)
+        for one, row, wrong in zip(gold, choices, failed, strict=True)
+    ]
+    chosen = {row: place for row, place in enumerate(places) if place is not None}
+    states = [forced.states_until(row, place.position, kept) for row, place in chosen.items()]
+    recorded = iter(_recorded(decoding, rows, forced, gold, chosen, states) if chosen else [])
+    return [None if place is None else next(recorded) for place in places]
 
-    def __init__(self, continuation: Continuation, gold: Sequence[GoldTokens], failed: Sequence[bool]) -> None:
-        self._rows, self._batch = continuation, continuation.batch
-        model, device = continuation.llm.model, continuation.batch.tokens.device
-        self._model = model
-        self._members = prompt_sources(self._batch.real, self._batch.width, continuation.spans)
-        self._columns = self._members.float()
-        self._contributions = LogitContributions(model, Sources.of(self._members))
-        self._failed = torch.tensor(list(failed), device=device)
-        self._content = torch.tensor([one.content for one in gold], device=device)
-        self._form = max(one.content for one in gold)
-        self._sources = [len(spans) for spans in continuation.spans]
 
-    def run(self) -> list[CriticalToken | None]:
-        """All steps, until the critical token of every row is found."""
-        budgets, rows = self._batch.budgets, list[tuple[Tensor, ...]]()
-        open_rows = torch.ones_like(self._failed)
-        with instrumented(self._model):
-            for step in range(int(budgets.max())):
-                rows.append(self._step(step))
-                open_rows &= ~(rows[-1][-1] & self._failed) & (budgets > step + 1)
-                if not open_rows.any():
-                    break
-        columns: list[Any] = [torch.stack(column, dim=1) for column in zip(*rows, strict=True)]
-        return self._collect(columns)
+def _choices(logits: Float[Tensor, "row step vocabulary"], gold: Sequence[GoldTokens]) -> list[list[_Place]]:
+    """Of each row and step the gold token, its strongest competitor, and the log-probability of both."""
+    steps = logits.shape[1]
+    right = torch.tensor([[*one.gold, *[0] * (steps - len(one.gold))] for one in gold], device=logits.device)
+    top, totals = logits.topk(2, dim=-1).indices, logits.float().logsumexp(dim=-1, keepdim=True)
+    wrong = torch.where(top[..., 0] == right, top[..., 1], top[..., 0])
+    log_probs = logits.gather(2, torch.stack([right, wrong], dim=2)).float() - totals
+    columns = zip(wrong.tolist(), log_probs.tolist(), (top[..., 0] != right).tolist(), gold, strict=True)
+    return [
+        [_Place(step, token, others[step], (*pairs[step],), astray[step]) for step, token in enumerate(one.gold)]
+        for others, pairs, astray, one in columns
+    ]
 
-    def _step(self, step: int) -> tuple[Tensor, ...]:
-        """Gold token, competitor, log-probabilities of both, attention, and whether the answer goes wrong here."""
-        batch, keys = self._batch, self._batch.width + step
-        with self._contributions.recording(RecordingPlan(columns=self._columns[:, :keys])) as recorder:
-            logits = decode_step(self._model, batch, self._rows.cache, keys).float()
-        gold, top = batch.forced[:, step].clamp(min=0), logits.topk(2, dim=-1).indices
-        wrong = torch.where(top[:, 0] == gold, top[:, 1], top[:, 0])
-        for token in (gold, wrong):
-            self._contributions.add(recorder, token)
-        if keys < batch.tokens.shape[1]:
-            batch.tokens[:, keys] = gold
-        log_probs = logits.log_softmax(dim=-1).gather(1, torch.stack([gold, wrong], dim=1))
-        astray = (top[:, 0] != gold) & self._counts(step, wrong) & (batch.budgets > step)
-        return gold, wrong, log_probs, recorder.mass.flatten(1, 2), astray
 
-    def _counts(self, step: int, wrong: Int[Tensor, "batch"]) -> Bool[Tensor, "batch"]:
-        """Whether another token than the gold one is more than a matter of form."""
-        counts = self._content <= step
-        if step >= self._form:  # nothing to ask the host
-            return counts
-        content = [has_content(self._rows.llm.tokenizer, token) for token in wrong.tolist()]
-        return counts | torch.tensor(content, device=counts.device)
+def _astray(llm: LLM, gold: GoldTokens, row: Sequence[_Place]) -> _Place | None:
+    """The first step whose choice is another token, matters of form left aside."""
+    wrong = (one for one in row if one.astray)
+    counted = (one for one in wrong if one.position >= gold.content or has_content(llm.tokenizer, one.wrong))
+    return next(counted, None)
 
-    def _collect(self, columns: list[Tensor]) -> list[CriticalToken | None]:
-        gold, wrong, log_probs, attention, astray = columns
-        position = torch.where(self._failed, astray.int().argmax(dim=1), self._nearest(log_probs))
-        there = (~self._failed | astray.any(dim=1)).tolist()
-        row = torch.arange(len(position), device=position.device)
-        # Two directions were computed at each step: [batch, 2 · step, head, source].
-        contributions = self._contributions.result().flatten(2, 3)
-        chosen = [gold[row, position], wrong[row, position], log_probs[row, position], attention[row, position]]
-        chosen += [contributions[row, 2 * position], contributions[row, 2 * position + 1]]
-        places = position.tolist()
-        hosted = [part.cpu() for part in chosen]
-        return [self._token(number, places[number], hosted) if found else None for number, found in enumerate(there)]
 
-    def _nearest(self, log_probs: Float[Tensor, "batch step 2"]) -> Int[Tensor, "batch"]:
-        """Step of the smallest margin, from the first token with content on."""
-        steps = torch.arange(log_probs.shape[1], device=log_probs.device)
-        outside = (steps < self._content[:, None]) | (steps >= self._batch.budgets[:, None])
-        return (log_probs[..., 0] - log_probs[..., 1]).masked_fill(outside, float("inf")).argmin(dim=1)
+def _nearest(gold: GoldTokens, row: Sequence[_Place]) -> _Place:
+    """The step of the smallest margin, from the first token with content on."""
+    return min(row[gold.content :], key=lambda one: one.log_probs[0] - one.log_probs[1])
 
-    def _token(self, row: int, position: int, chosen: list[Tensor]) -> CriticalToken:
-        gold, wrong, log_probs, *sources = chosen
-        right_prob, wrong_prob = log_probs[row].tolist()
-        known = (part[row, :, : self._sources[row]] for part in sources)
-        return CriticalToken(position, int(gold[row]), int(wrong[row]), (right_prob, wrong_prob), *known)
+
+def _recorded(
+    decoding: AnswerDecoding,
+    rows: Sequence[int],
+    forced: ForcedPass,
+    gold: Sequence[GoldTokens],
+    chosen: Mapping[int, _Place],
+    states: Sequence[Tensor],
+) -> list[CriticalToken]:
+    """One recorded step at the critical tokens of some rows."""
+    model, places = decoding.llm.model, list(chosen.values())
+    added = [gold[row].lead + gold[row].gold[: place.position] for row, place in chosen.items()]
+    batch, cache = decoding.after(forced, rows, list(chosen), added)
+    spans = [decoding.spans[rows[row]] for row in chosen]
+    members = prompt_sources(batch.real, batch.width, spans)
+    contributions = LogitContributions(model, Sources.of(members))
+    plan = RecordingPlan(columns=members[:, : batch.width].float())
+    with instrumented(model), contributions.recording(plan) as recorder:
+        decode_step(model, batch, cache, batch.width)
+    for tokens in ([place.right for place in places], [place.wrong for place in places]):
+        contributions.add(recorder, torch.tensor(tokens, device=batch.tokens.device))
+    # Two directions: [row, 2, layer, head, source].
+    right, wrong = contributions.result().flatten(2, 3).unbind(dim=1)
+    mass, right, wrong = (part.cpu() for part in (recorder.mass.flatten(1, 2), right, wrong))
+    return [
+        CriticalToken(
+            position=place.position,
+            right=place.right,
+            wrong=place.wrong,
+            log_probs=place.log_probs,
+            attention=mass[row, :, : len(spans[row])],
+            to_right=right[row, :, : len(spans[row])],
+            to_wrong=wrong[row, :, : len(spans[row])],
+            states=states[row],
+        )
+        for row, place in enumerate(places)
+    ]

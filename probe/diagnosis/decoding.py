@@ -1,6 +1,7 @@
 """Greedy answers of a batch whose first decode steps are recorded, and their cache, for steps along other tokens."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -8,21 +9,23 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from extract.attention import RecordingPlan, instrumented
+from extract.attention import PreallocatedLayer, RecordingPlan, instrumented, preallocated_cache
 from extract.contribution import LogitContributions, Sources, Spans, prompt_sources
 from extract.generation import Batch, decode_step, pad, prefill_continued, prefill_prompts
 from extract.llm import LLM
 from extract.tasks import Sample
-from probe.attribution import common_prefix
+from probe.attribution import common_prefix, reading
 
 if TYPE_CHECKING:
-    from transformers import DynamicCache
+    from transformers import DynamicCache, PreTrainedModel
 
 SIGNALS = (
     *("entropy", "log_prob"),
     *("context_attention", "peak_attention", "copying_heads", "context_contribution", "peak_contribution"),
 )
 """What is recorded of the first tokens; the first two are the output's alone."""
+MOST_LOGITS = 2**27
+"""Most logits of one forward; an answer that exceeds them by itself runs alone."""
 
 
 @dataclass(frozen=True)
@@ -107,45 +110,146 @@ class AnswerDecoding:
         signals = [torch.stack(column, dim=1) for column in zip(*rows, strict=True)]
         return torch.stack([*signals, *_contribution_signals(contributions.result())], dim=2)
 
-    def continued(
-        self, rows: Sequence[int], added: Sequence[Sequence[int]], gold: Sequence[Sequence[int]]
-    ) -> "Continuation":
-        """Rows whose prompts go on with given tokens; keys that the answers share with these are taken over.
+    def continued(self, rows: Sequence[int], added: Sequence[Sequence[int]]) -> tuple[Batch, "DynamicCache"]:
+        """Rows whose prompts go on with given tokens, for one step more, and their keys but those of the last token.
+
+        Keys that the answers share with the given tokens are taken over.
+
+        Args:
+            rows: Places in the batch; a row may occur several times.
+            added: Tokens after the prompt of each.
+
+        """
+        batch = self._padded(rows, [[*self.samples[row].ids, *tokens] for row, tokens in zip(rows, added, strict=True)])
+        donors = list[tuple[int, int, int]]()
+        for row, tokens in zip(rows, added, strict=True):
+            first, shared = int(self.batch.padding[row]), common_prefix(self._answer(row), tokens)
+            donors.append((row, first, min(self.cache.get_seq_length() - first, len(self.samples[row].ids) + shared)))
+        return batch, prefill_continued(self.llm.model, batch, self.cache, donors, self.llm.prefill_chunk)
+
+    def along(
+        self, rows: Sequence[int], added: Sequence[Sequence[int]], before: Sequence[int], kept: int = 0
+    ) -> "ForcedPass":
+        """Rows run along given tokens, all of them in one forward.
 
         Args:
             rows: Places in the batch.
             added: Tokens after the prompt of each.
-            gold: Tokens along which each is then run.
+            before: How many of them come before the first one that is predicted.
+            kept: Hidden states to keep: of each predicted token that of its query, and so many less one before it.
 
         """
-        samples, donors = list[Sample](), list[tuple[int, int, int]]()
-        for row, tokens, forced in zip(rows, added, gold, strict=True):
-            ids, first = self.samples[row].ids, int(self.batch.padding[row])
-            answer = self.batch.tokens[row, self.batch.width :].tolist()
-            held = min(self.cache.get_seq_length() - first, len(ids) + common_prefix(answer, tokens))
-            samples.append(Sample(row, "", [*ids, *tokens], [], len(forced), "", "", list(forced)))
-            donors.append((row, first, held))
-        batch = pad(samples, self.llm.tokenizer.pad_token_id or 0, device=self.llm.model.device)
-        cache = prefill_continued(self.llm.model, batch, self.cache, donors, self.llm.prefill_chunk)
-        return Continuation(self.llm, batch, cache, [self.spans[row] for row in rows])
+        batch = self._padded(rows, [self.samples[row].ids for row in rows], added)
+        ends = batch.width + torch.tensor([len(tokens) for tokens in added], device=batch.tokens.device)
+        batch.tokens[:, batch.width :] = batch.forced.clamp(min=0)
+        shared = min(
+            min(common_prefix(self._answer(row), tokens), lead, max(0, lead + 1 - kept))
+            for row, tokens, lead in zip(rows, added, before, strict=True)
+        )
+        cache = self._keys_of(rows, batch, shared)
+        start, stop = cache.get_seq_length(), batch.tokens.shape[1] - 1
+        queries = [batch.width - 1 - start + lead for lead in before]
+        first = torch.tensor(queries, device=batch.tokens.device)
+        steps = max(len(tokens) - lead for tokens, lead in zip(added, before, strict=True))
+        # Token t is predicted from the position before it; shorter rows repeat their last position.
+        places = (first[:, None] + torch.arange(steps, device=first.device)).minimum(ends[:, None] - 2 - start)
+        with _head_inputs(self.llm.model) as states, reading(self.llm.model, places):
+            logits = self.llm.model(
+                input_ids=batch.tokens[:, start:stop],
+                # Padding after a row comes last, so no query before it sees it.
+                attention_mask=batch.real[:, :stop] if batch.padded else None,
+                position_ids=batch.positions[:, start:stop].minimum(batch.positions.gather(1, ends[:, None] - 1)),
+                past_key_values=cache,
+                use_cache=True,
+            ).logits
+        return ForcedPass(batch, cache, logits, states[0].cpu() if kept else states[0][:, :0].cpu(), queries)
+
+    def after(
+        self, forced: "ForcedPass", rows: Sequence[int], chosen: Sequence[int], added: Sequence[Sequence[int]]
+    ) -> tuple[Batch, "DynamicCache"]:
+        """Rows of a forced pass up to some of its tokens, for one step more, and their keys but those of the last one.
+
+        Args:
+            forced: The pass.
+            rows: Places of its rows in this batch.
+            chosen: Which of them.
+            added: Tokens of each, after the prompt.
+
+        """
+        prompts = [[*self.samples[rows[one]].ids, *tokens] for one, tokens in zip(chosen, added, strict=True)]
+        batch = self._padded([rows[one] for one in chosen], prompts)
+        padding = forced.batch.padding.tolist()
+        donors = [(one, padding[one], len(ids)) for one, ids in zip(chosen, prompts, strict=True)]
+        return batch, prefill_continued(self.llm.model, batch, forced.cache, donors, self.llm.prefill_chunk)
+
+    def _answer(self, row: int) -> list[int]:
+        answer: list[int] = self.batch.tokens[row, self.batch.width :].tolist()
+        return answer
+
+    def _padded(
+        self, rows: Sequence[int], prompts: Sequence[list[int]], forced: Sequence[Sequence[int]] | None = None
+    ) -> Batch:
+        """A batch of prompts, with room for the forced tokens, or for one."""
+        tokens = [[0]] * len(rows) if forced is None else [list(one) for one in forced]
+        parts = zip(rows, prompts, tokens, strict=True)
+        samples = [Sample(row, "", ids, [], len(some), "", "", some) for row, ids, some in parts]
+        return pad(samples, self.llm.tokenizer.pad_token_id or 0, device=self.llm.model.device)
+
+    def _keys_of(self, rows: Sequence[int], batch: Batch, shared: int) -> "DynamicCache":
+        """Keys of some rows' prompts but the last token, and of the first `shared` tokens of their answers.
+
+        With sliding windows the first keys are gone, and the prompts run again.
+        """
+        model, capacity = self.llm.model, batch.tokens.shape[1]
+        if any(self.cache.is_sliding):
+            return prefill_prompts(model, batch, capacity, self.llm.prefill_chunk)
+        cache, skipped = preallocated_cache(model, capacity), self.batch.width - batch.width
+        held = min(self.cache.get_seq_length(), self.batch.width - 1 + shared)
+        for target, layer in zip(cache.layers, self.cache.layers, strict=True):
+            assert isinstance(layer, PreallocatedLayer)
+            assert isinstance(target, PreallocatedLayer)
+            target.update(*layer.rows_between(rows, skipped, held))
+        return cache
 
 
 @dataclass(frozen=True, eq=False)
-class Continuation:
-    """A batch of prompts with their keys, to be run along given tokens.
+class ForcedPass:
+    """One forward along given tokens.
 
     Attributes:
-        llm: The frozen model.
-        batch: The prompts, with the tokens as forced ones.
-        cache: Their keys but those of the last token.
-        spans: Sources of each.
+        batch: The prompts and the tokens after them.
+        cache: Keys of all but the last token.
+        logits: Of each token that is predicted.
+        states: Hidden states that the LM head reads, of every query, on the host; of none where they are not kept.
+        first: Of each row the query that predicts the first of these tokens.
 
     """
 
-    llm: LLM
     batch: Batch
     cache: "DynamicCache"
-    spans: Sequence[Sequence[Spans]]
+    logits: Float[Tensor, "row step vocabulary"]
+    states: Float[Tensor, "row query hidden"]
+    first: Sequence[int]
+
+    def states_until(self, row: int, position: int, kept: int) -> Float[Tensor, "state hidden"]:
+        """The last `kept` states until the query that predicts a token, last one first; fewer near the prompt."""
+        end = self.first[row] + position + 1
+        return self.states[row, max(0, end - kept) : end].flip(0)
+
+
+@contextmanager
+def _head_inputs(model: "PreTrainedModel") -> Iterator[list[Tensor]]:
+    """Hidden states that the LM head gets, of all positions where it is entered before `reading`."""
+    states = list[Tensor]()
+
+    def keep(_: torch.nn.Module, inputs: tuple[Tensor, ...]) -> None:
+        states.append(inputs[0])
+
+    hook = model.get_output_embeddings().register_forward_pre_hook(keep)
+    try:
+        yield states
+    finally:
+        hook.remove()
 
 
 def _output_signals(logits: Float[Tensor, "batch token"], generated: Int[Tensor, "batch"]) -> tuple[Tensor, ...]:

@@ -14,10 +14,10 @@ from extract.prompts import Span
 from extract.tasks import Sample
 from extract.utils import frozen_inference
 from probe.attribution import reading
-from probe.diagnosis.decoding import AnswerDecoding
+from probe.diagnosis.decoding import MOST_LOGITS, AnswerDecoding
 
-MOST_TOKENS, MOST_LOGITS = 16384, 2**27
-"""Most tokens and logits of one forward; a prompt that exceeds them by itself runs alone."""
+MOST_TOKENS = 16384
+"""Most tokens of one forward; a prompt that exceeds them by itself runs alone."""
 
 
 @dataclass(frozen=True)
@@ -139,9 +139,9 @@ def amplified(
     model = decoding.llm.model
     config = model.config.get_text_config(decoder=True)
     scale = _scales(heads, int(config.num_hidden_layers), int(config.num_attention_heads), factor).to(model.device)
-    continuation = decoding.continued(rows, added, [[0]] * len(rows))
+    batch, cache = decoding.continued(rows, added)
     with instrumented(model), recording(model, RecordingPlan(scale=scale)):
-        logits = decode_step(model, continuation.batch, continuation.cache, continuation.batch.width)
+        logits = decode_step(model, batch, cache, batch.width)
     chosen: list[int] = logits.argmax(dim=-1).tolist()
     return chosen
 

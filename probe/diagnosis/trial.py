@@ -13,6 +13,7 @@ from extract.tasks import Task
 from probe.diagnosis.answers import DiagnosedAnswer, Recording
 from probe.diagnosis.critical_token import CriticalToken
 from probe.diagnosis.interventions import Reading, Request, read, removed
+from probe.diagnosis.predicted_heads import ReadProbe, acting_heads, predictions
 from probe.diagnosis.segments import Segments
 from probe.diagnosis.settings import Intervening
 from probe.diagnosis.statistics import attended_margin, most_opposing, outvoted_share, written_score
@@ -44,7 +45,7 @@ def diagnosis_trials(llm: LLM, task: Task, answers: Sequence[DiagnosedAnswer], h
     requests = [_requests(task, answer, how.intervening) for answer in answers]
     readings = iter(read(llm, [request for named in requests for request in named.values()]))
     found = [{name: next(readings) for name in named} for named in requests]
-    return [_trial(llm, *pair) for pair in zip(answers, found, strict=True)]
+    return [_trial(llm, how.probes, *pair) for pair in zip(answers, found, strict=True)]
 
 
 def _requests(task: Task, answer: DiagnosedAnswer, how: Intervening | None) -> dict[str, Request]:
@@ -82,7 +83,7 @@ def _margins(token: CriticalToken) -> Tensor:
     return (token.to_right - token.to_wrong).sum(dim=0)
 
 
-def _trial(llm: LLM, answer: DiagnosedAnswer, readings: dict[str, Reading]) -> Trial:
+def _trial(llm: LLM, probes: Sequence[ReadProbe], answer: DiagnosedAnswer, readings: dict[str, Reading]) -> Trial:
     fields = answer.sample.fields
     token = answer.token
     found: Trial = {
@@ -102,14 +103,18 @@ def _trial(llm: LLM, answer: DiagnosedAnswer, readings: dict[str, Reading]) -> T
         "other_form": answer.other_form,
         "cut_off": answer.cut_off,
         "signals": answer.generated.signals,
-        "token": None if token is None else _token_record(llm, answer, token, readings),
+        "token": None if token is None else _token_record(llm, probes, answer, token, readings),
         "interventions": {} if token is None else _outcomes(answer, token, readings),
     }
     return dict(strict(found))
 
 
 def _token_record(
-    llm: LLM, answer: DiagnosedAnswer, token: CriticalToken, readings: dict[str, Reading]
+    llm: LLM,
+    probes: Sequence[ReadProbe],
+    answer: DiagnosedAnswer,
+    token: CriticalToken,
+    readings: dict[str, Reading],
 ) -> dict[str, Any]:
     prior, blind = readings.get("prior"), readings.get("no_context")
     prior_wins = prior is not None and prior.token == token.wrong
@@ -134,6 +139,7 @@ def _token_record(
         "segment": None if named is None else _source(llm, answer, margins, evidence + named),
         "sources": [_source(llm, answer, margins, place) for place in _shown(margins)],
         "heads": [list(head) for head in heads],
+        "predictions": predictions(probes, token.states, acting_heads(token.attention, evidence)),
     }
 
 

@@ -205,6 +205,14 @@ def diagnosis() -> dict[str, Any]:
         "interventions": dict.fromkeys([*CAUSES, "all"], outcomes),
         "claims": [*claims, {**asdict(CLAIMS[-1]), **untested, "supported": None}],
         "prediction": {**counted, "auroc": auroc, "differences": {"output entropy": difference}},
+        "reported": {
+            **{"held_out": {"follows": 2, "undecided": 10}, "merged": ["context", "undecided"]},
+            "interventions": dict.fromkeys(("follows", "undecided"), outcomes),
+        },
+        "expected_heads": [
+            {**{"probe": 0, "steps": 1, "share": "acted", "p": 0.01, "p_holm": 0.02}, "failed": cell(0.3)}
+            | {"solved": cell(0.6)}
+        ],
     }
 
 

@@ -6,8 +6,16 @@ from .outcomes import Claim as Claim
 from .outcomes import claim_outcomes as claim_outcomes
 from .outcomes import summary as summary
 from .outcomes import with_causes as with_causes
+from .own_questions import Sorting as Sorting
+from .own_questions import diagnose_questions as diagnose_questions
+from .own_questions import holds_questions as holds_questions
 from .plots import plot_grid as plot_grid
 from .plots import plot_rescues as plot_rescues
+from .predicted import predicted_summary as predicted_summary
 from .prediction import auroc as auroc
 from .prediction import predict_failure as predict_failure
+from .reported import cause_rows as cause_rows
+from .reported import reported_cause as reported_cause
+from .reported import supported_causes as supported_causes
+from .reported import with_reported as with_reported
 from .table import claim_text as claim_text

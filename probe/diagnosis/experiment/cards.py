@@ -10,10 +10,11 @@ from typing import Any
 from markupsafe import Markup
 
 from extract.errors import UserError
-from extract.utils import read_hashed
 from probe.attribution.citations import safe_text
 from probe.diagnosis.causes import CAUSES, Thresholds
-from probe.diagnosis.experiment.outcomes import with_causes
+from probe.diagnosis.experiment.outcomes import summary, with_causes
+from probe.diagnosis.experiment.own_questions import diagnosis_record
+from probe.diagnosis.experiment.reported import with_reported
 from probe.diagnosis.trial import INTERVENTIONS
 from probe.results import Trial, Trials, page_style, page_templates
 
@@ -24,7 +25,7 @@ class Run:
 
     Attributes:
         name: Of the LLM.
-        trials: With their causes.
+        trials: With their causes, sorted and reported.
 
     """
 
@@ -41,15 +42,16 @@ def read_run(file: Path) -> Run:
     """
     if not file.is_file():
         raise UserError(f"{file}: no such file; give the results.json of a run of configs/diagnosis.yaml")
-    record, _ = read_hashed(file, "run the diagnosis again")
-    if record.get("experiment") != "diagnosis":
-        raise UserError(f"{file} holds results of another experiment; give those of a run of configs/diagnosis.yaml")
+    record = diagnosis_record(file)
     trials = Trials(record["trials"]).read()
     if len(trials) != record["answers"]:
         found = f"{len(trials)} of {record['answers']} answers"
         raise UserError(f"{file}: {record['trials']} holds {found}; run the diagnosis again in its working folder")
     thresholds = None if record["thresholds"] is None else Thresholds(**record["thresholds"])
-    return Run(record["llm"]["name"], with_causes(trials, thresholds))
+    causes = with_causes(trials, thresholds)
+    # Results of earlier versions do not name them: the claims of the same trials do.
+    supported = record.get("supported", summary(causes)["supported"])
+    return Run(record["llm"]["name"], with_reported(causes, supported))
 
 
 def cards_page(run: Run, most: int) -> str:
@@ -61,7 +63,7 @@ def cards_page(run: Run, most: int) -> str:
 
     """
     failed = [trial for trial in run.trials if trial["failed"]]
-    by_cause = {cause: [trial for trial in failed if trial["cause"] == cause] for cause in CAUSES}
+    by_cause = {cause: [trial for trial in failed if trial["reported"] == cause] for cause in CAUSES}
     return (
         page_templates("probe.diagnosis.experiment")
         .overlay(finalize=_finalized)
@@ -84,7 +86,11 @@ def _card(trial: Trial) -> dict[str, Any]:
     """What a card shows of an answer."""
     token = trial["token"]
     outcomes = [(INTERVENTIONS[name], one["rescued"]) for name, one in trial["interventions"].items()]
-    return {**trial, "outcomes": outcomes, "candidates": _candidates(token), "bars": _bars(token)}
+    merged = CAUSES[trial["cause"]] if trial["cause"] != trial["reported"] else None
+    return {**trial, "outcomes": outcomes, "candidates": _candidates(token), "bars": _bars(token), "merged": merged} | {
+        # Trials of earlier versions have no predictions.
+        "predictions": (token or {}).get("predictions", [])
+    }
 
 
 def _candidates(token: dict[str, Any] | None) -> list[tuple[str, str, str, str]]:

@@ -12,11 +12,14 @@ from extract.pipeline import LLMStage
 from extract.tasks import PromptBatch, Task
 from extract.utils import PositiveInt, on_rank_zero
 from probe.diagnosis.answers import Recording, record_batch
-from probe.diagnosis.causes import Thresholds
+from probe.diagnosis.causes import CHANCE, Cause, Thresholds
 from probe.diagnosis.experiment.outcomes import summary, training_thresholds, with_causes
 from probe.diagnosis.experiment.plots import plot_grid, plot_rescues
+from probe.diagnosis.experiment.predicted import predicted_summary
 from probe.diagnosis.experiment.prediction import predict_failure
+from probe.diagnosis.experiment.reported import with_reported
 from probe.diagnosis.experiment.table import diagnosis_table
+from probe.diagnosis.predicted_heads import ReadProbe
 from probe.diagnosis.settings import Intervening, TrainingPrompts
 from probe.diagnosis.trial import INTERVENTIONS, diagnosis_trials
 from probe.metrics import Bootstrap
@@ -34,8 +37,11 @@ class Diagnosis(LLMStage):
         metric: The task's metric below 1 of which an answer failed; null: its first.
         early: First tokens whose record predicts failure.
         training: Prompts whose solved answers give the thresholds.
-        thresholds: Given thresholds, for prompts of which too few are solved; null: from the training prompts.
+        thresholds: Borders between causes; null: from the solved answers of training prompts.
         interventions: Interventions on held-out failures; null: none.
+        probe: Checkpoints of probes, of this step or of later ones (data.offset), that predict which heads act at the
+            critical token; null: none.
+        supported: Causes that the claims of a former run support; reported on their own beside those of this one.
         trials: Folder of finished batches, which the same command continues.
         bootstrap: For the intervals of the prediction.
 
@@ -49,14 +55,18 @@ class Diagnosis(LLMStage):
         metric: str | None = None,
         early: PositiveInt = 4,
         training: TrainingPrompts = TrainingPrompts(),  # noqa: B008 (frozen)
-        thresholds: Thresholds | None = None,
+        thresholds: Thresholds | None = CHANCE,
         interventions: Intervening | None = Intervening(),  # noqa: B008 (frozen)
+        probe: str | list[str] | None = None,
+        supported: tuple[Cause, ...] = (),
         trials: str = "runs/diagnosis/trials",
         bootstrap: Bootstrap = Bootstrap(),  # noqa: B008 (frozen)
     ) -> None:
         super().__init__(llm)
         self.metric, self.early, self.training_prompts, self.given = metric, early, training, thresholds
         self.interventions, self.trials, self.bootstrap = interventions, Trials(trials), bootstrap
+        self.checkpoints = [probe] if isinstance(probe, str) else list(probe or [])
+        self.supported = supported
         self.results: dict[str, Any] = {}
 
     @property
@@ -75,7 +85,10 @@ class Diagnosis(LLMStage):
         metrics = list(task.grade(first, first.gold))
         if self.metric is not None and self.metric not in metrics:
             raise UserError(f"model.metric: the task has {', '.join(metrics)}, not '{self.metric}'")
-        self.recording = Recording(self.metric or metrics[0], self.early, self.training_prompts, self.interventions)
+        probes = tuple(ReadProbe.of(checkpoint, self.llm) for checkpoint in self.checkpoints)
+        self.recording = Recording(
+            self.metric or metrics[0], self.early, self.training_prompts, self.interventions, probes
+        )
         self.settings = {"llm": self.llm.identity.as_dict(), **data.describe(), **self._describe()}
         self._finished = frozenset(on_rank_zero(self.trainer, lambda: self.trials.open(self.settings)))
 
@@ -93,7 +106,9 @@ class Diagnosis(LLMStage):
 
     def _describe(self) -> dict[str, Any]:
         """What determines the trials, beside the prompts."""
+        probes = [one.describe() for one in self.recording.probes]
         return {
+            **({"probes": probes} if probes else {}),
             "metric": self.recording.metric,
             "early": self.early,
             "training": {name: value for name, value in asdict(self.training_prompts).items() if name != "tail"},
@@ -121,7 +136,9 @@ class Diagnosis(LLMStage):
         if (finished := len(trials)) != (expected := len(self._task)):
             raise UserError(f"{self.trials.folder}: {finished} of {expected} answers; run the same command again")
         thresholds = self.given or training_thresholds(trials, self.training_prompts.tail)
-        self._trials = with_causes(trials, thresholds)
+        causes = with_causes(trials, thresholds)
+        found = summary(causes, self.supported)
+        self._trials = with_reported(causes, found["supported"])
         self.results = {
             **self.settings,
             "tail": self.training_prompts.tail,
@@ -130,10 +147,11 @@ class Diagnosis(LLMStage):
             "trials": str(self.trials.folder),
             "resamples": self.bootstrap.resamples,
             "seed": self.bootstrap.seed,
-            **summary(self._trials),
+            **found,
             "prediction": predict_failure(self._trials, self.early, self.bootstrap),
+            "expected_heads": predicted_summary(self._trials, self.bootstrap),
         }
-        for cause, count in self.results["causes"]["held_out"].items():
+        for cause, count in self.results["reported"]["held_out"].items():
             self.log(f"failures/{cause}", float(count), sync_dist=True)
 
     def teardown(self, stage: str) -> None:

@@ -8,6 +8,7 @@ from typing import Any
 from scipy import stats
 
 from probe.diagnosis.causes import CAUSES, Cause, Finding, Thresholds, calibrate, diagnose
+from probe.diagnosis.experiment.reported import reported_summary, supported_causes
 from probe.diagnosis.statistics import TokenStatistics
 from probe.diagnosis.trial import INTERVENTIONS
 from probe.metrics import Estimate, holm, wilson
@@ -17,14 +18,20 @@ OUTCOMES = ("rescued", "changed", "exact")
 """Whether the right token is now the choice; whether the wrong one no longer is; whether the answer is right."""
 
 
+AT_TOKEN: tuple[Cause, ...] = ("not_attended", "not_written", "knowledge", "context", "undecided")
+"""Causes of mistakes at the critical token itself. An answer that is right or wrong for another reason is not rescued
+there, so that with it any cause of these would seem to be rescued more."""
+
+
 @dataclass(frozen=True)
 class Claim:
-    """What an intervention should do to answers of some causes, against all other failures.
+    """What an intervention should do to answers of some causes, against other failures.
 
     Attributes:
         causes: The causes.
         intervention, outcome: What is counted.
         more: Whether it should happen more often, or less.
+        among: Causes that it is compared within.
 
     """
 
@@ -32,6 +39,7 @@ class Claim:
     intervention: str
     outcome: str
     more: bool
+    among: tuple[Cause, ...] = AT_TOKEN
 
 
 CLAIMS = (
@@ -41,6 +49,9 @@ CLAIMS = (
     Claim(("context",), "without_segment", "rescued", more=True),
     Claim(("not_attended",), "without_evidence", "changed", more=False),
     Claim(("knowledge", "context"), "amplified", "rescued", more=True),
+    Claim(("follows",), "only_evidence", "rescued", more=False, among=tuple(CAUSES)),
+    Claim(("follows",), "without_segment", "rescued", more=False, among=tuple(CAUSES)),
+    Claim(("follows",), "amplified", "rescued", more=False, among=tuple(CAUSES)),
 )
 """What the causes mean, as far as interventions can test it."""
 
@@ -79,15 +90,18 @@ def with_causes(trials: Sequence[Trial], thresholds: Thresholds | None) -> list[
     return found
 
 
-def summary(trials: Sequence[Trial]) -> dict[str, Any]:
+def summary(trials: Sequence[Trial], supported: Collection[Cause] = ()) -> dict[str, Any]:
     """Counts of causes, outcomes of interventions on held-out failures by cause, and the claims tested.
 
     Args:
         trials: With causes.
+        supported: Causes with a supported claim in a former run, beside those of this one.
 
     """
     failed = [trial for trial in trials if trial["failed"]]
     held_out = [trial for trial in failed if not trial["training"]]
+    claims = claim_outcomes(held_out)
+    own = [cause for cause in CAUSES if cause in {*supported, *supported_causes(claims)}]
     return {
         "answers": len(trials),
         "solved": len(trials) - len(failed),
@@ -96,7 +110,9 @@ def summary(trials: Sequence[Trial]) -> dict[str, Any]:
         "causes": {"all": _counts(failed), "held_out": _counts(held_out)},
         "shares": {cause: _rate([trial["cause"] == cause for trial in held_out]).as_dict() for cause in CAUSES},
         "interventions": {cause: _rates(held_out, [cause]) for cause in CAUSES} | {"all": _rates(held_out, CAUSES)},
-        "claims": claim_outcomes(held_out),
+        "claims": claims,
+        "supported": own,
+        "reported": reported_summary(failed, held_out, own, _rates),
     }
 
 
@@ -145,8 +161,8 @@ def claim_outcomes(trials: Sequence[Trial]) -> list[dict[str, Any]]:
 
 def _tested(claim: Claim, trials: Sequence[Trial]) -> dict[str, Any]:
     mine = _values(trials, claim.causes, claim.intervention, claim.outcome)
-    rest = _values(trials, set(CAUSES) - set(claim.causes), claim.intervention, claim.outcome)
-    record = {**asdict(claim), "causes": list(claim.causes), "rate": _rate(mine).as_dict()}
+    rest = _values(trials, set(claim.among) - set(claim.causes), claim.intervention, claim.outcome)
+    record = {**asdict(claim), "causes": list(claim.causes), "among": list(claim.among), "rate": _rate(mine).as_dict()}
     record |= {"rest": _rate(rest).as_dict(), "p": None, "p_holm": None, "supported": None}
     if not mine or not rest:
         return record | {"random": None, "random_low": None, "random_high": None}

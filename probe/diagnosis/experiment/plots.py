@@ -1,7 +1,7 @@
 """Plots of a diagnosis: the grid of length and depth with cells divided by cause, and rescues by cause."""
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from itertools import pairwise
 from textwrap import fill
 from typing import TYPE_CHECKING, Any
@@ -27,6 +27,7 @@ COLORS = dict(
     )
 )
 HATCHES = dict(zip(KINDS, ("", "..", "--", "++", "//", "\\\\", "xx", "oo", ""), strict=True))
+LEGEND: dict[str, Any] = {"loc": "outside right upper", "fontsize": 7}
 MOST_CELLS = 12
 """Most distinct values of an axis that are cells; more are put into as many equal ranges as `RANGES`."""
 RANGES = 6
@@ -36,7 +37,7 @@ def plot_grid(trials: Sequence[Trial], title: str) -> "Figure":
     """Each cell of context length and depth as a bar of its answers, solved ones first, then by cause.
 
     Args:
-        trials: With causes, lengths and depths.
+        trials: With reported causes, lengths and depths.
         title: Of the plot.
 
     """
@@ -48,12 +49,12 @@ def plot_grid(trials: Sequence[Trial], title: str) -> "Figure":
     axes = figure.subplots()
     for cell in sorted(set(zip(columns, rows, strict=True))):
         inside = zip(trials, zip(columns, rows, strict=True), strict=True)
-        _plot_cell(axes, cell, Counter(trial["cause"] or "solved" for trial, place in inside if place == cell))
+        _plot_cell(axes, cell, Counter(trial["reported"] or "solved" for trial, place in inside if place == cell))
     axes.set_xticks(np.arange(len(lengths)) + 0.5, lengths)
     axes.set_yticks(np.arange(len(depths)) + 0.5, depths)
     axes.set(xlim=(0, len(lengths)), ylim=(len(depths), 0), xlabel="context length (tokens)", ylabel="depth (%)")
     axes.set_title(title, fontsize=9)
-    figure.legend(handles=_handles(), loc="outside right upper", fontsize=7)
+    figure.legend(handles=_handles({trial["reported"] or "solved" for trial in trials}), **LEGEND)
     return figure
 
 
@@ -86,14 +87,14 @@ def _style(kind: str) -> dict[str, Any]:
     return {"facecolor": COLORS[kind], "hatch": HATCHES[kind], "edgecolor": "#444444", "linewidth": 0.4}
 
 
-def _handles() -> list[Any]:
+def _handles(kinds: Collection[str]) -> list[Any]:
     from matplotlib.patches import Patch
 
-    return [Patch(**_style(kind), label=f"{MARKS[kind]}  {label}") for kind, label in KINDS.items()]
+    return [Patch(**_style(kind), label=f"{MARKS[kind]}  {label}") for kind, label in KINDS.items() if kind in kinds]
 
 
 def plot_rescues(results: dict[str, Any]) -> "Figure":
-    """Share of failures that each intervention rescues, by cause, with intervals.
+    """Share of failures that each intervention rescues, by reported cause, with intervals.
 
     Args:
         results: Of the experiment.
@@ -102,9 +103,10 @@ def plot_rescues(results: dict[str, Any]) -> "Figure":
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(9, 4.5), layout="constrained")
-    axes, width = figure.subplots(), 0.8 / len(CAUSES)
-    for number, cause in enumerate(CAUSES):
-        found = [results["interventions"][cause][name]["rescued"] for name in INTERVENTIONS]
+    reported = results["reported"]["interventions"]
+    axes, width = figure.subplots(), 0.8 / len(reported)
+    for number, (cause, outcomes) in enumerate(reported.items()):
+        found = [outcomes[name]["rescued"] for name in INTERVENTIONS]
         for place, record in enumerate(found):
             if not record["n"]:
                 continue
@@ -113,5 +115,5 @@ def plot_rescues(results: dict[str, Any]) -> "Figure":
             axes.bar(left, record["value"], width, yerr=bars, capsize=2, **_style(cause))
     axes.set_xticks(range(len(INTERVENTIONS)), [fill(name, 12) for name in INTERVENTIONS.values()])
     axes.set(ylabel="right token is the model's choice", ylim=(0, 1))
-    figure.legend(handles=_handles()[1:], loc="outside right upper", fontsize=7)
+    figure.legend(handles=_handles(reported), **LEGEND)
     return figure

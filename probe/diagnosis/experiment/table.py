@@ -5,6 +5,8 @@ from typing import Any
 from rich.console import Group
 
 from probe.diagnosis.causes import CAUSES
+from probe.diagnosis.experiment.predicted import predicted_table
+from probe.diagnosis.experiment.reported import cause_rows
 from probe.diagnosis.trial import INTERVENTIONS
 from probe.metrics import Estimate, difference_text, p_text
 from probe.results import TextTable
@@ -18,7 +20,11 @@ def diagnosis_table(results: dict[str, Any]) -> Group:
 
     """
     tables = [_causes(results), _claims(results)]
-    return Group(*tables, *([_prediction(results["prediction"])] if results["prediction"] else []))
+    if results["prediction"]:
+        tables.append(_prediction(results["prediction"]))
+    if results["expected_heads"]:
+        tables.append(predicted_table(results["expected_heads"]))
+    return Group(*tables)
 
 
 def _causes(results: dict[str, Any]) -> TextTable:
@@ -30,11 +36,8 @@ def _causes(results: dict[str, Any]) -> TextTable:
     if results["thresholds"] is None:
         caption += "; no thresholds: too few training prompts were solved"
     out = TextTable(title, ["cause", "failures", *INTERVENTIONS.values()], caption)
-    for cause, label in (*CAUSES.items(), ("all", "all")):
-        held_out = results["causes"]["held_out"]
-        count = sum(held_out.values()) if cause == "all" else held_out[cause]
-        cells = [_rate(results["interventions"][cause][name]["rescued"]) for name in INTERVENTIONS]
-        out.add_row(label, str(count), *cells)
+    for label, count, outcomes in cause_rows(results):
+        out.add_row(label, str(count), *(_rate(outcomes[name]["rescued"]) for name in INTERVENTIONS))
     return out
 
 

@@ -3,18 +3,23 @@
 from typing import Any
 
 from probe.diagnosis import CAUSES, INTERVENTIONS
-from probe.diagnosis.experiment import claim_text
+from probe.diagnosis.experiment import cause_rows, claim_text
 from probe.metrics import difference_text, p_text
 from probe.report import Cell, Plot, TableView, View, axis, layout, measured
 from probe.report.exhibits.horizontal import horizontal
 
 CAUSES_NOTE = (
     "{held_out} held-out failures; {failed} of {answers} answers failed. Cells: share of failures whose right token "
-    "the intervention makes the model's choice, with 95 % Wilson intervals."
+    "the intervention makes the model's choice, with 95 % Wilson intervals. Causes without a supported claim are "
+    "merged into undecided; below it is how the rule sorted them."
 )
 CLAIMS_NOTE = (
     "Random: the same failures sorted at random, with the central 95 % of all permutations. p: Fisher's exact test; "
     "Holm: corrected over the claims."
+)
+EXPECTED_NOTE = (
+    "Mean share of the expected heads, those of highest mean score in the probe's training rows, with 95 % bootstrap "
+    "intervals. Acted: they attend to the evidence most. p: Mann-Whitney test of failed against solved answers."
 )
 PREDICTION_NOTE = (
     "AUROC of failure from the first {tokens} tokens of {answers} answers, {failed} of them failed; each prompt is "
@@ -23,20 +28,21 @@ PREDICTION_NOTE = (
 
 
 def view(record: dict[str, Any]) -> View:
-    """Causes with their interventions, the claims against random sorting, the prediction; shares of the causes."""
+    """Causes with their interventions, claims against random sorting, prediction, expected heads; shares of causes."""
     tables = [_causes(record), _claims(record)]
     if record["prediction"]:
         tables.append(_prediction(record["prediction"]))
+    if record.get("expected_heads"):
+        tables.append(_expected(record["expected_heads"]))
     return View(tables, [_shares(record)])
 
 
 def _causes(record: dict[str, Any]) -> TableView:
     note = CAUSES_NOTE.format(held_out=record["held_out_failures"], failed=record["failed"], answers=record["answers"])
     rows = []
-    for cause, label in CAUSES.items():
-        outcomes = record["interventions"][cause]
+    for label, count, outcomes in cause_rows(record):
         rescued = [measured(outcomes[name]["rescued"], 2) for name in INTERVENTIONS]
-        rows.append((label, [Cell(str(record["causes"]["held_out"][cause])), *rescued]))
+        rows.append((label, [Cell(str(count)), *rescued]))
     return TableView(["failures", *INTERVENTIONS.values()], rows, note)
 
 
@@ -61,6 +67,17 @@ def _prediction(prediction: dict[str, Any]) -> TableView:
         pair = prediction["differences"].get(name)
         rows.append((name, [measured(found), Cell(difference_text(pair) if pair else "")]))
     return TableView(["AUROC", "heads less this one"], rows, PREDICTION_NOTE.format(**prediction))
+
+
+def _expected(records: list[dict[str, Any]]) -> TableView:
+    rows = [
+        (
+            f"probe {one['probe'] + 1}, {one['steps']} steps before: {one['share']}",
+            [measured(one["failed"], 2), measured(one["solved"], 2), Cell(p_text(one))],
+        )
+        for one in records
+    ]
+    return TableView(["failed", "solved", "p"], rows, EXPECTED_NOTE)
 
 
 def _shares(record: dict[str, Any]) -> Plot:

@@ -121,6 +121,43 @@ def test_a_critical_token_is_that_of_an_eager_forward(name: str, models: Models)
                 torch.testing.assert_close(found[:, number], heads[:, start:end].sum(1), atol=1e-4, rtol=1e-3)
 
 
+@pytest.mark.parametrize(("solved", "share"), [(False, 0.0), (True, 0.999)])
+def test_a_critical_token_costs_one_forward_along_the_answer_and_one_step(
+    solved: bool, share: float, models: Models
+) -> None:
+    """However long the answers are; neither keys of a prompt nor those of tokens that an answer shares run again."""
+    (model, _), task = models("llama-gqa"), Words(solved)
+    task.prepare(model)
+    queries = list[tuple[int, int]]()
+    hook = model.model.register_forward_pre_hook(
+        lambda _, __, inputs: queries.append(tuple(inputs["input_ids"].shape)), with_kwargs=True
+    )
+    samples = [task.sample(index) for index in task.order()]
+    try:
+        answers = record_batch(model, task, samples, Recording("right", EARLY, TrainingPrompts(share), None))
+    finally:
+        hook.remove()
+    assert all(answer.token is not None for answer in answers)
+    assert queries[-1] == (len(answers), 1)
+    longest = max(len(answer.gold.lead) + len(answer.gold.gold) for answer in answers)
+    assert queries[-2][0] == len(answers)
+    assert queries[-2][1] <= longest
+    steps = max(sample.budget for sample in samples)
+    assert sum(shape == (len(answers), 1) for shape in queries) == steps + 1
+    assert sum(shape[0] == 1 for shape in queries) == sum(-(-(len(one.ids) - 1) // 11) for one in samples)
+
+
+def test_many_logits_run_in_parts(models: Models, monkeypatch: pytest.MonkeyPatch) -> None:
+    model, _ = models("llama-gqa")
+    together = recorded(model, Words())
+    monkeypatch.setattr("probe.diagnosis.critical_token.MOST_LOGITS", 1)
+    for one, other in zip(recorded(model, Words()), together, strict=True):
+        assert one.token is not None
+        assert other.token is not None
+        assert (one.token.position, one.token.wrong) == (other.token.position, other.token.wrong)
+        torch.testing.assert_close(one.token.to_right, other.token.to_right, atol=1e-4, rtol=1e-3)
+
+
 def test_a_solved_answer_is_recorded_where_it_came_nearest_to_another_one(models: Models) -> None:
     model, eager = models("llama-gqa")
     for answer in recorded(model, Words(solved=True), share=0.999):

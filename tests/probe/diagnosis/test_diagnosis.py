@@ -3,6 +3,7 @@
 import csv
 import html
 import json
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,7 @@ import pytest
 from extract.llm import LLM
 from extract.tasks import PromptBatch
 from probe import Diagnosis
-from probe.diagnosis import CAUSES, INTERVENTIONS
+from probe.diagnosis import CAUSES, CHANCE, INTERVENTIONS
 from tests.conftest import Run
 from tests.helpers.measured import Measure, measured
 
@@ -43,6 +44,13 @@ def _check_cards(run: Run, tmp_path: Path) -> None:
     for one in trials:
         assert one["gold"] in text
         assert f"token {one['token']['position'] + 1} of {one['token']['of']}" in text
+    # Results of earlier versions name no reported causes: the page is the same.
+    former = {name: value for name, value in json.loads(results.read_text()).items() if name != "sha256"}
+    assert former.pop("supported") == []
+    assert sum(former.pop("reported")["all"].values()) == 6
+    (tmp_path / "former.json").write_text(json.dumps(former))
+    assert run("diagnose", tmp_path / "former.json", "--output", tmp_path / "former.html")[0] == 0
+    assert (tmp_path / "former.html").read_text() == page.read_text()
     assert "src=" not in text and "http" not in text.split("</style>")[1]
     (tmp_path / "trials" / "000000.json").rename(tmp_path / "aside")
     code, said = run("diagnose", results, "--output", page)
@@ -57,7 +65,7 @@ def _check_cards(run: Run, tmp_path: Path) -> None:
 def test_a_run_leaves_every_answer_and_goes_on(
     measure: Measure, run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    found = measure()
+    found = measure("--model.init_args.thresholds", "null")
     assert (found["experiment"], found["answers"], found["metric"]) == ("diagnosis", 6, "accuracy")
     assert found["failed"] == 6 == sum(found["causes"]["all"].values())
     assert found["thresholds"] is None  # a random model solves none
@@ -89,6 +97,8 @@ def test_a_run_leaves_every_answer_and_goes_on(
     assert sorted_by["interventions"]["all"] == found["interventions"]["all"]
     assert sorted_by["causes"]["all"]["undecided"] < 6
     _check_cards(run, tmp_path)
+    by_chance = measure()
+    assert by_chance["thresholds"] == asdict(CHANCE) == {"attended": 0, "written": 2, "outvoted": 0.5}
     assert "other settings (early" in measure("--model.init_args.early", 3)
 
 
