@@ -13,10 +13,12 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
 import torch
 
 from extract.generation import decode, decode_continuously
+from extract.generation import prefill as prefill_module
 from extract.llm import LLM
 from extract.tasks import MultiHopQA, Sample, SyntheticQA
 from extract.tasks.niah import NIAH
@@ -40,8 +42,10 @@ def questions(llm: LLM, count: int) -> list[Sample]:
 
 
 def whole_batches(llm: LLM, samples: Sequence[Sample]) -> list[int]:
-    """Rows of each prompt."""
-    return [n for first in range(0, len(samples), BATCH) for n in decode(llm, samples[first : first + BATCH]).lengths]
+    """Rows of each prompt, as they were extracted before: only prefixes of 256 tokens and more were shared."""
+    batches = [samples[first : first + BATCH] for first in range(0, len(samples), BATCH)]
+    with patch.object(prefill_module, "SHORTEST_SHARED", 256):
+        return [length for batch in batches for length in decode(llm, batch).lengths]
 
 
 def idle_share(lengths: Sequence[int]) -> float:
