@@ -1,13 +1,12 @@
 """Columns of a score store as memory-mapped arrays."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from datamodules.read_ahead import read_ahead
 from extract.store import ScoreStore
 
 
@@ -30,23 +29,13 @@ class ShardedColumn:
     def take(self, rows: NDArray[np.int64]) -> NDArray[Any]:
         """Copy of the given rows, which must ascend: one gather for each shard that holds any."""
         out = np.empty((len(rows), self.arrays[0].shape[1]), dtype=self.arrays[0].dtype)
-        for shard, inside, within in self._by_shard(rows):
-            # mode="clip" writes straight into `out`; numpy buffers the result in its checking mode.
-            np.take(self.arrays[shard], within, axis=0, out=out[inside], mode="clip")
-        return out
-
-    def read_ahead(self, rows: NDArray[np.int64]) -> None:
-        """Have the kernel fetch the given rows, which must ascend, without waiting: they are taken later."""
-        for shard, _, within in self._by_shard(rows):
-            array = self.arrays[shard]
-            read_ahead(array.ctypes.data, array.strides[0], within)
-
-    def _by_shard(self, rows: NDArray[np.int64]) -> Iterator[tuple[int, slice, NDArray[np.int64]]]:
-        """Shards that hold any of ascending rows: which of the rows, and their numbers there."""
         cuts = np.searchsorted(rows, self.starts)
         for shard in np.flatnonzero(np.diff(cuts)):
-            inside = slice(cuts[shard], cuts[shard + 1])
-            yield int(shard), inside, rows[inside] - self.starts[shard]
+            first, last = cuts[shard], cuts[shard + 1]
+            within = rows[first:last] - self.starts[shard]
+            # mode="clip" writes straight into `out`; numpy buffers the result in its checking mode.
+            np.take(self.arrays[shard], within, axis=0, out=out[first:last], mode="clip")
+        return out
 
 
 @dataclass(frozen=True)

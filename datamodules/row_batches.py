@@ -1,7 +1,6 @@
 """Batches of score rows: hidden states and the scores of all heads, gathered from memory maps."""
 
 import math
-import time
 from typing import NamedTuple
 
 import numpy as np
@@ -12,11 +11,6 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from datamodules.columns import Columns
-
-READ_AHEAD = 8
-"""Shuffled batches whose rows the kernel fetches ahead: rows at random places cost a disk access each."""
-SLOW = 40e-6
-"""Seconds a row from which a batch came from the disk: ten times those of one in memory."""
 
 
 class Rows(NamedTuple):
@@ -65,13 +59,7 @@ class RowBatches(Dataset[Rows]):
     ) -> None:
         self.columns, self.known, self.hidden = columns, known, hidden
         self.rows, self.offset, self.batch_size, self.seed = rows, offset, batch_size, seed
-        self.stride = 1
-        """Batches from one of this process to its next."""
         self._shuffled: tuple[int, NDArray[np.int64]] | None = None
-        self._ahead: tuple[int, int] = (-1, 0)
-        """Epoch of the last batch, and the first batch of it that was not read ahead."""
-        self._slow_epoch = -1
-        """Epoch in which a batch came from the disk: from there on it is read ahead, which costs time in memory."""
 
     def __len__(self) -> int:
         """Number of batches."""
@@ -88,22 +76,8 @@ class RowBatches(Dataset[Rows]):
 
     def batch(self, number: int, epoch: int = 0) -> Rows:
         """A batch of an epoch. Shuffling decides which rows share a batch; within it they are in the store's order."""
-        return self.read(self._rows_of(number, epoch))
-
-    def _rows_of(self, number: int, epoch: int) -> NDArray[np.int64]:
-        return np.sort(self.epoch_rows(epoch)[number * self.batch_size : (number + 1) * self.batch_size])
-
-    def _read_ahead(self, number: int, epoch: int) -> None:
-        """Have the next shuffled batches fetched from the disk while this one and the training step run."""
-        begun = self._ahead[1] if self._ahead[0] == epoch else number
-        end = min(number + READ_AHEAD * self.stride + 1, len(self))
-        for later in range(max(begun, number), end, self.stride):
-            rows = self._rows_of(later, epoch)
-            self.columns.scores.read_ahead(np.minimum(rows + self.offset, len(self.columns.sample) - 1))
-            if self.hidden:
-                self.columns.hidden.read_ahead(rows)
-            begun = later + self.stride
-        self._ahead = (epoch, begun)
+        rows = np.sort(self.epoch_rows(epoch)[number * self.batch_size : (number + 1) * self.batch_size])
+        return self.read(rows)
 
     def read(self, rows: NDArray[np.int64]) -> Rows:
         """Rows of the store by their numbers, which must ascend."""
@@ -130,13 +104,4 @@ class RowBatches(Dataset[Rows]):
 
         Numbers come from the sampler that Lightning uses for `overfit_batches`: the same batches in every epoch.
         """
-        number, epoch = (key, 0) if isinstance(key, int) else key
-        if self.seed is None:
-            return self.batch(number, epoch)
-        if self._slow_epoch == epoch:
-            self._read_ahead(number, epoch)
-        begun = time.perf_counter()
-        found = self.batch(number, epoch)
-        if time.perf_counter() - begun > SLOW * len(found.sample):
-            self._slow_epoch = epoch
-        return found
+        return self.batch(key) if isinstance(key, int) else self.batch(*key)

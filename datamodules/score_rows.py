@@ -187,7 +187,6 @@ class ScoreRows(LightningDataModule):
     def _loader(self, split: Part) -> DataLoader[Rows]:
         batches = self.batches(split)
         assert self.trainer is not None
-        batches.stride = self.trainer.world_size
         share = EpochShare(len(batches), self.trainer.global_rank, self.trainer.world_size, even=split == "train")
         kind, generator = (ResumableLoader, torch.Generator()) if split == "train" else (DataLoader, None)
         return kind(

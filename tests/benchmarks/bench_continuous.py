@@ -20,8 +20,9 @@ import torch
 from extract.generation import decode, decode_continuously
 from extract.generation import prefill as prefill_module
 from extract.llm import LLM
-from extract.tasks import MultiHopQA, Sample, SyntheticQA
+from extract.tasks import MultiHopQA, Sample
 from extract.tasks.niah import NIAH
+from extract.tasks.sources import SyntheticQA
 
 BATCH, SLOTS = 16, 32
 

@@ -7,7 +7,6 @@ each row comes from the disk. Such epochs take turns with epochs whose pages sta
 import bisect
 import ctypes
 import json
-import math
 import mmap
 import os
 import statistics
@@ -23,7 +22,7 @@ import pyarrow as pa
 import torch
 from lightning import Trainer
 
-from datamodules import RowBatches, Rows, ScoreRows, row_batches
+from datamodules import RowBatches, Rows, ScoreRows
 from extract.llm import LLMIdentity
 from extract.store import FORMAT, TABLES, content_record, vector_column, write_manifest, write_shard
 from probe.models.losses import asymmetric_loss
@@ -134,22 +133,20 @@ def epoch(loader: Any, training: Training, limit: float, number: int, evictor: E
 
 
 def measure(store: Path, turns: int, limit: float) -> dict[str, Any]:
-    """Rows a second from memory and from the disk, with and without reading ahead, in turns."""
+    """Rows a second from memory and from the disk, in turns."""
     data = ScoreRows(str(store), verify=False)
     data.trainer = Trainer(accelerator="cpu", logger=False, enable_checkpointing=False, enable_progress_bar=False)
     data.setup("fit")
     evictor, found = Evictor(data), dict[str, Any]()
-    kinds = {"memory": (False, row_batches.SLOW), "disk, no reading ahead": (True, math.inf)}
-    kinds["disk"] = (True, row_batches.SLOW)
+    kinds = {"memory": False, "disk": True}
     for name, steps in (("reader alone", False), ("with training steps", True)):
         training, rates = Training(steps), {kind: list[float]() for kind in kinds}
         for turn in range(turns):
-            for kind, (cold, slow) in kinds.items():
+            for kind, cold in kinds.items():
                 evictor.everything() if cold else warm(data.batches("train"))
-                with patch.object(row_batches, "SLOW", slow):
-                    loader = data.train_dataloader()
-                    loader.sampler.set_epoch(turn)  # type: ignore[attr-defined]
-                    rates[kind].append(epoch(loader, training, limit, turn, evictor if cold else None))
+                loader = data.train_dataloader()
+                loader.sampler.set_epoch(turn)  # type: ignore[attr-defined]
+                rates[kind].append(epoch(loader, training, limit, turn, evictor if cold else None))
         found[name] = {kind: round(statistics.median(rate), 1) for kind, rate in rates.items()}
         pairs = zip(rates["disk"], rates["memory"], strict=True)
         found[name]["disk / memory"] = round(statistics.median(cold / hot for cold, hot in pairs), 3)

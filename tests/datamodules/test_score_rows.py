@@ -11,9 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from lightning import Trainer
 from lightning.pytorch.plugins.precision import Precision
-from numpy.typing import NDArray
 
-from datamodules import OffsetRows, ResampledSequences, ScoreRows, Sequences, Split, row_batches
+from datamodules import OffsetRows, ResampledSequences, ScoreRows, Sequences, Split
 from datamodules.columns import ShardedColumn
 from datamodules.samplers import EpochShare, Share
 from datamodules.splits import SPLITS
@@ -160,49 +159,3 @@ def test_inherited_settings_reach_the_base() -> None:
         rows: Any = kind(**settings, split=Split(seed=4))
         taken = (rows.store_path, rows.target, rows.test_path, rows.num_workers, rows.verify, rows.split.seed)
         assert taken == ("s", "reasoning", "t", 2, False, 4)
-
-
-@pytest.mark.parametrize(("world", "begun"), [(1, 0), (2, 0), (1, 3)])
-def test_rows_of_shuffled_batches_are_fetched_ahead(
-    tmp_path: Path, world: int, begun: int, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """After a batch from the disk each of this process once an epoch, at most so many batches before."""
-    data = ScoreRows(str(make_store(tmp_path / "s", samples=60)), batch_size=8, offset=1)
-    data.setup("fit")
-    batches, fetched = data.batches("train"), dict[str, list[NDArray[np.int64]]](hidden=[], scores=[])
-    batches.stride = world
-    plain = data.batches("train")
-    for name, rows in fetched.items():
-        monkeypatch.setattr(getattr(batches.columns, name), "read_ahead", rows.append)
-    monkeypatch.setattr(row_batches, "READ_AHEAD", 3)
-    monkeypatch.setattr(row_batches, "SLOW", 0.0)  # every batch is
-    for epoch in (0, 1):
-        for rows in fetched.values():
-            rows.clear()
-        own = list(range(begun * world, len(batches), world))
-        for place, number in enumerate(own):
-            found = batches[number, epoch]
-            for one, other in zip(found, plain.batch(number, epoch), strict=True):
-                torch.testing.assert_close(one, other, rtol=0, atol=0, equal_nan=True)
-            expected = [
-                np.sort(batches.epoch_rows(epoch)[8 * n : 8 * n + 8]) for n in own[1 : place + 4 if place else 0]
-            ]
-            assert [rows.tolist() for rows in fetched["hidden"]] == [rows.tolist() for rows in expected]
-            assert [rows.tolist() for rows in fetched["scores"]] == [(rows + 1).tolist() for rows in expected]
-    monkeypatch.setattr(row_batches, "SLOW", 10.0)
-    for rows in fetched.values():
-        rows.clear()
-    for number in range(len(batches)):  # from memory: nothing to gain
-        batches[number, 2]
-    assert fetched == {"hidden": [], "scores": []}
-
-
-def test_batches_in_order_and_arrays_in_memory_need_no_fetching(tmp_path: Path) -> None:
-    data = ScoreRows(str(make_store(tmp_path / "s")))
-    data.setup("fit")
-    validation = data.batches("val")
-    validation.columns.hidden.read_ahead = None  # type: ignore[method-assign,assignment]
-    assert len(validation[0, 0].hidden)
-    array = np.arange(12.0).reshape(4, 3)
-    ShardedColumn([array]).read_ahead(np.array([0, 3]))
-    assert array.sum() == 66
