@@ -9,13 +9,11 @@ from scipy import stats
 from probe.metrics import Bootstrap, Estimate, bootstrap_weights, holm, p_text, percentile_interval
 from probe.results import TextTable, Trial
 
-SHARES = ("predicted", "acted")
-"""Shares of the expected heads."""
-
 
 def predicted_summary(trials: Sequence[Trial], bootstrap: Bootstrap) -> list[dict[str, Any]]:
     """Of each probe and step the mean share of expected heads that it predicted, and of those that acted.
 
+    Whether the heads of a probe act does not depend on the step that it predicts from: that share is given once.
     Failed answers are those that are held out, solved ones those of training prompts, for both have a critical token.
     p-values are of the Mann-Whitney test between both kinds, with Holm's correction over all.
 
@@ -26,15 +24,16 @@ def predicted_summary(trials: Sequence[Trial], bootstrap: Bootstrap) -> list[dic
     """
     found = [(trial["failed"], one) for trial in trials if trial["failed"] != trial["training"] for one in _of(trial)]
     places = sorted({(one["probe"], one["steps"]) for _, one in found})
+    first = dict(reversed(places))
+    wanted = [(*place, "predicted") for place in places] + [(*place, "acted") for place in first.items()]
     records = list[dict[str, Any]]()
-    for probe, steps in places:
+    for probe, steps, share in sorted(wanted, key=lambda one: (one[0], one[2] == "acted", one[1])):
         here = [(failed, one) for failed, one in found if (one["probe"], one["steps"]) == (probe, steps)]
-        for share in SHARES:
-            values = {kind: _shares(here, failed, share) for kind, failed in (("failed", True), ("solved", False))}
-            records.append(
-                {"probe": probe, "steps": steps, "share": share, "p": _p(values["failed"], values["solved"])}
-                | {kind: _mean(some, bootstrap).as_dict() for kind, some in values.items()}
-            )
+        values = {kind: _shares(here, failed, share) for kind, failed in (("failed", True), ("solved", False))}
+        records.append(
+            {"probe": probe, "steps": steps, "share": share, "p": _p(values["failed"], values["solved"])}
+            | {kind: _mean(some, bootstrap).as_dict() for kind, some in values.items()}
+        )
     corrected = iter(holm([record["p"] for record in records if record["p"] is not None]))
     return [{**record, "p_holm": None if record["p"] is None else next(corrected)} for record in records]
 
@@ -74,10 +73,10 @@ def predicted_table(records: Sequence[dict[str, Any]]) -> TextTable:
     )
     out = TextTable("Expected heads at the critical token", ["probe", "share", "failed", "solved", "p"], caption)
     for record in records:
-        label = f"{record['probe'] + 1}, {record['steps']} steps before"
+        before = f", {record['steps']} steps before" if record["share"] == "predicted" else ""
         cells = [
             Estimate.of(record[kind]).forms(2, 2, leading_zero=False) if record[kind]["n"] else ("",)
             for kind in ("failed", "solved")
         ]
-        out.add_row(label, record["share"], *cells, p_text(record))
+        out.add_row(f"{record['probe'] + 1}{before}", record["share"], *cells, p_text(record))
     return out

@@ -72,12 +72,17 @@ def _prediction(prediction: dict[str, Any]) -> TableView:
 def _expected(records: list[dict[str, Any]]) -> TableView:
     rows = [
         (
-            f"probe {one['probe'] + 1}, {one['steps']} steps before: {one['share']}",
+            f"probe {one['probe'] + 1}{_before(one)}: {one['share']}",
             [measured(one["failed"], 2), measured(one["solved"], 2), Cell(p_text(one))],
         )
         for one in records
     ]
     return TableView(["failed", "solved", "p"], rows, EXPECTED_NOTE)
+
+
+def _before(one: dict[str, Any]) -> str:
+    """Whether a head acts does not depend on the step that it was predicted from."""
+    return f", {one['steps']} steps before" if one["share"] == "predicted" else ""
 
 
 def _shares(record: dict[str, Any]) -> Plot:
