@@ -12,7 +12,7 @@ from torch.nn.utils.rnn import pad_sequence
 from extract.attention import PreallocatedLayer, instrumented, preallocated_cache
 from extract.generation.batching import pad, warn_of_windows
 from extract.generation.greedy import Decoded, contributions_of, scored_step, without_end
-from extract.generation.longrope import join_groups, rotary_factors, rotary_groups
+from extract.generation.longrope import RotaryGroup, run_by_group
 from extract.generation.prefill import (
     SHORTEST_SHARED,
     DecodingWatch,
@@ -61,12 +61,11 @@ def decode_continuously(
 
     """
     warn_of_windows(llm.model, samples)
-    groups, parts = rotary_groups(llm.model, samples), []
-    for group in groups:
-        with rotary_factors(llm.model, group):
-            decoding = _ContinuousBatch(llm, group.samples, slots, excluded, opening, watch, contribution)
-            parts.append(decoding.run())
-    return join_groups(parts, groups)
+
+    def run(group: RotaryGroup) -> Decoded:
+        return _ContinuousBatch(llm, group.samples, slots, excluded, opening, watch, contribution).run()
+
+    return run_by_group(llm.model, samples, run)
 
 
 @dataclass(eq=False)

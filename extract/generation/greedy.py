@@ -12,7 +12,7 @@ from torch import Tensor
 from extract.attention import RecordingPlan, instrumented, recording
 from extract.contribution import LogitContributions, Sources, Spans, prompt_sources
 from extract.generation.batching import Batch, pad, reasoning_columns, warn_of_windows
-from extract.generation.longrope import join_groups, rotary_factors, rotary_groups
+from extract.generation.longrope import RotaryGroup, run_by_group
 from extract.generation.prefill import DecodingWatch, decode_step, prefill_continued, prefill_prompts
 from extract.llm import LLM
 from extract.prompts import ForcedOpening
@@ -78,19 +78,19 @@ def decode(
 
     """
     warn_of_windows(llm.model, samples)
-    groups, parts = rotary_groups(llm.model, samples), []
-    for group in groups:
-        with rotary_factors(llm.model, group):
-            batch = pad(group.samples, llm.tokenizer.pad_token_id or 0, device=llm.model.device)
-            cache = prefill_prompts(llm.model, batch, batch.tokens.shape[1], llm.prefill_chunk, watch)
-            chosen = sources if sources is None or sources == "evidence" else [sources[i] for i in group.indices]
-            contributions = contributions_of(llm, batch, chosen)
-            with instrumented(llm.model):
-                decoded = _generate(llm, batch, cache, excluded, watch, contributions)
-            if opening is not None:
-                decoded = replace(decoded, continuations=_continued(llm, group.samples, decoded, batch, cache, opening))
-            parts.append(decoded)
-    return join_groups(parts, groups)
+
+    def run(group: RotaryGroup) -> Decoded:
+        batch = pad(group.samples, llm.tokenizer.pad_token_id or 0, device=llm.model.device)
+        cache = prefill_prompts(llm.model, batch, batch.tokens.shape[1], llm.prefill_chunk, watch)
+        chosen = sources if sources is None or sources == "evidence" else [sources[i] for i in group.indices]
+        contributions = contributions_of(llm, batch, chosen)
+        with instrumented(llm.model):
+            decoded = _generate(llm, batch, cache, excluded, watch, contributions)
+        if opening is None:
+            return decoded
+        return replace(decoded, continuations=_continued(llm, group.samples, decoded, batch, cache, opening))
+
+    return run_by_group(llm.model, samples, run)
 
 
 def contributions_of(

@@ -23,7 +23,7 @@ from extract.generation.ablated_output import AblatedGenerations
 from extract.generation.batching import Batch, check_forcing, pad, realigned, warn_of_windows
 from extract.generation.dynamic_heads import DynamicHeads, Selection, StepHeads
 from extract.generation.greedy import without_end
-from extract.generation.longrope import join_groups, rotary_factors, rotary_groups
+from extract.generation.longrope import RotaryGroup, run_by_group
 from extract.generation.prefill import decode_step, prefill_each, prefill_prompts
 from extract.llm import LLM
 from extract.prompts import ForcedOpening
@@ -73,16 +73,15 @@ def generate_ablated(
     if opening is not None:
         check_forcing(llm.model)
     warn_of_windows(llm.model, samples)
-    groups, parts = rotary_groups(llm.model, samples), []
-    for group in groups:
-        with rotary_factors(llm.model, group):
-            prompts = pad(group.samples, llm.tokenizer.pad_token_id or 0, device=llm.model.device)
-            cache, means = _prefill(llm, prompts, operator)
-            with instrumented(llm.model):
-                numbers = [sample.index for sample in group.samples]
-                decoding = _TwoPassDecoding(llm, prompts, numbers, cache, means, conditions, heads, keep)
-                parts.append(decoding.run(opening))
-    return join_groups(parts, groups)
+
+    def run(group: RotaryGroup) -> AblatedGenerations:
+        prompts = pad(group.samples, llm.tokenizer.pad_token_id or 0, device=llm.model.device)
+        cache, means = _prefill(llm, prompts, operator)
+        with instrumented(llm.model):
+            numbers = [sample.index for sample in group.samples]
+            return _TwoPassDecoding(llm, prompts, numbers, cache, means, conditions, heads, keep).run(opening)
+
+    return run_by_group(llm.model, samples, run)
 
 
 def _prefill(llm: LLM, prompts: Batch, operator: Literal["zero", "mean"]) -> tuple["DynamicCache", Means | None]:

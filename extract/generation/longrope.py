@@ -4,7 +4,7 @@ transformers chooses the set anew in every forward, by the longest position in t
 short and long prompts, or an answer that crosses the original length would then mix keys of both sets in one cache.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -73,6 +73,22 @@ def rotary_factors(model: "PreTrainedModel", group: RotaryGroup) -> Iterator[Non
     finally:
         for rotary, short, long in former:
             rotary.original_inv_freq, rotary.long_inv_freq = short, long
+
+
+def run_by_group(model: "PreTrainedModel", samples: Sequence[Sample], run: Callable[[RotaryGroup], Columns]) -> Columns:
+    """Run each group of a batch with its own rotary factors; the results in the batch's order (see `join_groups`).
+
+    Args:
+        model: The frozen model.
+        samples: The batch.
+        run: Gives the results of a group.
+
+    """
+    groups, parts = rotary_groups(model, samples), list[Columns]()
+    for group in groups:
+        with rotary_factors(model, group):
+            parts.append(run(group))
+    return join_groups(parts, groups)
 
 
 def join_groups(parts: Sequence[Columns], groups: Sequence[RotaryGroup]) -> Columns:

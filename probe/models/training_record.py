@@ -8,7 +8,6 @@ from torch import Tensor
 
 from datamodules import ScoreRows
 from extract.errors import UserError
-from extract.llm import LLMIdentity
 from extract.scores import ExcludedKeys, Target
 from extract.store import shared_names
 from extract.utils import Resamples, Seed
@@ -42,10 +41,6 @@ class TrainedOnRows(TrainedModule):
         """Metrics of the last test and their provenance; empty before it."""
         self.baselines: list[Baselines] = []
         """Of each offset; none before `fit`, or in a checkpoint of a version that had none."""
-
-    def data_llm(self) -> LLMIdentity:
-        """The LLM of the score store."""
-        return self._rows().identity
 
     def check_scores(self, excluded: ExcludedKeys | None, offset: int, where: str) -> None:
         """Refuse scores that this probe does not predict: those of another step, or by an Eq. 2 of other keys.

@@ -9,7 +9,6 @@ from lightning.pytorch.trainer.states import TrainerFn
 from torch import Tensor, nn
 
 from extract.errors import UserError
-from extract.llm import LLMIdentity
 from extract.store import shared_names
 from extract.utils import NonNegativeFloat, PositiveInt, Width, software, without_autocast
 from probe.attribution.learned.batches import AblationEffects, EffectBatch, TrainingAnswer
@@ -128,10 +127,6 @@ class HeadWeights(TrainedModule):
         if not isinstance(data, AblationEffects):
             raise UserError("head weights are trained on probe.AblationEffects: set data.class_path to it")
         return data
-
-    def data_llm(self) -> LLMIdentity:
-        """The LLM of the stores of effects."""
-        return self._data().identity
 
     def _check_held_out(self) -> None:
         """Refuse validation answers that the weights were trained on."""

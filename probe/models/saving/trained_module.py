@@ -13,6 +13,7 @@ from extract.errors import UserError
 from extract.llm import LLMIdentity
 from extract.store import sample_names
 from extract.utils import NonNegativeInt, PositiveFloat, Range, command, digest, public_name, write_card
+from probe.models.model_card import PAPER, card_metadata, training_table
 
 
 class TrainedModule(Resumable):
@@ -82,22 +83,27 @@ class TrainedModule(Resumable):
             )
 
     def data_llm(self) -> LLMIdentity:
-        """The LLM of the run's data."""
-        raise NotImplementedError
+        """The LLM of the run's data, which `setup` has checked."""
+        data: Any = self.trainer.datamodule  # type: ignore[attr-defined]
+        identity: LLMIdentity = data.identity
+        return identity
 
     def model_card(self, command: str, file: str) -> str:
-        """README.md of the trained module.
+        """README.md of the trained module: its LLM and training data, to which subclasses add use and evaluation.
 
         Args:
             command: What trained or evaluated it.
             file: The checkpoint's name, or `.` for an export.
 
         """
-        raise NotImplementedError
+        del file
+        kind, record = type(self).__name__, self.training_record
+        table = training_table(record, f"`{record['store']}`", command, PAPER)
+        return f"---\n{card_metadata(kind, record, [], 'probe')}\n---\n\n# {kind} for {self.llm.name}\n\n{table}\n"
 
     def write_card(self, checkpoint: Path) -> None:
-        """Write the model card beside a checkpoint, if there is one."""
-        if not (self.trainer.is_global_zero and checkpoint.is_file()):
+        """Write the model card beside a checkpoint, if there is one and it is known what was trained."""
+        if not (self.trainer.is_global_zero and checkpoint.is_file() and self.training_record):
             return
         if line := write_card(checkpoint.parent, self.model_card(command(), checkpoint.name)):
             rank_zero_info(line)

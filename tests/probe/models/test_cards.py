@@ -11,6 +11,7 @@ from huggingface_hub import DatasetCard, ModelCard
 
 import probe
 from extract import ScoreStore
+from probe.models import TrainedModule
 from probe.models.model_card import probe_card
 from tests.conftest import Run
 from tests.helpers.result_records import LLM, RECORDS, SPLIT
@@ -35,6 +36,21 @@ def test_a_checkpoint_has_a_card_and_a_test_fills_in_its_metrics(stage: Stage, t
     assert f"{card.data.eval_results[0].metric_value:.4f}" in card.text
     assert "`lightning test -c configs/probe.yaml" in card.text
     assert trained.training_record["llm"]["weights"] in card.text
+
+
+def test_a_module_of_ones_own_has_a_card_of_its_training() -> None:
+    """A class that adds no card has the common part: its LLM, data and command."""
+    module = TrainedModule()
+    module.training_record = {"llm": LLM, "store": "s1", "target": "copy_paste", "split": SPLIT}
+    card = ModelCard(module.model_card("lightning fit -c mine.yaml", "best.ckpt"))
+    assert card.data.license == "apache-2.0"
+    for words in (
+        f"# TrainedModule for {LLM['name']}",
+        LLM["weights"],
+        "| data | `s1` |",
+        "`lightning fit -c mine.yaml`",
+    ):
+        assert words in card.text
 
 
 def test_probes_of_later_steps_have_a_line_for_each() -> None:
