@@ -25,6 +25,10 @@ MOST_BYTES = 2**28
 """Most memory of attention rows that wait for it (256 MiB)."""
 
 
+_Sums = tuple[Tensor, Tensor]
+"""Attention on sources and their contributions, each [batch, step, head, source]."""
+
+
 @dataclass(frozen=True, eq=False)
 class _Step:
     """What a recorded step leaves: attention, inputs of norms (by module), and its direction of the stream."""
@@ -39,6 +43,7 @@ class LogitContributions:
 
     What a step's attention formed is kept; its sums are computed when several steps have come together, so that values
     and projections are read once for all of them. Memory grows with the number of keys, and never with its square.
+    Each head's attention on each source is summed on the way, so that recorded steps need no `columns` for it.
 
     Args:
         model: The model, instrumented while steps run.
@@ -57,6 +62,7 @@ class LogitContributions:
         self._norm_inputs: dict[torch.nn.Module, Tensor] = {}
         self._pending: list[_Step] = []
         self._done: list[Tensor] = []
+        self._attended: list[Tensor] = []
 
     @contextmanager
     def recording(self, plan: RecordingPlan) -> Iterator[Recorder]:
@@ -88,6 +94,11 @@ class LogitContributions:
         self._flush()
         return torch.cat(self._done, dim=1)
 
+    def attention(self) -> Float[Tensor, "batch step layer head source"]:
+        """Attention of each head on each source at all steps so far, in float32."""
+        self._flush()
+        return torch.cat(self._attended, dim=1)
+
     def _read(self, attention: LayerAttention) -> LayerAttention:
         """Attention on the keys of sources alone, where they are few."""
         columns = self._sources.visible(attention.missing, attention.weights.shape[2])
@@ -100,29 +111,26 @@ class LogitContributions:
         if not self._pending:
             return
         steps, self._pending = self._pending, []
-        layers = [self._layer(layer, steps).to(self._model.device) for layer in range(len(self.readout.layers))]
-        # [batch, layer, step, head, source] → [batch, step, layer, head, source]
-        self._done.append(torch.stack(layers, dim=1).transpose(1, 2))
+        layers = [self._layer(layer, steps) for layer in range(len(self.readout.layers))]
+        for results, found in zip((self._attended, self._done), zip(*layers, strict=True), strict=True):
+            # [batch, layer, step, head, source] → [batch, step, layer, head, source]
+            results.append(torch.stack([one.to(self._model.device) for one in found], dim=1).transpose(1, 2))
 
-    def _layer(self, layer: int, steps: list[_Step]) -> Float[Tensor, "batch step head source"]:
-        """One layer's contributions; steps are taken together while the layer holds the same first key."""
+    def _layer(self, layer: int, steps: list[_Step]) -> _Sums:
+        """One layer's sums; steps are taken together while the layer holds the same first key."""
         write = self.readout.layers[layer]
         at = None if write.norm_module is None else torch.stack([s.norm_inputs[write.norm_module] for s in steps], 1)
         # One product with W_O for all rows and steps: [batch, step, head, size].
         directions = write.pull_back(torch.stack([step.direction for step in steps], dim=1), at)
         kept = [step.kept[layer] for step in steps]
         borders = [0, *(i for i in range(1, len(kept)) if kept[i].missing != kept[i - 1].missing), len(kept)]
-        return torch.cat(
-            [
-                self._together(kept[start:stop], directions[:, start:stop])
-                for start, stop in itertools.pairwise(borders)
-            ],
-            dim=1,
-        )
+        found = [
+            self._together(kept[start:stop], directions[:, start:stop]) for start, stop in itertools.pairwise(borders)
+        ]
+        attended, contributed = (torch.cat(part, dim=1) for part in zip(*found, strict=True))
+        return attended, contributed
 
-    def _together(
-        self, kept: list[LayerAttention], directions: Float[Tensor, "batch step head vsize"]
-    ) -> Float[Tensor, "batch step head source"]:
+    def _together(self, kept: list[LayerAttention], directions: Float[Tensor, "batch step head vsize"]) -> _Sums:
         """Steps whose keys are first parts of the last one's."""
         last, (batch, steps, heads, size) = kept[-1], directions.shape
         keys, groups = sum(part.length for part in last.parts), last.parts[-1].keys.shape[1]
@@ -135,8 +143,9 @@ class LogitContributions:
         weights = self._weights([attention.weights for attention in kept], groups, value_logits.shape[-1])
         sources = self._sources.weights(last.missing, keys, columns).to(value_logits.device)
         split = (batch, groups, steps, heads // groups, -1)
+        attended = torch.bmm(weights, sources).view(*split).transpose(1, 2).flatten(2, 3)
         found = logit_contribution(weights, value_logits.view(batch, steps * heads, -1), sources)
-        return found.view(*split).transpose(1, 2).flatten(2, 3)
+        return attended, found.view(*split).transpose(1, 2).flatten(2, 3)
 
     def _weights(self, kept: list[Tensor], groups: int, keys: int) -> Float[Tensor, "batch row key"]:
         """Attention rows of all steps, by KV head, step and head that shares it; later keys have weight 0."""

@@ -165,10 +165,10 @@ class _Decoded:
     lengths: list[int]
     tokens: Int[Tensor, "batch step"]
     log_probs: Float[Tensor, "batch step"]
-    attention: Float[Tensor, "batch step layer head source"]
     copies: Bool[Tensor, "batch step layer head"]
     hidden: Float[Tensor, "batch step hidden"]
     entropies: Float[Tensor, "batch step"]
+    attention: Float[Tensor, "batch step layer head source"]
     contribution: Float[Tensor, "batch step layer head source"]
 
     def record(self, llm: LLM, row: int, sources: int) -> AttributionRecord:
@@ -194,7 +194,6 @@ class _Decoding:
     def __init__(self, llm: LLM, batch: Batch, cache: "DynamicCache", spans: Sequence[Sequence[list[tuple[int, int]]]]):
         members = prompt_sources(batch.real, batch.width, spans)
         self._llm, self._batch, self._cache = llm, batch, cache
-        self._columns = members.float()
         self._contributions = LogitContributions(llm.model, Sources.of(members))
 
     def run(self) -> _Decoded:
@@ -211,12 +210,13 @@ class _Decoding:
             if not all(reads.put(running.any())):
                 break
         columns: list[Any] = [torch.stack(column, dim=1).cpu() for column in zip(*rows, strict=True)]
-        return _Decoded(lengths.tolist(), *[*columns, self._contributions.result().cpu()])
+        sums = self._contributions
+        return _Decoded(lengths.tolist(), *columns, attention=sums.attention().cpu(), contribution=sums.result().cpu())
 
     def _step(self, keys: int) -> tuple[Tensor, ...]:
-        """One step: the fields of `_Decoded` in their order. Its query is the token at `keys - 1`."""
+        """One step: tokens, log-probabilities, copies, hidden states and entropies. Its query is at `keys - 1`."""
         batch, model = self._batch, self._llm.model
-        with self._contributions.recording(RecordingPlan(columns=self._columns[:, :keys])) as recorder:
+        with self._contributions.recording(RecordingPlan()) as recorder:
             logits = decode_step(model, batch, self._cache, keys).float()
         forced = batch.forced[:, keys - batch.width]
         generated = torch.where(forced >= 0, forced, logits.argmax(dim=-1))
@@ -224,9 +224,11 @@ class _Decoding:
         if keys < batch.tokens.shape[1]:
             batch.tokens[:, keys] = generated
         log_probs = logits.log_softmax(dim=-1)
-        entropies = torch.special.entr(log_probs.exp()).sum(dim=-1)
         argmax = recorder.argmax
         attended = batch.tokens.gather(1, argmax.flatten(1)).view_as(argmax)
         copies = attended == generated[:, None, None]
         chosen = log_probs.gather(1, generated[:, None])[:, 0]
-        return generated, chosen, recorder.mass, copies, recorder.hidden.float(), entropies
+        # -Σ p log p; a token of probability 0 adds 0, also where its log-probability is -∞.
+        lowest = torch.finfo(log_probs.dtype).min
+        entropies = -torch.linalg.vecdot(log_probs.exp(), log_probs.clamp_min_(lowest))
+        return generated, chosen, copies, recorder.hidden.float(), entropies
