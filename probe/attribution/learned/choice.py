@@ -17,7 +17,7 @@ from extract.utils import NonNegativeInt, PositiveFloat, frozen_inference
 from probe.attribution.learned.batches import AblationEffects
 from probe.attribution.learned.effects import AnswerEffects
 from probe.attribution.methods.base import AttributionMethod, RecordMethod
-from probe.attribution.methods.prior import corrected
+from probe.attribution.methods.prior import corrected, nonnegative_slope
 from probe.attribution.metrics import linear_datamodeling_score
 from probe.metrics import Bootstrap, Estimate, GatheredRows, mean_interval
 from probe.results import TextTable
@@ -37,19 +37,22 @@ class Candidate:
         method: Its name.
         ablations: Number of runs.
         strength: Of the ridge; None without runs.
+        scale: Of the method's scores; None: fitted to the runs of each answer.
 
     """
 
     method: str
     ablations: int
     strength: float | None
+    scale: float | None = None
 
 
 class AttributionChoice(LLMStage):
     """Compare methods, numbers of ablated runs and strengths of the ridge on answers that weights were validated on.
 
     The LDS of each candidate is over the last runs of an answer, which no candidate uses. The model is not run: the
-    stores of effects hold all runs. `Prior.choice_file` reads the results.
+    stores of effects hold all runs. Scores of a method are scaled by their slope in each answer's own runs, or by the
+    median of that slope over answers. `Prior.choice_file` reads the results.
 
     Args:
         llm: The frozen model (linked from the top-level `llm:`); only its identity is needed.
@@ -106,12 +109,7 @@ class AttributionChoice(LLMStage):
             method.prepare(self.llm)
             self._check_trained(method)
             self._prepared[method.name] = method
-        self.candidates = [
-            Candidate(method.name, count, strength)
-            for method in self.methods
-            for count in self.ablations
-            for strength in (self.strengths if count else (None,))
-        ]
+        self._scales: dict[str, float] = {}
 
     def _check_trained(self, method: AttributionMethod) -> None:
         """Refuse weights for which these are no validation answers: the split is the same where they were trained."""
@@ -122,6 +120,25 @@ class AttributionChoice(LLMStage):
                 f"'{method.name}' was trained on answers that are validation answers here: give the same stores in the "
                 "same order and the same data.split as in its training"
             )
+
+    @property
+    def candidates(self) -> list[Candidate]:
+        """All candidates, once the scales are known."""
+        return [
+            Candidate(method, count, strength, scale)
+            for method, typical in self._scales.items()
+            for count in self.ablations
+            for strength in (self.strengths if count else (None,))
+            for scale in ((None, typical) if count and typical else (None,))
+        ]
+
+    def on_test_start(self) -> None:
+        """Find each method's median scale; every process reads all answers for it."""
+        answers = self._data.held_out()
+        with frozen_inference():
+            for name, method in self._prepared.items():
+                slopes = [_slope(method.score_record(answer.record), answer) for answer in answers]
+                self._scales[name] = float(np.median(slopes)) if slopes else 0.0
 
     def test_step(self, number: int) -> None:
         """LDS of every candidate on one answer."""
@@ -139,7 +156,7 @@ class AttributionChoice(LLMStage):
         if len(answer.masks) < most + LEAST_HELD_OUT:
             return torch.full((len(self.candidates),), torch.nan)
         priors = {name: method.score_record(answer.record) for name, method in self._prepared.items()}
-        scores = [candidate_scores(priors[one.method], answer, one.ablations, one.strength) for one in self.candidates]
+        scores = [candidate_scores(priors[one.method], answer, one) for one in self.candidates]
         found = [linear_datamodeling_score(one, answer.masks[most:], true[most:]) for one in scores]
         return torch.tensor(found)
 
@@ -178,7 +195,7 @@ class AttributionChoice(LLMStage):
 
     def records(self) -> list[dict[str, Any]]:
         """A row for each candidate."""
-        names = ("method", "ablations", "strength")
+        names = ("method", "ablations", "strength", "scale")
         return [{**{name: row[name] for name in names}, **row["lds"]} for row in self.results["candidates"]]
 
     def table(self) -> TextTable:
@@ -188,13 +205,16 @@ class AttributionChoice(LLMStage):
             "LDS [95 % bootstrap interval over answers], over runs that no candidate uses; *: the best of this number "
             f"of runs; {self.results['left_out']} answers with too few runs are left out"
         )
-        out = TextTable(title, ["method", "runs", "strength", "LDS", "best"], caption, important=["LDS", "best"])
+        out = TextTable(
+            title, ["method", "runs", "strength", "scale", "LDS", "best"], caption, important=["LDS", "best"]
+        )
         best = self.results["best"]
         for row in self.results["candidates"]:
             strength = "" if row["strength"] is None else f"{row['strength']:g}"
+            scale = "" if row["strength"] is None else "fitted" if row["scale"] is None else f"{row['scale']:.3g}"
             lds = Estimate.of(row["lds"]).forms(3, 2, leading_zero=False)
             chosen = "*" if row == best[str(row["ablations"])] else ""
-            out.add_row(row["method"], str(row["ablations"]), strength, lds, chosen)
+            out.add_row(row["method"], str(row["ablations"]), strength, scale, lds, chosen)
         return out
 
     def plots(self) -> "dict[str, Figure]":
@@ -203,22 +223,32 @@ class AttributionChoice(LLMStage):
 
 
 def candidate_scores(
-    prior: Float[Tensor, "token source"], answer: AnswerEffects, ablations: int, strength: float | None
+    prior: Float[Tensor, "token source"], answer: AnswerEffects, candidate: Candidate
 ) -> Float[Tensor, "source"]:
     """Scores of an answer's sources by a prior, and by the ridge around it on the first runs.
 
     Args:
         prior: Scores of the method alone.
         answer: Its runs.
-        ablations: Number of runs; 0: the prior alone.
-        strength: Of the ridge.
+        candidate: Number of runs, and the ridge's settings; without runs the prior alone.
 
     """
-    if not ablations or strength is None:
+    if not candidate.ablations or candidate.strength is None:
         return prior.sum(dim=0)
-    masks = torch.cat([torch.ones(1, answer.masks.shape[1], dtype=torch.bool), answer.masks[:ablations]])
-    log_probs = torch.cat([answer.record.log_probs[None], answer.run_log_probs[:ablations]])
-    return corrected(prior, masks, log_probs, strength).sum(dim=0)
+    masks, log_probs = _whole_and(answer, candidate.ablations)
+    return corrected(prior, masks, log_probs, candidate.strength, candidate.scale).sum(dim=0)
+
+
+def _whole_and(answer: AnswerEffects, count: int) -> tuple[Tensor, Tensor]:
+    """Masks and log-probabilities of the answer with all sources, and of its first runs."""
+    masks = torch.cat([torch.ones(1, answer.masks.shape[1], dtype=torch.bool), answer.masks[:count]])
+    return masks, torch.cat([answer.record.log_probs[None], answer.run_log_probs[:count]])
+
+
+def _slope(prior: Float[Tensor, "token source"], answer: AnswerEffects) -> float:
+    """What a score of 1 is worth in log-probability, by all runs of an answer."""
+    masks, log_probs = _whole_and(answer, len(answer.masks))
+    return nonnegative_slope(masks.double() @ prior.double().sum(dim=0), log_probs.double().sum(dim=1))
 
 
 def best_candidate(rows: Sequence[dict[str, Any]], ablations: int) -> dict[str, Any]:

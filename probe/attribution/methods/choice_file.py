@@ -1,4 +1,4 @@
-"""Reading of a choice among methods and strengths: results of `probe.AttributionChoice`."""
+"""Reading of a choice among methods and ridges around them: results of `probe.AttributionChoice`."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -12,10 +12,10 @@ NUMBER = (int, float)
 CANDIDATE = {"ablations": int, "description": dict, "lds": {"value": NUMBER}}
 
 
-def chosen_strength(
+def chosen_ridge(
     file: str, method: Mapping[str, Any], ablations: int, llm: LLMIdentity
-) -> tuple[float, frozenset[str]]:
-    """Strength of the ridge around a method that has the highest LDS, and the ids of the samples that it is chosen on.
+) -> tuple[float, float | None, frozenset[str]]:
+    """Strength and scale of highest LDS of the ridge around a method, and the ids of the samples they are chosen on.
 
     Args:
         file: results.json of `lightning test -c configs/attribution/choice.yaml`.
@@ -41,5 +41,6 @@ def chosen_strength(
     if not rows:
         raise UserError(f"{file} has no candidate of {method['class']} of these settings with {ablations} runs")
     best = max(rows, key=lambda row: row["lds"]["value"])
-    check_form(best, {"strength": NUMBER}, file)
-    return float(best["strength"]), frozenset(found["samples"])
+    check_form(best, {"strength": NUMBER, "scale": (*NUMBER, type(None))}, file)
+    scale = None if best["scale"] is None else float(best["scale"])
+    return float(best["strength"]), scale, frozenset(found["samples"])

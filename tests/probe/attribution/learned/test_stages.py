@@ -160,7 +160,8 @@ def test_weights_are_fitted_chosen_and_evaluated(made: Path, run: Run, tiny_llm_
     assert code == 0, said
     found = json.loads((made / "choice" / "results.json").read_text())
     assert (found["experiment"], found["answers"], found["left_out"]) == ("attribution_choice", 5, 0)
-    assert len(found["candidates"]) == 3 * 3
+    # Alone, and with 4 runs two strengths, each with a fitted scale and the median one.
+    assert len(found["candidates"]) == 3 * (1 + 2 * 2)
     best = max((row for row in found["candidates"] if row["ablations"] == 4), key=lambda row: row["lds"]["value"])
     assert found["best"]["4"] == best
     code, said = run(*choice, "--data.init_args.split.seed", 1)
@@ -190,8 +191,9 @@ def test_weights_are_fitted_chosen_and_evaluated(made: Path, run: Run, tiny_llm_
     found_by = json.loads((made / "out" / "results.json").read_text())["methods"]
     for one in ("copying heads", "static", "dynamic"):
         rows = [row for row in found["candidates"] if (row["method"], row["ablations"]) == (one, 4)]
-        wanted = max(rows, key=lambda row: row["lds"]["value"])["strength"]
-        assert found_by[f"{one} + 4 runs"]["strength"] == wanted
+        wanted = max(rows, key=lambda row: row["lds"]["value"])
+        used = found_by[f"{one} + 4 runs"]
+        assert (used["strength"], used["scale"]) == (wanted["strength"], wanted["scale"])
     same = ("--data.init_args.task.init_args.source.init_args.seed", 101)
     code, said = run(*attribution, *same, "--model.init_args.trials", made / "other")
     assert code == 2

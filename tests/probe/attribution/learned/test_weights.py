@@ -204,20 +204,22 @@ def test_a_prior_has_one_strength(llm: LLM) -> None:
     for settings in ({"strength": None}, {"strength": 1.0, "choice_file": "any"}):
         with pytest.raises(UserError, match="give either `strength`"):
             Prior(MeanAttention(), **cast(Any, settings)).prepare(llm)
+    with pytest.raises(UserError, match="set `scale: null`"):
+        Prior(MeanAttention(), strength=None, scale=2.0, choice_file="any").prepare(llm)
 
 
 def test_a_choice_of_another_model_or_method_is_refused(llm: LLM, tmp_path: Path) -> None:
     file = tmp_path / "results.json"
     rows = [
-        {"ablations": 4, "strength": s, "description": {"class": "MeanAttention"}, "lds": {"value": v}}
-        for s, v in ((0.1, 0.5), (3.0, 0.7), (10.0, 0.6))
+        {"ablations": 4, "strength": s, "scale": a, "description": {"class": "MeanAttention"}, "lds": {"value": v}}
+        for s, a, v in ((0.1, None, 0.5), (3.0, 2.5, 0.7), (10.0, 2.5, 0.6))
     ]
     held = {"experiment": "attribution_choice", "llm": llm.identity.as_dict(), "samples": ["content-1:a"]}
     file.write_bytes(hashed_json({**held, "candidates": rows}))
     prior = Prior(MeanAttention(), ablations=4, strength=None, choice_file=str(file))
     prior.prepare(llm)
-    assert (prior.strength, prior.training_ids) == (3.0, {"content-1:a"})
-    assert prior.describe()["strength"] == 3.0
+    assert (prior.strength, prior.scale, prior.training_ids) == (3.0, 2.5, {"content-1:a"})
+    assert (prior.describe()["strength"], prior.describe()["scale"]) == (3.0, 2.5)
     other = {**held["llm"], "weights": "sha256:other"}  # type: ignore[dict-item]
     for wrong, method, content in (
         ("no candidate of CopyingHeads", CopyingHeads(), {**held, "candidates": rows}),
