@@ -16,7 +16,7 @@ from datamodules import EpochShare, ResumableLoader, Share, Split
 from extract.errors import UserError
 from extract.llm import LLMIdentity
 from extract.utils import PositiveInt, Seed, check_precision, digest
-from probe.attribution.learned.effects import AnswerEffects, EffectStore, Features
+from probe.attribution.learned.effects import AnswerEffects, EffectStore, Features, source_features
 
 Part = Literal["train", "val", "test"]
 LEAST_RUNS = 3
@@ -54,8 +54,8 @@ class TrainingAnswer:
     @classmethod
     def of(cls, effects: AnswerEffects, features: Features) -> "TrainingAnswer":
         """The answer of some effects; sources that are not ablated are left out."""
-        matrix: Tensor = getattr(effects.record, features)[..., :-2]
-        return cls(matrix.flatten(1, 2).half(), effects.record.hidden, effects.masks, effects.run_log_probs)
+        matrix = source_features(effects.record, features)
+        return cls(matrix.half(), effects.record.hidden, effects.masks, effects.run_log_probs)
 
     def kept(self) -> Float[Tensor, "token run head"]:
         """What each head has on the kept sources of each run."""

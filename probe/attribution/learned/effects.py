@@ -21,11 +21,18 @@ from probe.attribution.record import AttributionRecord
 from probe.results import Trial, Trials
 
 Array = NDArray[np.generic]
-Features = Literal["attention", "contribution"]
-"""Which of a record's matrices is weighted: each head's attention on a source, or its logit contribution."""
+Features = Literal["attention", "contribution", "both"]
+"""What is weighted: each head's attention on a source, its logit contribution, or both with a weight each."""
 HALF = ("attention", "contribution")
 """Fields that are kept in float16; hidden states and log-probabilities are kept in float32."""
 ARRAYS = ("tokens", "log_probs", "entropies", "attention", "contribution", "copies", "hidden")
+
+
+def source_features(record: AttributionRecord, features: Features) -> Float[Tensor, "token head source"]:
+    """What is weighted of each head on each source; with `both`, attention of all heads, then their contributions."""
+    names = ("attention", "contribution") if features == "both" else (features,)
+    matrices: list[Tensor] = [getattr(record, name)[..., :-2].flatten(1, 2) for name in names]
+    return torch.cat(matrices, dim=1)
 
 
 @dataclass(frozen=True, eq=False)

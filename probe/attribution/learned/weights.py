@@ -29,7 +29,8 @@ class HeadWeights(TrainedModule):
     Args:
         in_features: Hidden size of the LLM, linked from the data.
         num_heads: Heads of the LLM, linked from the data.
-        features: What is weighted: each head's `attention` on a source, or its logit `contribution`.
+        features: What is weighted: each head's `attention` on a source, its logit `contribution`, or `both`, each with
+            its own weight (AT2: attention).
         level: Whose log-probability is predicted: the whole `answer`'s, or each `token`'s.
         **kwargs: See `TrainedModule`.
 
@@ -50,8 +51,9 @@ class HeadWeights(TrainedModule):
         super().__init__(**kwargs)
         self.features: Features = features
         self.level, self.in_features = level, in_features
-        self.weight = nn.Parameter(torch.ones(num_heads))
-        self.register_buffer("scale", torch.ones(num_heads))
+        self.count = 2 * num_heads if features == "both" else num_heads
+        self.weight = nn.Parameter(torch.ones(self.count))
+        self.register_buffer("scale", torch.ones(self.count))
 
     def standardised(self, hidden: Float[Tensor, "token hidden"]) -> Float[Tensor, "token head"]:
         """Weights of features of unit deviation."""
@@ -211,7 +213,7 @@ class DynamicHeadWeights(HeadWeights):
         super().__init__(in_features, num_heads, **kwargs)
         self.static, self.decay = static, decay
         self.down = nn.Parameter(torch.randn(in_features, rank) / in_features**0.5)
-        self.up = nn.Parameter(torch.zeros(rank, num_heads))
+        self.up = nn.Parameter(torch.zeros(rank, self.count))
         self.register_buffer("hidden_mean", torch.zeros(in_features))
         self.register_buffer("hidden_deviation", torch.ones(in_features))
         self.hidden_mean: Tensor

@@ -24,6 +24,7 @@ def head_weights_card(kind: str, features: str, record: Mapping[str, Any], comma
 
     """
     llm = record["llm"]
+    weighted = "attention and contribution" if features == "both" else features
     data = f"ablation effects `{record['store']}`"
     return f"""---
 {card_metadata(kind, record, [], "attribution")}
@@ -32,7 +33,7 @@ def head_weights_card(kind: str, features: str, record: Mapping[str, Any], comma
 # {kind} for {llm["name"]}
 
 Attribution of answers of {llm["name"]} to sources of their context: {KINDS.get(kind, kind)}; the score of a source for
-a token is the weighted sum over heads of their {features}. Valid for this LLM only; another one is refused.
+a token is the weighted sum over heads of their {weighted}. Valid for this LLM only; another one is refused.
 
 ```python
 from extract import LLM

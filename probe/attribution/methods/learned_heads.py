@@ -6,6 +6,7 @@ from torch import Tensor
 from extract.errors import UserError
 from extract.llm import LLM
 from extract.utils import user_path
+from probe.attribution.learned.effects import source_features
 from probe.attribution.learned.weights import HeadWeights
 from probe.attribution.methods.base import RecordMethod
 from probe.attribution.record import AttributionRecord
@@ -54,5 +55,5 @@ class LearnedHeads(RecordMethod):
     @torch.inference_mode()
     def score_record(self, record: AttributionRecord) -> Tensor:
         """Weighted sums."""
-        features: Tensor = getattr(record, self.weights.features)[..., :-2]
-        return self.weights.scores(record.hidden.float(), features.flatten(1, 2).float())
+        features = source_features(record, self.weights.features)
+        return self.weights.scores(record.hidden.float(), features.float())

@@ -17,6 +17,7 @@ from extract.utils import hashed_json
 from probe.attribution import CopyingHeads, LearnedHeads, MeanAttention, Prior, RecordMethod
 from probe.attribution.learned import DynamicHeadWeights, HeadWeights
 from probe.attribution.learned.batches import EffectBatches, TrainingAnswer, batch_of
+from probe.attribution.learned.effects import Features
 from probe.attribution.masks import sample_masks
 from probe.attribution.metrics import pearson, rank_agreement
 from tests.probe.attribution.test_methods import HEADS, LAYERS, SOURCES, TOKENS, made_up
@@ -165,7 +166,12 @@ def test_every_answer_is_in_one_batch_of_an_epoch() -> None:
 def test_learned_heads_score_as_a_loop(llm: LLM, monkeypatch: pytest.MonkeyPatch) -> None:
     torch.manual_seed(0)
     record = made_up()
-    for features in ("attention", "contribution"):
+    kinds: dict[Features, tuple[str, ...]] = {
+        "attention": ("attention",),
+        "contribution": ("contribution",),
+        "both": ("attention", "contribution"),
+    }
+    for features, names in kinds.items():
         module = DynamicHeadWeights(7, COUNT, features=features).eval()
         for parameter in module.parameters():
             parameter.data += torch.randn_like(parameter)
@@ -175,11 +181,11 @@ def test_learned_heads_score_as_a_loop(llm: LLM, monkeypatch: pytest.MonkeyPatch
         prior = Prior(method, ablations=0)
         prior.prepare(llm)
         assert method.training_ids == prior.training_ids == {"content-1:a"}
-        weights, values = module(record.hidden).detach(), getattr(record, features)
+        weights, values = module(record.hidden).detach(), [getattr(record, name) for name in names]
         wanted = torch.zeros(TOKENS, SOURCES)
         for t in range(TOKENS):
             for s in range(SOURCES):
-                flat = [float(values[t, layer, head, s]) for layer in range(LAYERS) for head in range(HEADS)]
+                flat = [float(x[t, layer, head, s]) for x in values for layer in range(LAYERS) for head in range(HEADS)]
                 wanted[t, s] = float(np.dot(flat, weights[t].numpy()))
         torch.testing.assert_close(method.score_record(record), wanted, atol=1e-4, rtol=1e-4)
         assert isinstance(method, RecordMethod)
