@@ -209,9 +209,10 @@ class _Decoding:
             running = running & ~ended & (batch.budgets > step + 1)
             if not all(reads.put(running.any())):
                 break
-        columns: list[Any] = [torch.stack(column, dim=1).cpu() for column in zip(*rows, strict=True)]
-        sums = self._contributions
-        return _Decoded(lengths.tolist(), *columns, attention=sums.attention().cpu(), contribution=sums.result().cpu())
+        columns = [torch.stack(column, dim=1) for column in zip(*rows, strict=True)]
+        columns += self._contributions.attention(), self._contributions.result()
+        fields: list[Any] = [column.cpu() for column in columns]
+        return _Decoded(lengths.tolist(), *fields)
 
     def _step(self, keys: int) -> tuple[Tensor, ...]:
         """One step: tokens, log-probabilities, copies, hidden states and entropies. Its query is at `keys - 1`."""
