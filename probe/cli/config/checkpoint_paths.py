@@ -6,18 +6,23 @@ from pathlib import Path
 from pkgutil import resolve_name
 from typing import Any
 
-from lightning.fabric.plugins.environments.slurm import SLURMEnvironment
 from lightning.pytorch.callbacks import ModelCheckpoint
 
 from extract.errors import UserError
 from probe.cli.named_callbacks import listed_callbacks
+from probe.cli.stopping.requeue import job
 from probe.models import read_checkpoint
 
 HPC = re.compile(r"hpc_ckpt_(\d+)\.ckpt")
+JOB = "slurm_job"
+"""Key of a checkpoint that a requeued SLURM job has left: the job's id."""
 
 
 def checkpoint_path(stage: str, config: Mapping[str, Any]) -> Path | None:
-    """Path of the checkpoint that Lightning would load; None for none.
+    """Path of the checkpoint that a stage begins with; None for none.
+
+    `fit` in a SLURM job that was requeued goes on from the checkpoint that this job has left, also where the command
+    names the one that the job began with. Lightning alone would load the newest of any job into any stage.
 
     Args:
         stage: fit, validate, test or predict.
@@ -29,8 +34,10 @@ def checkpoint_path(stage: str, config: Mapping[str, Any]) -> Path | None:
     """
     name, trainer = config.get("ckpt_path"), config.get("trainer") or {}
     root = Path(trainer.get("default_root_dir") or ".")
+    if stage == "fit" and (own := _own_hpc(root)) is not None:
+        return own
     if not name:
-        return _newest_hpc(root) if SLURMEnvironment.detect() else None
+        return None
     if name not in ("last", "best", "hpc") and not str(name).lower().startswith("registry"):
         return Path(name)
     folders = {"last": _last, "best": _best}
@@ -48,10 +55,26 @@ _NOTHING = {
 }
 
 
+def left_by_this_job(checkpoint: Mapping[str, Any]) -> bool:
+    """Whether this SLURM job has left a checkpoint when it was requeued."""
+    return job() is not None and checkpoint.get(JOB) == job()
+
+
+def _own_hpc(root: Path) -> Path | None:
+    """The newest of those that this SLURM job has left."""
+    files = _hpc(root) if job() is not None else []
+    return next((file for file in files if left_by_this_job(read_checkpoint(file))), None)
+
+
 def _newest_hpc(root: Path) -> Path | None:
-    """The checkpoint that a preempted SLURM job wrote last."""
+    """The checkpoint that a requeued SLURM job wrote last."""
+    return next(iter(_hpc(root)), None)
+
+
+def _hpc(root: Path) -> list[Path]:
+    """Checkpoints of requeued SLURM jobs, the newest first."""
     found = {int(match[1]): file for file in _checkpoints([root]) if (match := HPC.fullmatch(file.name))}
-    return found[max(found)] if found else None
+    return [found[number] for number in sorted(found, reverse=True)]
 
 
 def _last(config: Mapping[str, Any], root: Path) -> Path | None:
