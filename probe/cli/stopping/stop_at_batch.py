@@ -43,7 +43,7 @@ class StopAtBatch(Callback):
     """
 
     def __init__(self) -> None:
-        self._requeuing = self._goes_on = False
+        self._ending = self._goes_on = False
         self._listening = ExitStack()
 
     def __getstate__(self) -> dict[str, Any]:
@@ -101,21 +101,26 @@ class StopAtBatch(Callback):
             trainer._signal_connector.received_sigterm = True
 
     def _requeue(self, trainer: Trainer) -> None:
-        """Save where the job goes on, in place of what it began with, and requeue it; SLURM then ends its processes."""
+        """Save where the job goes on, and requeue it; SLURM then ends its processes."""
         REQUEUE.wanted = False
         for logger in trainer.loggers:
             logger.finalize("finished")
         path = trainer.strategy.broadcast(trainer._checkpoint_connector.hpc_save_path(trainer.default_root_dir))
-        self._requeuing = True
-        trainer.save_checkpoint(path, weights_only=False)
-        self._requeuing = False
-        self._remove_resumed(trainer)
+        self._write(trainer, Path(path))
         REQUEUE.done = trainer.strategy.broadcast(REQUEUE.ask())
 
+    def _write(self, trainer: Trainer, path: Path) -> None:
+        """Write where the training goes on, in place of what it went on from."""
+        self._ending = True
+        trainer.save_checkpoint(path, weights_only=False)
+        self._ending = False
+        if trainer.ckpt_path and Path(str(trainer.ckpt_path)).resolve() != path.resolve():
+            self._remove_resumed(trainer)
+
     def on_save_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
-        """Record the job that is requeued."""
+        """Record the job that goes on from there when it starts again."""
         del trainer, pl_module
-        if self._requeuing:
+        if self._ending and job() is not None:
             checkpoint[JOB] = job()
 
     def on_load_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
@@ -138,7 +143,7 @@ class StopAtBatch(Callback):
 
     def _save(self, trainer: Trainer) -> None:
         for folder in folders(trainer)[:1]:
-            trainer.save_checkpoint(folder / STOPPED_CHECKPOINT, weights_only=False)
+            self._write(trainer, folder / STOPPED_CHECKPOINT)
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """The training is complete: nothing goes on from its stop any more, and `last.ckpt` is its end.

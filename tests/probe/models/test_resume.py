@@ -1,6 +1,7 @@
 """A `fit` that is interrupted and resumed ends with the weights of an unbroken one, bit by bit."""
 
 import json
+import os
 import signal
 from pathlib import Path
 from types import SimpleNamespace
@@ -12,6 +13,7 @@ from lightning import Callback, Trainer
 
 from datamodules import Resumable
 from datamodules.resumable import RANDOM
+from probe.cli.config.checkpoint_paths import checkpoint_path
 from probe.models import read_checkpoint
 from tests.conftest import Run
 from tests.helpers.signals import signal_at
@@ -109,7 +111,7 @@ def test_each_process_has_its_own_random_state() -> None:
 def test_a_job_that_slurm_requeues_goes_on_as_if_it_had_not(
     place: str, run: Run, store: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Twice, the second time in a job whose command names a checkpoint: where the job is, is newer."""
+    """Twice, the second time where the command names an older checkpoint; then it is preempted, by SIGTERM."""
     fit = Fit(run, store, PROBES["classifier"])
     assert fit(tmp_path / "whole")[0] == 0
     job, folder = Job(monkeypatch, tmp_path), tmp_path / "job"
@@ -121,10 +123,12 @@ def test_a_job_that_slurm_requeues_goes_on_as_if_it_had_not(
         assert job.asked() == ["requeue 17"] * number
         assert [file.name for file in folder.glob("hpc_*")] == [f"hpc_ckpt_{number}.ckpt"]
         assert not (folder / "stopped.ckpt").exists()
+    assert fit(folder, "--trainer.callbacks+", signal_at("on_train_batch_start", 4, 3))[0] == 143
+    assert {file.name for file in folder.glob("*.ckpt")} == {"best.ckpt", "last.ckpt", "stopped.ckpt"}
     assert fit(folder)[0] == 0
     for file in ("best.ckpt", "last.ckpt"):
         same(tmp_path / "whole" / file, folder / file)
-    assert not list(folder.glob("hpc_*"))
+    assert {file.name for file in folder.glob("*.ckpt")} == {"best.ckpt", "last.ckpt"}
 
 
 def test_the_checkpoint_of_another_job_is_taken_only_where_it_is_named(
@@ -135,6 +139,12 @@ def test_the_checkpoint_of_another_job_is_taken_only_where_it_is_named(
     assert fit(folder, "--trainer.callbacks+", signal_at(*PLACES["batch"], signal.SIGUSR1))[0] == 143
     left = read_checkpoint(folder / "hpc_ckpt_1.ckpt")
     assert left["slurm_job"] == "17"
+    for seconds, name in ((-60, "hpc_ckpt_1.ckpt"), (60, "last.ckpt")):  # the newer one, as after a failed node
+        now = (folder / "hpc_ckpt_1.ckpt").stat().st_mtime
+        os.utime(folder / "last.ckpt", times=(now + seconds, now + seconds))
+        config = {"ckpt_path": str(folder / "last.ckpt"), "trainer": {"default_root_dir": str(folder)}}
+        assert checkpoint_path("fit", config) == folder / name
+        assert checkpoint_path("test", config) == folder / "last.ckpt"
     job.become(18)
     short = ("--trainer.max_epochs", left["epoch"] + 1)
     for options, first in (((), 0), (("--ckpt_path", "hpc"), left["global_step"])):
