@@ -30,7 +30,14 @@ export OMP_NUM_THREADS="$SRUN_CPUS_PER_TASK"
 export HF_HUB_OFFLINE="${HF_HUB_OFFLINE:-1}"
 
 # A process that fails ends the others, which would wait for it.
+code=0
 srun --kill-on-bad-exit=1 lightning "$@" \
     --trainer.num_nodes "$SLURM_NNODES" \
     --trainer.devices "${SLURM_NTASKS_PER_NODE:?start it with --ntasks-per-node}" \
-    --trainer.strategy ddp
+    --trainer.strategy ddp || code=$?
+
+# A preempted job that has stopped before its grace time is over would count as failed.
+if [ "$code" -eq 143 ] && scontrol show job "$SLURM_JOB_ID" | grep -q "PreemptTime=[0-9]"; then
+    scontrol requeue "$SLURM_JOB_ID"
+fi
+exit "$code"

@@ -12,18 +12,18 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from lightning import Callback, LightningModule, Trainer
-from rich.console import Console
-from rich.table import Table
 
 import extract.generation.prefill
 import extract.pipeline.extraction
 from extract.llm import LLM
 from extract.store import ScoreStore
+from extract.utils import say
 
 BATCH = 4
 """Prompts of a batch, so that 16 prompts are a batch for each of four processes."""
@@ -124,6 +124,11 @@ class Shape:
         return FLOAT * self.hidden + 9 * self.layers * self.heads + 55
 
 
+def prompt_bytes(tokens: float) -> float:
+    """Bytes of a prompt: its tokens, its texts, and its part of what every shard has."""
+    return 8 * tokens + 440 + 2000 / BATCH
+
+
 @dataclass(frozen=True)
 class Case:
     """One run.
@@ -172,13 +177,17 @@ def run(case: Case, prompts: int, base: Path, names: dict[str, str]) -> dict[str
     parts = [json.loads(file.read_text()) for file in sorted((folder / "clock").iterdir())]
     store = ScoreStore(folder / "store")
     shards = [file for name in ("steps", "samples") for file in (folder / "store" / name).iterdir()]
-    steps = sum(file.stat().st_size for file in (folder / "store" / "steps").iterdir())
+    sizes = Counter[str]()
+    for file in shards:
+        sizes[file.parent.name] += file.stat().st_size
     return {
         **{name: sum(part[name] for part in parts) for name in parts[0]},
         "processes": len(parts),
         "all": after.children_user + after.children_system - before.children_user - before.children_system,
         "fingerprint": store.fingerprint,
-        "row_bytes": steps / store.manifest["steps"],
+        "row_bytes": sizes["steps"] / store.manifest["steps"],
+        "prompt_bytes": sizes["samples"] / prompts,
+        "prompt_tokens": sum(len(ids) for ids in store.dataset("samples")["prompt"]) / prompts,
         "stored_rows": store.manifest["steps"],
         "shards": len(shards),
         "files": sum(file.is_file() for file in (folder / "store").rglob("*")),
@@ -192,12 +201,21 @@ def compare(found: dict[str, Any], shape: Shape, prompts: int, speeds: tuple[flo
         "prefill": (found["prefill"], shape.prefill_flop(found["tokens"], found["squares"]) / flops),
         "decode": (found["decode"], shape.decode_bytes(found["steps"], found["keys"]) / reads),
         "row bytes": (found["row_bytes"], shape.row_bytes()),
+        "prompt bytes": (found["prompt_bytes"], prompt_bytes(found["prompt_tokens"])),
         "shards": (found["shards"], 2 * prompts / BATCH),
     }
 
 
+def line(case: Case, found: dict[str, Any], pairs: dict[str, Any]) -> str:
+    """What a run was, and each quantity with its ratio measured / predicted."""
+    name = f"{case.model} model, {case.length} haystack tokens, {case.processes} processes"
+    done = f"{found['tokens']:,} tokens prefilled, {found['stored_rows']} rows, {found['files']} files"
+    ratios = (f"{what} {value:.4g} ({value / predicted:.2f})" for what, (value, predicted) in pairs.items())
+    return f"{name}: {done}, {found['all']:.0f} s in all; {', '.join(ratios)}"
+
+
 def main() -> None:
-    """Run the cases, print measured / predicted, and write what was measured."""
+    """Run the cases, print a line for each, and write what was measured."""
     parser = argparse.ArgumentParser(description="The cost model against runs of 1, 2 and 4 processes.")
     parser.add_argument("--prompts", type=int, default=16)
     parser.add_argument("--lengths", type=int, nargs=2, default=(150, 400), help="haystack tokens, short and long")
@@ -205,8 +223,6 @@ def main() -> None:
     options = parser.parse_args()
     short, long = options.lengths
     cases = [Case("whole", short, 1), *(Case("whole", long, n) for n in (1, 2, 4)), Case("half", short, 1)]
-    table = Table("model, haystack, processes", "tokens", "rows", "prefill s", "/", "decode s", "/", "B/row", "/")
-    table.add_column("shards"), table.add_column("files"), table.add_column("all s")
     measured = []
     with tempfile.TemporaryDirectory() as temporary:
         base = Path(temporary)
@@ -220,19 +236,10 @@ def main() -> None:
                 speeds = (flop / found["prefill"], shape.decode_bytes(found["steps"], found["keys"]) / found["decode"])
             pairs = compare(found, shape, options.prompts, speeds)
             measured.append({**vars(case), **found, "compared": pairs})
-            ratios = {name: f"{value / predicted:.2f}" for name, (value, predicted) in pairs.items()}
-            table.add_row(
-                *(f"{case.model}, {case.length}, {case.processes}", f"{found['tokens']:,}", str(found["stored_rows"])),
-                *(f"{found['prefill']:.1f}", ratios["prefill"], f"{found['decode']:.1f}", ratios["decode"]),
-                *(f"{found['row_bytes']:.0f}", ratios["row bytes"], f"{found['shards']}", str(found["files"])),
-                f"{found['all']:.0f}",
-            )
-    console = Console(width=120)
-    console.print(
-        table, f"speeds: {speeds[0] / 1e9:.1f} GFLOP/s in prefill, {speeds[1] / 1e9:.2f} GB/s in decode steps"
-    )
+            say(line(case, found, pairs))
+    say(f"speeds of the first: {speeds[0] / 1e9:.1f} GFLOP/s in prefill, {speeds[1] / 1e9:.2f} GB/s in decode steps")
     prints = {one["fingerprint"] for one in measured if (one["model"], one["length"]) == ("whole", long)}
-    console.print(f"stores of 1, 2 and 4 processes equal: {len(prints) == 1}")
+    say(f"stores of 1, 2 and 4 processes equal: {len(prints) == 1}")
     if options.output:
         options.output.write_text(json.dumps({"shapes": {n: vars(s) for n, s in shapes.items()}, "runs": measured}))
 

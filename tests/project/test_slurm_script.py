@@ -60,6 +60,7 @@ def submit(line: str, folder: Path, code: int = 0) -> tuple[int, list[str], dict
         "SLURM_NNODES": merged["nodes"],
         "SLURM_NTASKS_PER_NODE": merged["ntasks-per-node"],
         "SLURM_CPUS_PER_TASK": merged["cpus-per-task"],
+        "SLURM_JOB_ID": "17",
     }
     done = subprocess.run(["bash", SCRIPT, *words[place + 1 :]], env=variables, capture_output=True, check=False)
     called, environment = json.loads(report.read_text())
@@ -105,8 +106,19 @@ def test_examples_cover_several_nodes_and_one() -> None:
     assert [shlex.split(line)[1] for line in EXAMPLES] == ["configs/slurm/stage.sh", "--nodes"]
 
 
-def test_a_job_fails_where_its_processes_do(tmp_path: Path) -> None:
-    assert submit(EXAMPLES[0], tmp_path, code=3)[0] == 3
+@pytest.mark.parametrize(
+    ("code", "preempted", "asked"),
+    [(0, "None", False), (3, "None", False), (143, "None", False), (143, "2026-01-02T03:04:05", True)],
+)
+def test_a_job_fails_where_its_processes_do_and_a_preempted_one_starts_again(
+    code: int, preempted: str, asked: bool, tmp_path: Path
+) -> None:
+    """Stopped before its grace time is over, it would have ended as failed; `scancel` sends SIGTERM, too."""
+    (tmp_path / "scontrol").write_text(f'#!/bin/sh\necho "$@" >> {tmp_path}/asked\necho "PreemptTime={preempted}"\n')
+    (tmp_path / "scontrol").chmod(0o755)
+    assert submit(EXAMPLES[0], tmp_path, code)[0] == code
+    calls = (tmp_path / "asked").read_text().splitlines() if (tmp_path / "asked").exists() else []
+    assert calls == ["show job 17"] * (code == 143) + ["requeue 17"] * asked
 
 
 @pytest.mark.parametrize(("words", "said"), [((), "usage: sbatch"), (("fit",), "start it with --ntasks-per-node")])
