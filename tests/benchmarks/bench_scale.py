@@ -171,9 +171,7 @@ def run(case: Case, prompts: int, base: Path, names: dict[str, str]) -> dict[str
         *("--trainer.default_root_dir", folder / "runs", "--trainer.callbacks+", json.dumps(callback)),
     ]
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"}
-    before = os.times()
     subprocess.run([str(word) for word in words], env=environment, check=True, stdout=subprocess.DEVNULL)
-    after = os.times()
     parts = [json.loads(file.read_text()) for file in sorted((folder / "clock").iterdir())]
     store = ScoreStore(folder / "store")
     shards = [file for name in ("steps", "samples") for file in (folder / "store" / name).iterdir()]
@@ -183,7 +181,6 @@ def run(case: Case, prompts: int, base: Path, names: dict[str, str]) -> dict[str
     return {
         **{name: sum(part[name] for part in parts) for name in parts[0]},
         "processes": len(parts),
-        "all": after.children_user + after.children_system - before.children_user - before.children_system,
         "fingerprint": store.fingerprint,
         "row_bytes": sizes["steps"] / store.manifest["steps"],
         "prompt_bytes": sizes["samples"] / prompts,
@@ -211,7 +208,7 @@ def line(case: Case, found: dict[str, Any], pairs: dict[str, Any]) -> str:
     name = f"{case.model} model, {case.length} haystack tokens, {case.processes} processes"
     done = f"{found['tokens']:,} tokens prefilled, {found['stored_rows']} rows, {found['files']} files"
     ratios = (f"{what} {value:.4g} ({value / predicted:.2f})" for what, (value, predicted) in pairs.items())
-    return f"{name}: {done}, {found['all']:.0f} s in all; {', '.join(ratios)}"
+    return f"{name}: {done}; {', '.join(ratios)}"
 
 
 def main() -> None:
