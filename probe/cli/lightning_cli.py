@@ -27,6 +27,7 @@ from probe.cli.config.safe import Safe, be_safe, check_command_line, check_switc
 from probe.cli.config.saved_config import SavedConfig
 from probe.cli.named_callbacks import add_named_callbacks, leave_out_listed, listed_callbacks, named_callbacks
 from probe.cli.parser import Parser, refused_class, with_nulls
+from probe.cli.stopping.requeue import job
 from probe.cli.stopping.stop_at_batch import StopAtBatch, stage
 from probe.cli.switches import apply_switches
 from probe.cli.trainer_settings import check_trainer
@@ -196,6 +197,9 @@ class StageCLI(LightningCLI):
         return trainer
 
     def _run_subcommand(self, subcommand: str) -> None:
+        if job() is not None and not self.config[subcommand].ckpt_path:
+            # None is meant: by itself Lightning would load what any SLURM job has left.
+            self.trainer._checkpoint_connector._user_managed = True
         with stage(self.trainer):
             super()._run_subcommand(subcommand)
 

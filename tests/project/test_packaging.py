@@ -93,8 +93,8 @@ def test_the_wheel_holds_the_three_packages_and_nothing_else(wheel: Path) -> Non
 @pytest.mark.slow
 def test_the_wheel_holds_every_config(wheel: Path) -> None:
     with zipfile.ZipFile(wheel) as archive:
-        held = {name: archive.read(name) for name in archive.namelist() if name.endswith(".yaml")}
-    configs = {path.relative_to(ROOT): path.read_bytes() for path in (ROOT / "configs").rglob("*.yaml")}
+        held = {name: archive.read(name) for name in archive.namelist() if name.startswith("probe/configs/")}
+    configs = {path.relative_to(ROOT): path.read_bytes() for path in (ROOT / "configs").rglob("*.*")}
     assert held == {f"probe/{name}": content for name, content in configs.items()}
 
 
@@ -106,7 +106,7 @@ def test_the_installed_wheel_extracts_trains_tests_and_reports(
     assert {"probe.yaml", "extract/niah.yaml", "demo/probe.yaml"} <= set(names)
     mine = tmp_path / "mine"
     installed("configs", mine)
-    assert sorted(names) == sorted(str(path.relative_to(mine)) for path in mine.rglob("*.yaml"))
+    assert sorted(names) == sorted(str(path.relative_to(mine)) for path in mine.rglob("*.*"))
 
     task = "--data.init_args.task.init_args"
     prompts = (f"{task}.lengths", "{low: 20, high: 40}", f"{task}.runs", 20, f"{task}.margin", -30)

@@ -5,6 +5,7 @@ import fcntl
 import json
 import os
 import secrets
+import sys
 import threading
 import time
 from contextlib import suppress
@@ -16,11 +17,14 @@ from extract.errors import UserError
 from extract.utils.files.processes import Process, this_process
 from extract.utils.files.writing import temporary_name
 from extract.utils.run_record import command
+from extract.utils.terminal import say
 
 LOCK = ".drh-lock"
 """Name of the lock in its folder: a JSON file that names process, host and command of the run."""
 BEAT, STALE = 20.0, 300.0
 """Seconds between two signs of life of the holder; without one for so long, a run on another machine is over."""
+WAIT = 5.0
+"""Seconds between two attempts of a job that has started again."""
 
 
 class FolderLock:
@@ -28,7 +32,8 @@ class FolderLock:
 
     The lock is a file, created exclusively, which works on local and on network file systems. Its holder renews the
     file's time. The lock of a process that is gone is taken over: on the same machine as soon as it has ended, on
-    another one when its file has not been renewed for `STALE` seconds. A process that asks again has it already.
+    another one when its file has not been renewed for `STALE` seconds. A process that asks again has it already. A
+    SLURM job that has started again waits until its earlier start is over: the node that failed gives no sign of it.
 
     Args:
         folder: The folder; it exists when the lock is taken.
@@ -49,8 +54,15 @@ class FolderLock:
         if (held := _HELD.get(self.file)) is not None and held.valid():
             return
         try:
+            said = False
             while (token := _create(self.file)) is None:
-                self._clear_stale()
+                if (earlier := self._clear_stale()) is not None:
+                    if not said:
+                        say(
+                            f"{self.file.parent}: waits until this job's earlier start on {earlier} is over", sys.stderr
+                        )
+                    said = True
+                    time.sleep(WAIT)
         except OSError as error:
             raise UserError(f"cannot lock {self.file.parent}: {error.strerror or error}") from error
         _HELD[self.file] = _Holding(self.file, token)
@@ -61,8 +73,8 @@ class FolderLock:
         if held is not None:
             held.end()
 
-    def _clear_stale(self) -> None:
-        """Remove the lock of a run that is over.
+    def _clear_stale(self) -> str | None:
+        """Remove the lock of a run that is over; the host of one to wait for.
 
         Raises:
             UserError: the run goes on.
@@ -71,30 +83,34 @@ class FolderLock:
         try:
             handle = os.open(self.file, os.O_RDWR | os.O_NOFOLLOW | os.O_CLOEXEC)
         except FileNotFoundError:
-            return  # released in between
+            return None  # released in between
         with os.fdopen(handle, "r+", encoding="utf-8", errors="replace") as file:
             with suppress(OSError):  # of two that take over, one removes; a file system may have no such locks
                 fcntl.flock(handle, fcntl.LOCK_EX)
             state = os.fstat(handle)
             if not _names(self.file, state.st_ino):
-                return
-            self._refuse_running(_record(file.read()), state.st_mtime)
+                return None
+            record = _record(file.read())
+            if self._runs(record, state.st_mtime):
+                return str(record.get("host"))
             self.file.unlink(missing_ok=True)
+        return None
 
-    def _refuse_running(self, record: dict[str, Any], renewed: float) -> None:
+    def _runs(self, record: dict[str, Any], renewed: float) -> bool:
         running = _process(record).running()
         if running is None:  # on another machine: known by its signs of life only, in the file system's time
             running = self._now() - renewed < STALE
             hint = f", or delete {self.file} if it is over (it counts as over after {STALE / 60:.0f} minutes)"
         else:
             hint = ""
-        if running:
+        if running and not _earlier_start(record):
             raise UserError(
                 f"{self.file.parent} is being written by another run: host {record.get('host', 'unknown')}, "
                 f"pid {record.get('pid', 'unknown')}, since {record.get('since', 'unknown')}, "
                 f"{str(record.get('command', 'unknown'))[:120]}; wait for its end{hint}, or choose another "
                 f"{self.setting}"
             )
+        return running
 
     def _now(self) -> float:
         """Time of the folder's file system, which may be another machine's clock."""
@@ -161,6 +177,7 @@ def _create(file: Path) -> str | None:
         "token": token,
         "since": time.strftime("%Y-%m-%d %H:%M:%S"),
         "command": command(),
+        **_start(),
     }
     try:
         with os.fdopen(handle, "w", encoding="utf-8", errors="backslashreplace") as opened:
@@ -171,6 +188,19 @@ def _create(file: Path) -> str | None:
         file.unlink(missing_ok=True)
         raise
     return token
+
+
+def _start() -> dict[str, Any]:
+    """The SLURM job of this process, and how often it was requeued; empty outside of SLURM."""
+    job, restarts = os.environ.get("SLURM_JOB_ID"), os.environ.get("SLURM_RESTART_COUNT", "0")
+    return {"slurm_job": job, "slurm_restarts": int(restarts)} if job and restarts.isdigit() else {}
+
+
+def _earlier_start(record: dict[str, Any]) -> bool:
+    """Whether a lock is that of the same SLURM job, from before it was requeued."""
+    own, restarts = _start(), record.get("slurm_restarts")
+    same = bool(own) and record.get("slurm_job") == own["slurm_job"]
+    return same and isinstance(restarts, int) and restarts < own["slurm_restarts"]
 
 
 def _names(file: Path, inode: int) -> bool:

@@ -2,22 +2,29 @@
 
 import re
 from collections.abc import Iterable, Mapping
+from contextlib import suppress
 from pathlib import Path
 from pkgutil import resolve_name
 from typing import Any
 
-from lightning.fabric.plugins.environments.slurm import SLURMEnvironment
 from lightning.pytorch.callbacks import ModelCheckpoint
 
 from extract.errors import UserError
 from probe.cli.named_callbacks import listed_callbacks
+from probe.cli.stopping.requeue import job
+from probe.cli.stopping.stoppable import STOPPED_CHECKPOINT
 from probe.models import read_checkpoint
 
 HPC = re.compile(r"hpc_ckpt_(\d+)\.ckpt")
+JOB = "slurm_job"
+"""Key of a checkpoint that a SLURM job has left when it was stopped or requeued: the job's id."""
 
 
 def checkpoint_path(stage: str, config: Mapping[str, Any]) -> Path | None:
-    """Path of the checkpoint that Lightning would load; None for none.
+    """Path of the checkpoint that a stage begins with; None for none.
+
+    `fit` in a SLURM job that has started again goes on from what this job left when it was stopped, unless the one
+    that the command names is newer. Lightning alone would load what any job left, into any stage.
 
     Args:
         stage: fit, validate, test or predict.
@@ -29,9 +36,18 @@ def checkpoint_path(stage: str, config: Mapping[str, Any]) -> Path | None:
     """
     name, trainer = config.get("ckpt_path"), config.get("trainer") or {}
     root = Path(trainer.get("default_root_dir") or ".")
-    if not name:
-        return _newest_hpc(root) if SLURMEnvironment.detect() else None
-    if name not in ("last", "best", "hpc") and not str(name).lower().startswith("registry"):
+    own = _left(config, root) if stage == "fit" else None
+    if own is None or not name:
+        return _named(stage, str(name), config, root) if name else own
+    named = None
+    with suppress(UserError):  # what the job began with may be gone
+        named = _named(stage, str(name), config, root)
+    return named if named is not None and named.is_file() and _written(named) > _written(own) else own
+
+
+def _named(stage: str, name: str, config: Mapping[str, Any], root: Path) -> Path | None:
+    """The checkpoint that `--ckpt_path` names."""
+    if name not in ("last", "best", "hpc") and not name.lower().startswith("registry"):
         return Path(name)
     folders = {"last": _last, "best": _best}
     path = _newest_hpc(root) if name == "hpc" else folders[name](config, root) if name in folders else None
@@ -48,10 +64,29 @@ _NOTHING = {
 }
 
 
+def left_by_this_job(checkpoint: Mapping[str, Any]) -> bool:
+    """Whether this SLURM job has left a checkpoint when it was stopped or requeued."""
+    return job() is not None and checkpoint.get(JOB) == job()
+
+
+def _left(config: Mapping[str, Any], root: Path) -> Path | None:
+    """The newest checkpoint that this SLURM job has left, at its requeueing or where SIGTERM stopped it."""
+    if job() is None:
+        return None
+    stopped = (folder / STOPPED_CHECKPOINT for folder, _ in _model_checkpoints(config, root))
+    files = sorted([*_hpc(root), *filter(Path.is_file, stopped)], key=_written, reverse=True)
+    return next((file for file in files if left_by_this_job(read_checkpoint(file))), None)
+
+
 def _newest_hpc(root: Path) -> Path | None:
-    """The checkpoint that a preempted SLURM job wrote last."""
+    """The checkpoint that a requeued SLURM job wrote last."""
+    return next(iter(_hpc(root)), None)
+
+
+def _hpc(root: Path) -> list[Path]:
+    """Checkpoints of requeued SLURM jobs, the newest first."""
     found = {int(match[1]): file for file in _checkpoints([root]) if (match := HPC.fullmatch(file.name))}
-    return found[max(found)] if found else None
+    return [found[number] for number in sorted(found, reverse=True)]
 
 
 def _last(config: Mapping[str, Any], root: Path) -> Path | None:
@@ -90,4 +125,8 @@ def _checkpoints(folders: Iterable[Path]) -> list[Path]:
 
 
 def _newest(files: Iterable[Path]) -> Path | None:
-    return max(files, key=lambda file: file.stat().st_mtime, default=None)
+    return max(files, key=_written, default=None)
+
+
+def _written(file: Path) -> float:
+    return file.stat().st_mtime

@@ -1,4 +1,4 @@
-"""Config files by name: those of the working folder, and those that are shipped with the package."""
+"""Config files by name: those of the working folder, and those that are shipped with the package, and scripts."""
 
 import re
 from pathlib import Path, PurePath
@@ -12,13 +12,23 @@ SHIPPED = Path(__file__).parents[2] / "configs"
 
 def shipped_configs() -> dict[str, Path]:
     """Every shipped config by its name below `configs/`, those of experiments before those of subfolders."""
-    names = {path.relative_to(SHIPPED).as_posix(): path for path in SHIPPED.rglob("*.yaml")}
+    return _shipped("*.yaml")
+
+
+def shipped_files() -> dict[str, Path]:
+    """The shipped configs, and the scripts beside them."""
+    return {**shipped_configs(), **_shipped("*.sh")}
+
+
+def _shipped(pattern: str) -> dict[str, Path]:
+    names = {path.relative_to(SHIPPED).as_posix(): path for path in SHIPPED.rglob(pattern)}
     return {name: names[name] for name in sorted(names, key=lambda name: ("/" in name, name))}
 
 
-def summary(config: Path) -> str:
-    """The first line of a config's header comment."""
-    return config.read_text(encoding="utf-8").partition("\n")[0].removeprefix("# ")
+def summary(file: Path) -> str:
+    """The first line of a config's or a script's header comment."""
+    lines = file.read_text(encoding="utf-8").splitlines()
+    return next(line.removeprefix("# ") for line in lines if line.startswith("# "))
 
 
 def find_config(value: str) -> str:
@@ -40,13 +50,13 @@ def find_config(value: str) -> str:
 
 
 def copy_configs(folder: Path, force: bool = False) -> list[str]:
-    """Copy the shipped configs into a folder; the names of those that it did not hold yet in the same form.
+    """Copy the shipped files into a folder; the names of those that it did not hold yet in the same form.
 
     Raises:
         UserError: a file differs from the shipped one and `force` is not given, or the folder cannot be written.
 
     """
-    new = {name: path for name, path in shipped_configs().items() if not _same(path, folder / name)}
+    new = {name: path for name, path in shipped_files().items() if not _same(path, folder / name)}
     _refuse_overwriting([folder / name for name in new if (folder / name).exists()], force)
     try:
         _write(folder, new)

@@ -14,6 +14,7 @@ from contextlib import contextmanager, suppress
 from typing import Any, NoReturn
 
 from extract.stopping import STOP
+from probe.cli.stopping.requeue import REQUEUE
 from probe.cli.stopping.run_processes import FURTHER
 
 SIGNALS = (signal.SIGTERM, signal.SIGINT)
@@ -52,6 +53,8 @@ class Watcher(threading.Thread):
             for number in numbers:
                 if number in SIGNALS:
                     self._signalled(number)
+                elif number == REQUEUE.number:
+                    REQUEUE.signalled()
             self._end_if_it_hangs()
             self._end_if_another_failed()
 

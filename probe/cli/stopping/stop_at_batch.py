@@ -4,7 +4,7 @@ import logging
 import os
 import re
 import signal
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from multiprocessing import parent_process
 from pathlib import Path
@@ -12,6 +12,7 @@ from typing import Any, NoReturn
 
 import torch
 from lightning import Callback, LightningModule, Trainer
+from lightning.fabric.plugins.environments.slurm import SLURMEnvironment
 from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.strategies.launchers import _MultiProcessingLauncher
 from lightning.pytorch.trainer.states import TrainerFn
@@ -20,6 +21,8 @@ from torch.multiprocessing.spawn import ProcessRaisedException
 
 from extract.errors import UserError
 from extract.stopping import STOP, Stopped
+from probe.cli.config.checkpoint_paths import JOB, left_by_this_job
+from probe.cli.stopping.requeue import REQUEUE, job
 from probe.cli.stopping.run_processes import FURTHER, end_with_parent
 from probe.cli.stopping.signals import listening, take_signals
 from probe.cli.stopping.stoppable import RUN, STOPPED_CHECKPOINT
@@ -35,13 +38,12 @@ class StopAtBatch(Callback):
     the weights of that step, the optimizer and the random states go into `stopped.ckpt`. A signal during validation,
     or before it, is obeyed at the end of the epoch: Lightning cannot resume inside of a validation.
 
-    SLURM's requeue signal is Lightning's to handle: it saves a checkpoint and requeues the job. It does so at the same
-    points, where the state is whole and the same on all processes.
+    SLURM's signal to requeue the job is obeyed in `fit` at the same points, where the state is whole and the same on
+    all processes: it goes into `hpc_ckpt_N.ckpt`, with the job's id, by which the job finds it again.
     """
 
     def __init__(self) -> None:
-        self._requeue: Callable[[], Any] | None = None
-        self._requeued = False
+        self._ending = self._goes_on = False
         self._listening = ExitStack()
 
     def __getstate__(self) -> dict[str, Any]:
@@ -60,21 +62,12 @@ class StopAtBatch(Callback):
             self._listening.enter_context(listening(_end, _end, os.getppid()))
         RUN.checkpoints = lambda: folders(trainer)
 
-    def _take_signals(self, trainer: Trainer) -> None:
-        """Replace Lightning's handlers: that of SIGTERM communicates, that of SIGUSR1 saves in the midst of a step."""
-        take_signals()
-        number: Any = getattr(trainer._accelerator_connector.cluster_environment, "requeue_signal", None)
-        handler = signal.getsignal(number) if number is not None else None
-        if callable(handler) and trainer.state.fn == TrainerFn.FITTING:
-            self._requeue = lambda: handler(number, None)
-            signal.signal(number, lambda *_: setattr(self, "_requeued", True))
-
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """From here on signals wait for the end of a batch."""
-        del pl_module
+        del trainer, pl_module
         STOP.check()
-        STOP.finishing = True
-        self._take_signals(trainer)
+        STOP.finishing = REQUEUE.training = True
+        take_signals()
 
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
@@ -93,13 +86,12 @@ class StopAtBatch(Callback):
             self._obey(trainer, requeue=trainer.num_training_batches == 1)  # then there is no other place
 
     def _obey(self, trainer: Trainer, requeue: bool = True) -> None:
-        wanted = 2 if self._requeued and requeue else 1 if STOP.signum is not None else 0
+        wanted = 2 if REQUEUE.wanted and requeue else 1 if STOP.signum is not None else 0
         if trainer.world_size > 1:  # a signal may have reached some processes only
             number = torch.tensor(wanted, device=trainer.strategy.root_device)
             wanted = int(trainer.strategy.reduce(number, reduce_op="max"))
-        if wanted == 2 and self._requeue is not None:
-            self._requeued = False
-            self._requeue()
+        if wanted == 2:
+            self._requeue(trainer)
         elif wanted == 1 and parent_process() is not None:
             # There Lightning calls nothing for an exception, and a process that ends with 0 lets the first wait.
             self._save(trainer)
@@ -108,16 +100,50 @@ class StopAtBatch(Callback):
             # Lightning ends its loop at the next point from which it can resume: after this batch, or this epoch.
             trainer._signal_connector.received_sigterm = True
 
+    def _requeue(self, trainer: Trainer) -> None:
+        """Save where the job goes on, and requeue it; SLURM then ends its processes."""
+        REQUEUE.wanted = False
+        for logger in trainer.loggers:
+            logger.finalize("finished")
+        path = trainer.strategy.broadcast(trainer._checkpoint_connector.hpc_save_path(trainer.default_root_dir))
+        self._write(trainer, Path(path))
+        REQUEUE.done = trainer.strategy.broadcast(REQUEUE.ask())
+
+    def _write(self, trainer: Trainer, path: Path) -> None:
+        """Write where the training goes on, in place of what it went on from."""
+        self._ending = True
+        trainer.save_checkpoint(path, weights_only=False)
+        self._ending = False
+        if trainer.ckpt_path and Path(str(trainer.ckpt_path)).resolve() != path.resolve():
+            self._remove_resumed(trainer)
+
+    def on_save_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
+        """Record the job that goes on from there when it starts again."""
+        del trainer, pl_module
+        if self._ending and job() is not None:
+            checkpoint[JOB] = job()
+
+    def on_load_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
+        """Know whether this job has left it."""
+        del trainer, pl_module
+        self._goes_on = left_by_this_job(checkpoint)
+
+    def _remove_resumed(self, trainer: Trainer) -> None:
+        """Remove the checkpoint that this run went on from, if a stop or this job has left it."""
+        resumed = Path(str(trainer.ckpt_path)) if trainer.ckpt_path else None
+        if resumed is not None and trainer.is_global_zero and (resumed.name == STOPPED_CHECKPOINT or self._goes_on):
+            resumed.unlink(missing_ok=True)
+
     def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
         """Save the state of the stop."""
         del pl_module
-        if isinstance(exception, SIGTERMException) and trainer.state.fn == TrainerFn.FITTING:
+        if isinstance(exception, SIGTERMException) and trainer.state.fn == TrainerFn.FITTING and not REQUEUE.done:
             self._save(trainer)
         STOP.finishing = False
 
     def _save(self, trainer: Trainer) -> None:
         for folder in folders(trainer)[:1]:
-            trainer.save_checkpoint(folder / STOPPED_CHECKPOINT, weights_only=False)
+            self._write(trainer, folder / STOPPED_CHECKPOINT)
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """The training is complete: nothing goes on from its stop any more, and `last.ckpt` is its end.
@@ -130,13 +156,11 @@ class StopAtBatch(Callback):
             if isinstance(callback, ModelCheckpoint) and callback._last_global_step_saved != trainer.global_step:
                 callback._last_checkpoint_saved = ""  # not what a link would name
                 callback._save_last_checkpoint(trainer, callback._monitor_candidates(trainer))
-        resumed = Path(str(trainer.ckpt_path)) if trainer.ckpt_path else None
-        if resumed is not None and resumed.name == STOPPED_CHECKPOINT and trainer.is_global_zero:
-            resumed.unlink(missing_ok=True)
+        self._remove_resumed(trainer)
 
     def _begin(self, trainer: Trainer) -> None:
         if trainer.state.fn != TrainerFn.FITTING:
-            self._take_signals(trainer)
+            take_signals()
 
     def _next_batch(self, trainer: Trainer) -> None:
         if trainer.state.fn != TrainerFn.FITTING:
@@ -184,13 +208,30 @@ def stage(trainer: Trainer) -> Iterator[None]:
     STOP.finishing = isinstance(launcher, _MultiProcessingLauncher)
     logging.getLogger("torch.multiprocessing.spawn").setLevel(logging.ERROR)  # it reports each process that it ends
     try:
-        yield
+        with _requeueing(trainer):
+            yield
     except ProcessRaisedException as error:
         if found := _REFUSED.findall(str(error)):
             raise UserError(found[-1]) from error
         raise
     finally:
         STOP.finishing = False
+
+
+@contextmanager
+def _requeueing(trainer: Trainer) -> Iterator[None]:
+    """Obey the signal at which SLURM's job is to be requeued; Lightning leaves one that has a handler alone."""
+    environment, number = trainer._accelerator_connector.cluster_environment, None
+    if isinstance(environment, SLURMEnvironment) and environment.auto_requeue:
+        number = environment.requeue_signal
+    REQUEUE.begin(number)
+    former = signal.signal(number, REQUEUE.handle) if number is not None else None
+    try:
+        yield
+    finally:
+        if number is not None:
+            signal.signal(number, former)
+        REQUEUE.number = None
 
 
 def folders(trainer: Trainer) -> list[Path]:

@@ -12,6 +12,7 @@ from typing import NoReturn
 
 from extract.stopping import STOP
 from extract.utils import say
+from probe.cli.stopping.requeue import REQUEUE, is_first
 from probe.cli.stopping.run_processes import FURTHER, end_with_parent, first_process, is_further
 from probe.cli.stopping.signals import PATIENCE, listening
 
@@ -32,10 +33,13 @@ class Run:
         """Gives the folders that it writes checkpoints to."""
 
     def line(self, signum: int) -> str:
-        """What a stopped command prints: the signal, and the command that goes on."""
+        """What a stopped command prints: the signal, and the command that goes on; a requeued job does by itself."""
+        stopped = f"stopped by {signal.Signals(signum).name}; what is finished is kept"
+        if REQUEUE.done:
+            return stopped
         argv = with_checkpoint(self.argv, self._checkpoint()) if self.argv[:1] == ["fit"] else self.argv
         command = " ".join(shlex.join(["lightning", *argv]).split())
-        return f"stopped by {signal.Signals(signum).name}; what is finished is kept; go on with: {command}"
+        return f"{stopped}; go on with: {command}"
 
     def _checkpoint(self) -> Path | None:
         """The latest checkpoint of this run: that of its stop, else `last.ckpt`; None to begin as it began."""
@@ -120,7 +124,9 @@ def reporting() -> Iterator[None]:
 
 
 def _print_line(signum: int) -> None:
-    """The line, below progress bars: each is closed, which ends its own line."""
+    """The line, below progress bars: each is closed, which ends its own line; of a job's processes the first prints."""
+    if not is_first():
+        return
     bars = sys.modules.get("tqdm.std")
     for bar in list(getattr(bars.tqdm, "_instances", ())) if bars else ():
         bar.close()

@@ -96,6 +96,48 @@ def test_a_process_of_another_machine_is_over_when_it_gives_no_sign_of_life(tmp_
     assert json.loads((tmp_path / LOCK).read_text())["pid"] == os.getpid()
 
 
+@pytest.mark.parametrize(
+    ("held", "waits"),
+    [
+        ({"slurm_job": "17", "slurm_restarts": 0}, True),
+        ({"slurm_job": "17", "slurm_restarts": 1}, False),  # another step of the same start
+        ({"slurm_job": "18", "slurm_restarts": 0}, False),
+        ({"slurm_job": "17", "slurm_restarts": "0"}, False),
+        ({}, False),
+    ],
+)
+def test_a_job_that_starts_again_waits_for_its_earlier_start_only(
+    held: dict[str, object],
+    waits: bool,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """On a node that has failed it gives no sign of life any more."""
+    file = hold(tmp_path, FOREIGN)
+    file.write_text(json.dumps({**json.loads(file.read_text()), **held}))
+    naps: list[float] = []
+
+    def sleep(seconds: float) -> None:
+        naps.append(seconds)
+        if len(naps) == 3:
+            os.utime(file, times=(0, 0))
+
+    monkeypatch.setattr(module.time, "sleep", sleep)
+    monkeypatch.setenv("SLURM_JOB_ID", "17")
+    monkeypatch.setenv("SLURM_RESTART_COUNT", "1")
+    if not waits:
+        with pytest.raises(UserError, match="is being written by another run"):
+            FolderLock(tmp_path, "--store").acquire()
+        assert naps == []
+        return
+    FolderLock(tmp_path, "--store").acquire()
+    record = json.loads(file.read_text())
+    assert (record["pid"], record["slurm_job"], record["slurm_restarts"]) == (os.getpid(), "17", 1)
+    assert naps == [module.WAIT] * 3
+    assert capsys.readouterr().err.count("waits until this job's earlier start on node7 is over") == 1
+
+
 def test_a_holder_gives_signs_of_life(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "BEAT", 0.01)
     FolderLock(tmp_path, "--store").acquire()

@@ -189,11 +189,12 @@ class Pickled:
 def test_no_code_of_a_checkpoint_that_slurm_left_runs(
     slurm: bool, stage: Stage, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Under SLURM Lightning takes the newest without being asked."""
+    """A job takes its own without being asked: it has to be read to know whose it is."""
     torch.save({"probe": Pickled()}, tmp_path / "hpc_ckpt_1.ckpt")
     if slurm:
         monkeypatch.setenv("SLURM_NTASKS", "1")
         monkeypatch.setenv("SLURM_JOB_NAME", "fit")
+        monkeypatch.setenv("SLURM_JOB_ID", "17")
     options = () if slurm else ("--ckpt_path", "hpc")
     code, error = stage("fit", "ProbeClassifier", *options, "--weights_only", "false", settings=TINY)
     assert (code, "is not a readable checkpoint" in error) == (2, True)

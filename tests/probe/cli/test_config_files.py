@@ -8,11 +8,13 @@ from pathlib import Path
 import pytest
 
 from extract.errors import UserError
-from probe.cli import copy_configs, find_config, shipped_configs
+from probe.cli import copy_configs, find_config, shipped_configs, shipped_files
 from probe.cli.main import main
 from tests.conftest import ROOT, Run
 
 NAMES = sorted(path.relative_to(ROOT / "configs").as_posix() for path in (ROOT / "configs").rglob("*.yaml"))
+SCRIPTS = sorted(path.relative_to(ROOT / "configs").as_posix() for path in (ROOT / "configs").rglob("*.sh"))
+FILES = sorted(NAMES + SCRIPTS)
 
 
 @pytest.fixture
@@ -28,7 +30,14 @@ def contents(folder: Path) -> dict[str, bytes]:
 
 def test_the_shipped_configs_are_those_of_the_repository() -> None:
     assert sorted(shipped_configs()) == NAMES
-    assert all(path.read_bytes() == (ROOT / "configs" / name).read_bytes() for name, path in shipped_configs().items())
+    assert (sorted(shipped_files()), SCRIPTS) == (FILES, ["slurm/stage.sh"])
+    assert all(path.read_bytes() == (ROOT / "configs" / name).read_bytes() for name, path in shipped_files().items())
+
+
+def test_a_script_is_no_config(empty: Path) -> None:
+    for name in SCRIPTS:
+        with pytest.raises(UserError, match="no shipped config has this name"):
+            find_config(name)
 
 
 @pytest.mark.parametrize("form", ["{}", "configs/{}", "./configs/{}"])
@@ -83,10 +92,10 @@ def test_nothing_near_suggests_nothing(empty: Path) -> None:
 def test_the_list_has_every_config_with_its_first_comment_line(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["configs"]) == 0
     lines = capsys.readouterr().out.splitlines()
-    assert sorted(line.split()[0] for line in lines) == NAMES
+    assert sorted(line.split()[0] for line in lines) == FILES
     for line in lines:
         name, _, about = line.partition(" ")
-        assert (ROOT / "configs" / name).read_text().startswith(f"# {about.strip()}\n")
+        assert (ROOT / "configs" / name).read_text().removeprefix("#!/bin/bash\n").startswith(f"# {about.strip()}\n")
         assert len(line) <= 80
 
 
@@ -94,10 +103,10 @@ def test_a_copy_is_complete_and_printed_in_eighty_columns(tmp_path: Path, capsys
     folder = tmp_path / "a" / "b"
     assert main(["configs", str(folder)]) == 0
     *names, last = capsys.readouterr().out.splitlines()
-    assert contents(folder) == {name: (ROOT / "configs" / name).read_bytes() for name in NAMES}
-    assert sorted(" ".join(names).split()) == NAMES
+    assert contents(folder) == {name: (ROOT / "configs" / name).read_bytes() for name in FILES}
+    assert sorted(" ".join(names).split()) == FILES
     assert max(map(len, names)) <= 80
-    assert last == f"written: {len(NAMES)}; already up to date: 0"
+    assert last == f"written: {len(FILES)}; already up to date: 0"
 
 
 def test_only_what_is_missing_is_written(tmp_path: Path) -> None:
@@ -122,7 +131,7 @@ def test_a_file_that_differs_is_kept_unless_forced(tmp_path: Path, run: Run) -> 
     (tmp_path / "regressor.yaml").write_text("mine\n")
     assert "/rag.yaml and 1 more would be overwritten" in run("configs", tmp_path)[1]
     assert run("configs", tmp_path, "--force")[0] == 0
-    assert sorted(contents(tmp_path)) == NAMES
+    assert sorted(contents(tmp_path)) == FILES
     assert copy_configs(tmp_path) == []
 
 

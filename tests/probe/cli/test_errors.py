@@ -26,7 +26,7 @@ def test_a_bug_says_that_it_is_one_and_where_its_log_is(
     run: Run, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
-    monkeypatch.setattr("probe.cli.commands.configs.shipped_configs", lambda: 1 // 0)
+    monkeypatch.setattr("probe.cli.commands.configs.shipped_files", lambda: 1 // 0)
     monkeypatch.setattr("probe.cli.errors._is_users", lambda _: False)  # the lambda above is of a test
     code, error = run("configs")
     (line,) = error.splitlines()
@@ -48,7 +48,7 @@ def test_what_a_users_module_raises_names_its_file_and_line(
     monkeypatch.syspath_prepend(tmp_path)
     import my_commands  # type: ignore[import-not-found]
 
-    monkeypatch.setattr("probe.cli.commands.configs.shipped_configs", my_commands.broken)
+    monkeypatch.setattr("probe.cli.commands.configs.shipped_files", my_commands.broken)
     code, error = run("configs")
     assert (code, error) == (2, f"error: {tmp_path}/my_commands.py, line 2, in broken: KeyError: 'x'\n")
 
@@ -93,6 +93,6 @@ def test_arguments_are_utf_8_in_every_locale(monkeypatch: pytest.MonkeyPatch) ->
 @pytest.mark.skipif(sys.flags.utf8_mode, reason="every file is read as UTF-8")
 def test_debug_shows_a_bug_too(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("RETRIEVAL_HEADS_DEBUG", "1")
-    monkeypatch.setattr("probe.cli.commands.configs.shipped_configs", lambda: 1 // 0)
+    monkeypatch.setattr("probe.cli.commands.configs.shipped_files", lambda: 1 // 0)
     with pytest.raises(ZeroDivisionError):
         run("configs")

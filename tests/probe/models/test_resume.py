@@ -5,16 +5,19 @@ import os
 import signal
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, ClassVar
 
 import pytest
 import torch
+from lightning import Callback, Trainer
 
 from datamodules import Resumable
 from datamodules.resumable import RANDOM
+from probe.cli.config.checkpoint_paths import checkpoint_path
 from probe.models import read_checkpoint
 from tests.conftest import Run
 from tests.helpers.signals import signal_at
+from tests.helpers.slurm import Job
 from tests.helpers.stores import make_store
 
 PROBES: dict[str, tuple[object, ...]] = {
@@ -108,24 +111,55 @@ def test_each_process_has_its_own_random_state() -> None:
 def test_a_job_that_slurm_requeues_goes_on_as_if_it_had_not(
     place: str, run: Run, store: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """SLURM's signal comes in the midst of a step; Lightning saves, requeues, and resumes by itself."""
+    """Twice, the second time where the command names an older checkpoint; then it is preempted, by SIGTERM."""
     fit = Fit(run, store, PROBES["classifier"])
     assert fit(tmp_path / "whole")[0] == 0
-    scontrol = tmp_path / "bin" / "scontrol"
-    scontrol.parent.mkdir()
-    # SLURM ends the job's processes when it is requeued.
-    scontrol.write_text(f"#!/bin/sh\necho $@ >> {tmp_path}/asked\nkill -TERM $PPID\n")
-    scontrol.chmod(0o755)
-    monkeypatch.setenv("PATH", f"{scontrol.parent}{os.pathsep}{os.environ['PATH']}")
-    slurm = {"JOB_ID": "17", "JOB_NAME": "fit", "NTASKS": "1", "PROCID": "0", "LOCALID": "0", "NODEID": "0"}
-    for name, value in slurm.items():
-        monkeypatch.setenv(f"SLURM_{name}", value)
-    requeued = signal_at(*PLACES[place], signal.SIGUSR1)
-    code, said = fit(tmp_path / "job", "--trainer.callbacks+", requeued)
-    assert (code, said.count("stopped by SIGTERM")) == (143, 1), said
-    assert (tmp_path / "asked").read_text() == "requeue 17\n"
-    assert (tmp_path / "job" / "hpc_ckpt_1.ckpt").is_file()
-    (tmp_path / "job" / "stopped.ckpt").unlink()
-    assert fit(tmp_path / "job")[0] == 0
+    job, folder = Job(monkeypatch, tmp_path), tmp_path / "job"
+    for number, options in enumerate(((), ("--ckpt_path", folder / "last.ckpt")), start=1):
+        epoch, batch = PLACES[place][1] + number - 1, PLACES[place][2]
+        requeued = signal_at(PLACES[place][0], epoch, batch, signal.SIGUSR1)
+        code, said = fit(folder, "--trainer.callbacks+", requeued, *options)
+        assert (code, said.count("stopped by SIGTERM"), said.count("go on with")) == (143, 1, 0), said
+        assert job.asked() == ["requeue 17"] * number
+        assert [file.name for file in folder.glob("hpc_*")] == [f"hpc_ckpt_{number}.ckpt"]
+        assert not (folder / "stopped.ckpt").exists()
+    assert fit(folder, "--trainer.callbacks+", signal_at("on_train_batch_start", 4, 3))[0] == 143
+    assert {file.name for file in folder.glob("*.ckpt")} == {"best.ckpt", "last.ckpt", "stopped.ckpt"}
+    assert fit(folder)[0] == 0
     for file in ("best.ckpt", "last.ckpt"):
-        same(tmp_path / "whole" / file, tmp_path / "job" / file)
+        same(tmp_path / "whole" / file, folder / file)
+    assert {file.name for file in folder.glob("*.ckpt")} == {"best.ckpt", "last.ckpt"}
+
+
+def test_the_checkpoint_of_another_job_is_taken_only_where_it_is_named(
+    run: Run, store: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fit = Fit(run, store, PROBES["classifier"])
+    job, folder = Job(monkeypatch, tmp_path), tmp_path / "job"
+    assert fit(folder, "--trainer.callbacks+", signal_at(*PLACES["batch"], signal.SIGUSR1))[0] == 143
+    left = read_checkpoint(folder / "hpc_ckpt_1.ckpt")
+    assert left["slurm_job"] == "17"
+    for seconds, name in ((-60, "hpc_ckpt_1.ckpt"), (60, "last.ckpt")):  # the newer one, as after a failed node
+        now = (folder / "hpc_ckpt_1.ckpt").stat().st_mtime
+        os.utime(folder / "last.ckpt", times=(now + seconds, now + seconds))
+        config = {"ckpt_path": str(folder / "last.ckpt"), "trainer": {"default_root_dir": str(folder)}}
+        assert checkpoint_path("fit", config) == folder / name
+        assert checkpoint_path("test", config) == folder / "last.ckpt"
+    job.become(18)
+    short = ("--trainer.max_epochs", left["epoch"] + 1)
+    for options, first in (((), 0), (("--ckpt_path", "hpc"), left["global_step"])):
+        steps: list[int] = []
+        monkeypatch.setattr(Steps, "seen", steps)
+        assert fit(folder, "--trainer.callbacks+", "tests.probe.models.test_resume.Steps", *short, *options)[0] == 0
+        assert (steps[0], (folder / "hpc_ckpt_1.ckpt").exists()) == (first, True)
+    assert "slurm_job" not in read_checkpoint(folder / "last.ckpt")
+
+
+class Steps(Callback):
+    """Notes the number of each step."""
+
+    seen: ClassVar[list[int]] = []
+
+    def on_train_batch_start(self, trainer: Trainer, *_: Any) -> None:
+        """Note it."""
+        self.seen.append(trainer.global_step)
