@@ -1,5 +1,6 @@
 """Choice of a method, and of the ridge's strength around it, on validation answers of ablation effects alone."""
 
+import itertools
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
@@ -199,22 +200,22 @@ class AttributionChoice(LLMStage):
         return [{**{name: row[name] for name in names}, **row["lds"]} for row in self.results["candidates"]]
 
     def table(self) -> TextTable:
-        """Candidates with their LDS; the best of each number of runs has an asterisk."""
+        """The best strength and scale of each method and number of runs; the best of these has an asterisk."""
         title = f"Choice of a method on {self.results['answers']} validation answers of {self.results['llm']['name']}"
         caption = (
-            "LDS [95 % bootstrap interval over answers], over runs that no candidate uses; *: the best of this number "
-            f"of runs; {self.results['left_out']} answers with too few runs are left out"
+            "LDS [95 % bootstrap interval over answers], over runs that no candidate uses; of each method and number "
+            "of runs the best strength and scale, others are in results.csv; *: the best of this number of runs; "
+            f"{self.results['left_out']} answers with too few runs are left out"
         )
-        out = TextTable(
-            title, ["method", "runs", "strength", "scale", "LDS", "best"], caption, important=["LDS", "best"]
-        )
-        best = self.results["best"]
-        for row in self.results["candidates"]:
+        columns = ["runs", "method", "strength", "scale", "LDS", "best"]
+        out = TextTable(title, columns, caption, important=["LDS", "best"])
+        best, rows = self.results["best"], self.results["candidates"]
+        for count, method in itertools.product(self.ablations, [method.name for method in self.methods]):
+            row = best_candidate([one for one in rows if one["method"] == method], count)
             strength = "" if row["strength"] is None else f"{row['strength']:g}"
             scale = "" if row["strength"] is None else "fitted" if row["scale"] is None else f"{row['scale']:.3g}"
             lds = Estimate.of(row["lds"]).forms(3, 2, leading_zero=False)
-            chosen = "*" if row == best[str(row["ablations"])] else ""
-            out.add_row(row["method"], str(row["ablations"]), strength, scale, lds, chosen)
+            out.add_row(str(count), method, strength, scale, lds, "*" if row == best[str(count)] else "")
         return out
 
     def plots(self) -> "dict[str, Figure]":
