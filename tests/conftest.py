@@ -105,8 +105,9 @@ settings.load_profile("project")
 
 
 def pytest_collection_finish() -> None:
-    """What is imported stays: the collector need not visit it again."""
+    """What is imported stays: the collector need not visit it again, nor what remains of a test so often."""
     gc.freeze()
+    gc.set_threshold(20_000)
     gc.enable()
 
 
