@@ -1,5 +1,6 @@
 """Fixtures: the embedded LLM, a tiny random one, and the command line in this process."""
 
+import gc
 import json
 import os
 from collections.abc import Callable
@@ -9,6 +10,7 @@ from typing import Any
 import pytest
 
 os.environ["HF_HUB_OFFLINE"] = "1"  # no test reaches a network
+gc.disable()  # until all modules are imported: its passes over them take a quarter of the time
 
 from jaxtyping import install_import_hook
 
@@ -100,6 +102,14 @@ from tests.helpers.model_shapes import save_tiny_llama
 
 settings.register_profile("project", deadline=None)  # a busy machine is no failure
 settings.load_profile("project")
+
+
+def pytest_collection_finish() -> None:
+    """What is imported stays: the collector need not visit it again, nor what remains of a test so often."""
+    gc.freeze()
+    gc.set_threshold(20_000)
+    gc.enable()
+
 
 ROOT = Path(__file__).parent.parent
 Run = Callable[..., tuple[int, str]]

@@ -135,7 +135,7 @@ def holds_results(folder: Path) -> bool:
 
 
 def _save_plots(plots: "dict[str, Figure]", folder: Path, owned: bool, writer: Any) -> None:
-    """Each plot as PNG and PDF, and in TensorBoard where that is the logger.
+    """Each plot as PNG and PDF, and in TensorBoard where that is the logger; laid out once.
 
     Files of these names in a folder that held no results (`owned`) are the user's: they are left.
     """
@@ -147,6 +147,7 @@ def _save_plots(plots: "dict[str, Figure]", folder: Path, owned: bool, writer: A
                 continue
             image = io.BytesIO()
             plot.savefig(image, format=suffix, dpi=150)
+            plot.set_layout_engine("none")  # the next form has the places of this one
             write_bytes(file, image.getvalue())
         if hasattr(writer, "add_figure"):
             writer.add_figure(name, plot)

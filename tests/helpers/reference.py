@@ -17,14 +17,16 @@ def replay(model: Any, prompt: list[int], answer: list[int]) -> dict[str, Any]:
     attention rows of all heads over the keys it could see ([layer × head, key]).
     """
     ids = prompt + answer[:-1]
-    result = model(torch.tensor([ids]), output_attentions=True, output_hidden_states=True, use_cache=False)
     first = len(prompt) - 1
-    maps = torch.cat([layer[0] for layer in result.attentions])
+    steps = len(ids) - first  # logits of other positions are not computed: the vocabulary is as costly as eight layers
+    outputs = {"output_attentions": True, "output_hidden_states": True, "logits_to_keep": steps}
+    result = model(torch.tensor([ids]), use_cache=False, **outputs)
+    maps = torch.cat([layer[0, :, first:] for layer in result.attentions])
     return {
-        "tokens": result.logits[0, first:].argmax(-1).tolist(),
-        "logits": result.logits[0, first:],
+        "tokens": result.logits[0].argmax(-1).tolist(),
+        "logits": result.logits[0],
         "hidden": result.hidden_states[-1][0, first:],
-        "attention": [maps[:, query, : query + 1] for query in range(first, len(ids))],
+        "attention": [maps[:, step, : first + step + 1] for step in range(steps)],
     }
 
 

@@ -1,12 +1,15 @@
 """What is quick because it loads no heavy library: help, the list of configs, packages, and light modules."""
 
+import gc
 import os
 import resource
 import subprocess
 import sys
+from contextlib import suppress
 
 import pytest
 
+from probe.cli.main import uncollected_imports
 from tests.conftest import ROOT
 from tests.project.test_structure import FILES
 
@@ -63,3 +66,25 @@ def test_help_answers_within_a_second(command: str, shown: str) -> None:
     assert done.returncode == 0
     assert shown in done.stdout
     assert after.ru_utime - before.ru_utime + after.ru_stime - before.ru_stime < 1
+
+
+@pytest.mark.parametrize(("loaded", "enabled"), [(False, True), (True, True), (False, False)])
+def test_the_collector_rests_while_a_stage_is_imported(
+    loaded: bool, enabled: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Not where torch is loaded: then other objects than modules would stay; nor is it switched on for its user."""
+    frozen, during = list[bool](), list[bool]()
+    monkeypatch.setattr(gc, "freeze", lambda: frozen.append(gc.isenabled()))
+    if not loaded:
+        monkeypatch.delitem(sys.modules, "torch", raising=False)
+    if not enabled:
+        gc.disable()
+    try:
+        with suppress(ImportError), uncollected_imports():
+            during.append(gc.isenabled())
+            raise ImportError
+        assert gc.isenabled() == enabled
+    finally:
+        gc.enable()
+    assert during == [loaded and enabled]
+    assert frozen == ([False] if enabled and not loaded else [])

@@ -1,6 +1,7 @@
 """Bounds of the readers: size, nesting, aliases, numbers, characters; each is one line that names its limit."""
 
 import json
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -82,6 +83,28 @@ def test_yaml_beyond_a_bound(text: str, limit: str, tmp_path: Path) -> None:
 def test_aliases_that_do_not_multiply_are_allowed() -> None:
     assert parse_yaml("a: &a [1, 2]\nb: *a\nc: {<<: &m {x: 1}, y: *a}", "x")["b"] == [1, 2]
     check_yaml("", "x")
+
+
+YAML_TOKENS = st.sampled_from([*"[]{}9x\n '#", "- ", "? ", ": ", ", ", "*a", "!!int "])
+
+
+@given(st.lists(YAML_TOKENS, max_size=90).map("".join).filter(lambda text: len(text) <= 100))
+def test_a_short_text_without_an_anchor_is_within_every_bound(text: str) -> None:
+    """Comments lengthen it beyond what is taken unparsed."""
+    check_yaml(text, "x")
+    with suppress(yaml.YAMLError):
+        check_yaml(f"{text}\n{'#' * 100}", "x")
+
+
+@pytest.mark.parametrize("nested", ["[" * 50 + "]" * 50, "- " * 49 + "x", "? " * 49 + "x", "[" * 100, "9" * 100])
+def test_the_deepest_short_texts_are_within_every_bound(nested: str) -> None:
+    with suppress(yaml.YAMLError):
+        check_yaml(f"{nested}\n{'#' * 100}", "x")
+
+
+def test_a_short_text_with_an_anchor_is_checked() -> None:
+    with pytest.raises(UserError, match="more than 100 levels"):
+        check_yaml("&a [*a]", "x")
 
 
 def test_sizes_are_bounded(tmp_path: Path) -> None:

@@ -6,10 +6,13 @@ from typing import Any
 
 import numpy as np
 import pytest
+from matplotlib.figure import Figure
+from matplotlib.layout_engine import ConstrainedLayoutEngine
 
 from extract.errors import UserError
 from probe import write_ranking, write_report
 from probe.heads import Ranking
+from probe.results.artifacts import _save_plots
 from tests.helpers.stores import make_store
 
 RANKING = Ranking(np.array([[0.5, 0.25], [0.125, 1.0]]), True, "test")
@@ -83,3 +86,13 @@ def test_results_replace_their_own_and_leave_pictures_of_the_user(
     (out / "results.csv").write_text("former")
     assert "experiment" in measured("dynamism", tmp_path / "s", *sizes)  # a folder of results
     assert (out / "results.csv").read_text() != "former"
+
+
+def test_a_plot_is_laid_out_once_for_all_its_forms(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    laid_out, execute = list[Figure](), ConstrainedLayoutEngine.execute
+    monkeypatch.setattr(ConstrainedLayoutEngine, "execute", lambda own, fig: (laid_out.append(fig), execute(own, fig)))
+    plot = Figure(layout="constrained")
+    plot.subplots().set_ylabel("heads")
+    _save_plots({"heads": plot}, tmp_path, True, None)
+    assert {file.name for file in tmp_path.iterdir()} == {"heads.png", "heads.pdf"}
+    assert laid_out == [plot]
