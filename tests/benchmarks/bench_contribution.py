@@ -1,8 +1,8 @@
 """Cost of logit contributions: `python -m tests.benchmarks.bench_contribution [lengths] [batch sizes]`.
 
-CPU time, for other processes may share the machine. Four kinds of step take turns on the same prompts: plain (PyTorch's
-attention), scored (Eq. 1 and Eq. 2), scored with contributions of the evidence, and of all sources. Ratios are of
-medians in one process.
+CPU time, for other processes may share the machine. Five kinds of step take turns on the same prompts: plain (PyTorch's
+attention), scored (Eq. 1 and Eq. 2), scored with contributions of the evidence, and of all sources, and the step of an
+attribution: attention and contributions of all sources, copying heads, entropy. Ratios are of medians in one process.
 """
 
 import itertools
@@ -20,10 +20,12 @@ from extract.generation.prefill import decode_step, prefill_prompts
 from extract.llm import LLM
 from extract.scores import ExcludedKeys
 from extract.tasks import Sample
+from probe.attribution.record import _Decoding
 
 STEPS = 8
 """Steps of one turn: as many as contributions are computed together."""
 TURNS = 5
+KINDS = 5
 SOURCES = 32
 
 
@@ -31,7 +33,7 @@ def batch_of(llm: LLM, length: int, rows: int) -> Batch:
     """Random prompts, each its own."""
     generator = torch.Generator().manual_seed(0)
     ids = torch.randint(100, 40000, (rows, length), generator=generator).tolist()
-    budget = STEPS * (TURNS + 1) * 4
+    budget = STEPS * (TURNS + 1) * KINDS
     samples = [Sample(row, str(row), prompt, [(9, 30)], budget, "", "") for row, prompt in enumerate(ids)]
     return pad(samples, 0, device=llm.model.device)
 
@@ -41,7 +43,8 @@ def measure(llm: LLM, length: int, rows: int) -> dict[str, float]:
     """Median seconds of a step of each kind."""
     batch = batch_of(llm, length, rows)
     cache = prefill_prompts(llm.model, batch, batch.tokens.shape[1])
-    spans = [[[(i * length // SOURCES, (i + 1) * length // SOURCES)] for i in range(SOURCES)]] * rows
+    borders = [i * length // SOURCES for i in range(SOURCES + 1)]
+    spans = [[[pair] for pair in itertools.pairwise(borders)]] * rows
     sources = Sources.of(prompt_sources(batch.real, batch.width, spans))
     evidence = Sources.of(batch.evidence[..., None])
     position = batch.width
@@ -66,7 +69,13 @@ def measure(llm: LLM, length: int, rows: int) -> dict[str, float]:
 
         return step
 
-    kinds = {"plain": plain, "scored": scored, "evidence": contributed(evidence), "all": contributed(sources)}
+    kinds = {
+        "plain": plain,
+        "scored": scored,
+        "evidence": contributed(evidence),
+        "all": contributed(sources),
+        "attribution": _Decoding(llm, batch, cache, spans)._step,
+    }
     times = {kind: list[float]() for kind in kinds}
     with instrumented(llm.model):
         for turn in range(TURNS + 1):
