@@ -189,7 +189,8 @@ def check_yaml(text: str, where: str) -> None:
     extract.utils.files.reading.UnreadableError: endless.yaml: more than 100 levels of lists and objects
 
     """
-    if len(text) <= MOST_LEVELS and "&" not in text:
+    # A short text without an anchor is within every bound; characters that YAML refuses are its parser's to name.
+    if len(text) <= MOST_LEVELS and "&" not in text and text.isascii() and text.isprintable():
         return
     if len(text) > MOST_YAML_BYTES:
         raise UnreadableError(f"{where}: YAML of more than {MOST_YAML_BYTES:,} characters, the most that is read")

@@ -91,15 +91,21 @@ YAML_TOKENS = st.sampled_from([*"[]{}9x\n '#", "- ", "? ", ": ", ", ", "*a", "!!
 @given(st.lists(YAML_TOKENS, max_size=90).map("".join).filter(lambda text: len(text) <= 100))
 def test_a_short_text_without_an_anchor_is_within_every_bound(text: str) -> None:
     """Comments lengthen it beyond what is taken unparsed."""
-    check_yaml(text, "x")
-    with suppress(yaml.YAMLError):
-        check_yaml(f"{text}\n{'#' * 100}", "x")
+    for one in (text, f"{text}\n{'#' * 100}"):
+        with suppress(yaml.YAMLError):
+            check_yaml(one, "x")
 
 
 @pytest.mark.parametrize("nested", ["[" * 50 + "]" * 50, "- " * 49 + "x", "? " * 49 + "x", "[" * 100, "9" * 100])
 def test_the_deepest_short_texts_are_within_every_bound(nested: str) -> None:
     with suppress(yaml.YAMLError):
         check_yaml(f"{nested}\n{'#' * 100}", "x")
+
+
+def test_a_short_text_with_a_character_that_yaml_refuses_is_parsed() -> None:
+    for text in ("\udcff", "a\x00"):
+        with pytest.raises(yaml.YAMLError):
+            check_yaml(text, "x")
 
 
 def test_a_short_text_with_an_anchor_is_checked() -> None:
