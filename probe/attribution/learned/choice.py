@@ -135,10 +135,10 @@ class AttributionChoice(LLMStage):
 
     def on_test_start(self) -> None:
         """Find each method's median scale; every process reads all answers for it."""
-        answers = self._data.held_out()
+        answers, most = self._data.held_out(), max(self.ablations)
         with frozen_inference():
             for name, method in self._prepared.items():
-                slopes = [_slope(method.score_record(answer.record), answer) for answer in answers]
+                slopes = [_slope(method.score_record(answer.record), answer, most) for answer in answers]
                 self._scales[name] = float(np.median(slopes)) if slopes else 0.0
 
     def test_step(self, number: int) -> None:
@@ -246,9 +246,9 @@ def _whole_and(answer: AnswerEffects, count: int) -> tuple[Tensor, Tensor]:
     return masks, torch.cat([answer.record.log_probs[None], answer.run_log_probs[:count]])
 
 
-def _slope(prior: Float[Tensor, "token source"], answer: AnswerEffects) -> float:
-    """What a score of 1 is worth in log-probability, by all runs of an answer."""
-    masks, log_probs = _whole_and(answer, len(answer.masks))
+def _slope(prior: Float[Tensor, "token source"], answer: AnswerEffects, most: int) -> float:
+    """What a score of 1 is worth in log-probability, by the first runs of an answer; those of the LDS are not used."""
+    masks, log_probs = _whole_and(answer, most)
     return nonnegative_slope(masks.double() @ prior.double().sum(dim=0), log_probs.double().sum(dim=1))
 
 
