@@ -1,3 +1,5 @@
+from .cache_memory import Slots as Slots
+from .cache_memory import slots_of as slots_of
 from .interface import ATTENTION_IMPLEMENTATION as ATTENTION_IMPLEMENTATION
 from .interface import instrumented as instrumented
 from .interface import recording as recording

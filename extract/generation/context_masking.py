@@ -125,6 +125,10 @@ class ContextMaskedLLM:
         self._prefixes.add(question, view, cache.layers, 0, 0)
         return LastQueryState(recorder.hidden[0].float(), recorder.rows[0].flatten(0, 1))
 
+    def forget(self, question: int) -> None:
+        """Free the keys that are kept for a question, when no request of it is to come."""
+        self._prefixes.forget(question)
+
 
 def _by_length(requests: list[GenerationRequest]) -> list[list[GenerationRequest]]:
     """Groups whose longest view is at most twice the shortest, for every row attends over the longest one's width."""

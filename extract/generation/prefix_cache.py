@@ -71,3 +71,7 @@ class PrefixCache:
         views = self._views.setdefault(question, [])
         views.append(_CachedView(view, copies))
         del views[: -self._size]
+
+    def forget(self, question: int) -> None:
+        """Free the views of a question."""
+        self._views.pop(question, None)

@@ -5,6 +5,7 @@ from typing import Any, Literal
 
 from lightning.pytorch.callbacks import ProgressBar
 
+from extract.attention import Slots, slots_of
 from extract.contribution import readout_of
 from extract.generation import Decoded, decode, decode_continuously
 from extract.llm import LLM
@@ -13,7 +14,7 @@ from extract.pipeline.prompt_progress import PromptProgress, prompts_of, replace
 from extract.prompts import decode_text
 from extract.scores import ExcludedKeys
 from extract.tasks import PromptBatch
-from extract.utils import NonNegativeInt, PositiveInt
+from extract.utils import NonNegativeInt
 
 
 @dataclass(frozen=True)
@@ -43,7 +44,7 @@ class Extraction(LLMStage):
         local: Last tokens that Eq. 2 leaves out, the query's own included.
         contribution: Also compute each head's logit contribution from the evidence (`extract.contribution`).
         slots: Prompts of a batch that are decoded together, where one that ends makes place for the next (continuous
-            batching); None: all of a batch, whose ended prompts run along to its end.
+            batching); `auto`: as many as memory holds; None: all of a batch, whose ended prompts run along to its end.
 
     """
 
@@ -53,7 +54,7 @@ class Extraction(LLMStage):
         sink: NonNegativeInt = ExcludedKeys.sink,
         local: NonNegativeInt = ExcludedKeys.local,
         contribution: bool = False,
-        slots: PositiveInt | None = None,
+        slots: Slots = None,
     ) -> None:
         super().__init__(llm)
         self.excluded, self.contribution, self.slots = ExcludedKeys(sink, local), contribution, slots
@@ -113,9 +114,8 @@ class Extraction(LLMStage):
 
     def _decode(self, batch: PromptBatch) -> Decoded:
         opening, watch = batch.task.opening(self.llm.tokenizer), self._progress
-        if self.slots is not None:
-            return decode_continuously(
-                self.llm, batch.samples, self.slots, self.excluded, opening, watch, self.contribution
-            )
+        slots = slots_of(self.slots, self.llm.model, [len(sample.ids) + sample.budget for sample in batch.samples])
+        if slots is not None:
+            return decode_continuously(self.llm, batch.samples, slots, self.excluded, opening, watch, self.contribution)
         sources: Literal["evidence"] | None = "evidence" if self.contribution else None
         return decode(self.llm, batch.samples, self.excluded, opening, watch, sources)

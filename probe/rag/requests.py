@@ -1,5 +1,6 @@
 """Requests of a run to the model, and the batches that the requests of many runs share."""
 
+from collections import deque
 from collections.abc import Callable, Generator, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -40,32 +41,44 @@ Request = GenerationRequest | FullContextQuery | ReceivedAttention
 """A `GenerationRequest` asks for greedy tokens: a draft, or a rewritten sentence."""
 Steps = Generator[Request, Any, None]
 """A run in progress: it yields requests and is sent their results."""
+_Number = tuple[int, int]
+"""Of a run: its question, and its place among that question's runs."""
 
 
-def run_together(masked: ContextMaskedLLM, steps: Sequence[Steps], ended: Callable[[int], None] | None = None) -> None:
+def run_together(
+    masked: ContextMaskedLLM,
+    steps: Sequence[Sequence[Steps]],
+    ended: Callable[[int], None] | None = None,
+    slots: int | None = None,
+) -> None:
     """Run all to their ends: requests of the same kind go to the model as one batch.
 
     Args:
         masked: The model.
-        steps: The runs.
+        steps: The runs of each question.
         ended: Is called with the number of runs that have ended since its last call.
+        slots: Most questions at a time: where all runs of one have ended, the next one's begin (continuous batching);
+            None: all.
 
     """
-    pending: dict[int, Request] = {}
-    for number in range(len(steps)):
-        _advance(steps, pending, number, None)
-    left = len(steps)
+    pending, waiting = dict[_Number, Request](), deque(range(len(steps)))
+    left = sum(map(len, steps))
     while True:
+        while waiting and (slots is None or len({question for question, _ in pending}) < slots):
+            question = waiting.popleft()
+            for place in range(len(steps[question])):
+                _advance(steps, pending, (question, place), None)
+        going = len(pending) + sum(len(steps[question]) for question in waiting)
         if ended is not None:
-            ended(left - len(pending))
-        left = len(pending)
+            ended(left - going)
+        left = going
         if not pending:
             break
         for number, result in _results(masked, pending).items():
             _advance(steps, pending, number, result)
 
 
-def _results(masked: ContextMaskedLLM, pending: dict[int, Request]) -> dict[int, Any]:
+def _results(masked: ContextMaskedLLM, pending: dict[_Number, Request]) -> dict[_Number, Any]:
     """Results of one kind of the pending requests, by run.
 
     Generation waits for the other kinds, so that its batches are as large as can be.
@@ -84,9 +97,10 @@ def _results(masked: ContextMaskedLLM, pending: dict[int, Request]) -> dict[int,
     return dict(zip(jobs, masked.generate(list(jobs.values())), strict=True))
 
 
-def _advance(steps: Sequence[Steps], pending: dict[int, Request], number: int, result: Any) -> None:
+def _advance(steps: Sequence[Sequence[Steps]], pending: dict[_Number, Request], number: _Number, result: Any) -> None:
     """Send a run its result; keep its next request, or forget it where it has ended."""
+    question, place = number
     try:
-        pending[number] = steps[number].send(result)
+        pending[number] = steps[question][place].send(result)
     except StopIteration:
         pending.pop(number, None)

@@ -6,6 +6,7 @@ from typing import Any
 
 from lightning.pytorch.utilities import rank_zero_info
 
+from extract.attention import slots_of
 from extract.errors import UserError
 from extract.generation import ContextMaskedLLM
 from extract.heads import HeadGrid
@@ -16,12 +17,15 @@ from extract.utils import Progress, digest
 from probe.models import ProbeRegressor
 from probe.rag.loop import Run, RunSettings
 from probe.rag.question import Question
-from probe.rag.requests import run_together
+from probe.rag.requests import Steps, run_together
 from probe.rag.results import Trace
 from probe.rag.results.trace import run_trace
 from probe.rag.settings import Decoding
 from probe.rag.strategies import Strategy, Windows
 from probe.rag.triggers import Trigger
+
+VIEWS = 2
+"""Views of a question whose keys are kept, beside one for each strategy: of the full context, and without it."""
 
 
 class RagRunner:
@@ -109,7 +113,7 @@ class RagRunner:
             "task": self.task.describe(),
             "prompts": {"chat": self.llm.chat, "first_prompt_sha256": self._first_prompt},
             "strategies": {strategy.name: strategy.describe() for strategy in self.strategies},
-            **dataclasses.asdict(self.decoding),
+            **self.decoding.describe(),
             "mask": ContextMaskedLLM(self.llm).exact_mask(self.decoding.mask),
         }
 
@@ -124,15 +128,22 @@ class RagRunner:
 
     def run(self, numbers: Sequence[int], strategies: Sequence[Strategy], ended: Callable[[int], None]) -> list[Trace]:
         """Traces of one batch of questions under some of the strategies; `ended` counts finished runs."""
-        masked = ContextMaskedLLM(self.llm, keep=len(strategies) + 2)
+        masked = ContextMaskedLLM(self.llm, keep=len(strategies) + VIEWS)
         exact = dataclasses.replace(self.decoding, mask=masked.exact_mask(self.decoding.mask))
         settings = RunSettings.of(self.task, exact, not masked.windowed, self.llm.tokenizer)
         questions = [Question.from_task(self.task, self._without_context, number) for number in numbers]
         runs = [
-            Run(question, strategy, settings, self.llm.tokenizer) for question in questions for strategy in strategies
+            [Run(question, strategy, settings, self.llm.tokenizer) for strategy in strategies] for question in questions
         ]
-        run_together(masked, [run.steps() for run in runs], ended)
-        return [self._trace(run) for run in runs]
+        run_together(masked, [_steps(masked, own) for own in runs], ended, self._slots(questions, len(strategies)))
+        return [self._trace(run) for own in runs for run in own]
+
+    def _slots(self, questions: Sequence[Question], strategies: int) -> int | None:
+        """Questions that run together; None: all."""
+        # Of each question the views that are kept and, for each strategy, the row that is decoded.
+        views = 2 * strategies + VIEWS
+        lengths = [views * (len(question.sample.ids) + self.task.budget) for question in questions]
+        return slots_of(self.decoding.slots, self.llm.model, lengths)
 
     def _trace(self, run: Run) -> Trace:
         """Trace of a finished run, with the metrics of its answer."""
@@ -157,6 +168,20 @@ class RunProgress(Progress):
         """Some more have ended."""
         self._done += runs
         self.show(self._done)
+
+
+def _steps(masked: ContextMaskedLLM, runs: Sequence[Run]) -> list[Steps]:
+    """The runs of a question, whose keys are freed at the end of the last of them."""
+    left = len(runs)
+
+    def steps(run: Run) -> Steps:
+        nonlocal left
+        yield from run.steps()
+        left -= 1
+        if not left:
+            masked.forget(run.question.sample.index)
+
+    return [steps(run) for run in runs]
 
 
 def _chunks(numbers: Sequence[int], size: int) -> list[list[int]]:

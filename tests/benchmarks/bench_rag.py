@@ -29,7 +29,7 @@ def evaluate(llm: LLM, task: MultiHopQA, question: Question, strategies: list[St
     """One question under some strategies."""
     settings = RunSettings.of(task, Decoding(mask, draft_length=32, retries=2))
     runs = [Run(question, strategy, settings, llm.tokenizer) for strategy in strategies]
-    run_together(ContextMaskedLLM(llm), [run.steps() for run in runs])
+    run_together(ContextMaskedLLM(llm), [[run.steps() for run in runs]])
     return runs
 
 

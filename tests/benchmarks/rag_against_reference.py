@@ -45,7 +45,7 @@ def main(checkpoint: str, count: int) -> None:
         for mask in MASKS:
             done = RunSettings.of(task, Decoding(mask, draft_length=12, retries=2), tokenizer=llm.tokenizer)
             run = Run(question, strategy, done, llm.tokenizer)
-            run_together(ContextMaskedLLM(llm), [run.steps()])
+            run_together(ContextMaskedLLM(llm), [[run.steps()]])
             if mask != "in_place":  # whose reference is that of packed
                 wanted = reference_rag.Settings(
                     k=WINDOWS.k, gap=WINDOWS.gap, width=WINDOWS.width, draft_length=12, length=task.budget

@@ -1,18 +1,20 @@
 """Algorithm 1 as a whole against an independent slow reference: no cache, one mask over the whole prompt."""
 
 import random
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import pytest
 from torch import Tensor
 
-from extract.generation import ContextMaskedLLM, MaskMode, full_view
+from extract.attention import Slots
+from extract.generation import ContextMaskedLLM, GenerationOutput, GenerationRequest, MaskMode, full_view
 from extract.llm import LLM
 from extract.scores import ExcludedKeys
 from extract.tasks import MultiHopQA
 from extract.tasks.sources.synthetic import SyntheticQA
-from probe.rag import RIND, Decoding, Question, Run, RunSettings, Windows, run_together
+from probe.rag import RIND, Decoding, Question, RagRunner, Run, RunSettings, Strategy, Windows, WithoutRAG, run_together
 from probe.rag.strategies import RetrievalState
 from probe.rag.strategies.head_strategies import (
     DynamicRandomHeadsStrategy,
@@ -109,7 +111,7 @@ def test_whole_runs_of_a_tiny_llm_equal_the_reference(tiny_llm_folder: Path) -> 
             own = RunSettings.of(task, Decoding(mask, draft_length, retries), tokenizer=llm.tokenizer)
             listed.append(Run(asked[number % 2], strategy, own, llm.tokenizer))
     for listed in runs.values():
-        run_together(ContextMaskedLLM(llm, chunk=50), [run.steps() for run in listed])
+        run_together(ContextMaskedLLM(llm, chunk=50), [[run.steps() for run in listed]])
     check(llm, runs["packed"])
     check(llm, runs["concat"])
     assert [run.answer for run in runs["in_place"]] == [run.answer for run in runs["packed"]]
@@ -124,6 +126,51 @@ def test_whole_runs_of_a_tiny_llm_equal_the_reference(tiny_llm_folder: Path) -> 
     assert all(0 < run.forced_tokens <= 1 + 4 + 6 for listed in runs.values() for run in listed)
 
 
+def without_words(trace: dict[str, Any]) -> dict[str, Any]:
+    """A trace but for the values of words, whose last digits depend on the batch."""
+    rounds = [{key: value for key, value in one.items() if key != "words"} for one in trace["rounds"]]
+    return {**trace, "rounds": rounds}
+
+
+@pytest.mark.parametrize("slots", [1, 2, "auto"])
+def test_slots_change_no_answer_and_keys_are_freed(
+    tiny_llm_folder: Path, slots: Slots, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    llm = LLM(str(tiny_llm_folder))
+    task = MultiHopQA(SyntheticQA(4, seed=3), budget=14, force=6)
+    strategies: list[Strategy] = [OracleHeadsStrategy(), FixedRandomHeadsStrategy(), WithoutRAG()]
+    forgotten, held, traces = list[int](), list[set[int]](), []
+    forget, generate = ContextMaskedLLM.forget, ContextMaskedLLM.generate
+
+    def noted(masked: ContextMaskedLLM, question: int) -> None:
+        forgotten.append(question)
+        forget(masked, question)
+
+    def watched(masked: ContextMaskedLLM, requests: Sequence[GenerationRequest]) -> list[GenerationOutput]:
+        held.append({request.question for request in requests})
+        return generate(masked, requests)
+
+    monkeypatch.setattr(ContextMaskedLLM, "forget", noted)
+    monkeypatch.setattr(ContextMaskedLLM, "generate", watched)
+    for setting in (None, slots):
+        runner = RagRunner(task, strategies, llm, Decoding(draft_length=6, slots=setting))
+        runner.prepare(Windows(k=5, width=9), RIND(0.5))
+        held.clear()
+        traces.append(runner.run([0, 1, 2, 3], strategies, lambda _: None))
+        assert sorted(forgotten) == [0, 1, 2, 3]
+        forgotten.clear()
+        most = max(map(len, held))
+        assert most == 4 if setting in (None, "auto") else most == setting
+    one, other = ([without_words(trace) for trace in made] for made in traces)
+    assert one == other
+    assert any(round_["windows"] for trace in one for round_ in trace["rounds"])
+
+
+def test_slots_do_not_determine_trials() -> None:
+    assert Decoding(slots=3).describe() == Decoding(slots="auto").describe()
+    assert Decoding(batch_size=3).describe() != Decoding().describe()
+
+
 @pytest.mark.slow
 def test_a_whole_run_of_the_embedded_llm_equals_the_reference(llm: LLM) -> None:
     task, asked = questions(llm, 1, 5, budget=16)
@@ -133,7 +180,7 @@ def test_a_whole_run_of_the_embedded_llm_equals_the_reference(llm: LLM) -> None:
         strategy = Chosen(mask, [165, 157, 169, 168, 209], windows, rind)
         strategy.prepare(windows, rind)
         runs.append(Run(asked[0], strategy, RunSettings.of(task, Decoding(mask, 8, retries=2)), llm.tokenizer))  # type: ignore[arg-type]
-        run_together(ContextMaskedLLM(llm), [runs[-1].steps()])
+        run_together(ContextMaskedLLM(llm), [[runs[-1].steps()]])
     check(llm, runs[:1])
     assert runs[0].answer == runs[1].answer
     assert any(one.retrieved for one in runs[0].rounds)

@@ -294,6 +294,36 @@ def test_every_run_is_counted_when_it_ends(lengths: list[int]) -> None:
         return [None] * len(jobs)
 
     masked: Any = SimpleNamespace(generate=generate)
-    run_together(masked, [run(length) for length in lengths], lambda runs: counted.append((answered[0], runs)))
+    run_together(masked, [[run(length) for length in lengths]], lambda runs: counted.append((answered[0], runs)))
     assert dict(counted) == {n: lengths.count(n) for n in range(max(lengths, default=0) + 1)}
     assert len(counted) == len(dict(counted))
+
+
+@given(st.lists(st.lists(st.integers(0, 4), max_size=3), max_size=7), st.integers(1, 4))
+def test_the_next_question_begins_where_one_has_ended(lengths: list[list[int]], slots: int) -> None:
+    """A queue with `slots` servers, each of which serves one question at a time."""
+    begun, ended, together = list[int](), list[int](), list[int]()
+
+    def run(question: int, requests: int) -> Any:
+        begun.append(question)
+        for _ in range(requests):
+            yield object.__new__(GenerationRequest)
+
+    def generate(jobs: Sequence[Any]) -> list[None]:
+        together.append(len(jobs))
+        return [None] * len(jobs)
+
+    masked: Any = SimpleNamespace(generate=generate)
+    steps = [[run(question, requests) for requests in own] for question, own in enumerate(lengths)]
+    run_together(masked, steps, ended.append, slots)
+    assert begun == sorted(begun)
+    assert sum(ended) == len(begun) == sum(map(len, lengths))
+    # Each request takes one unit of time.
+    free, expected = [0] * slots, [0] * sum(map(sum, lengths))
+    for own in lengths:
+        place = free.index(min(free))
+        for requests in own:
+            for time in range(free[place], free[place] + requests):
+                expected[time] += 1
+        free[place] += max(own, default=0)
+    assert together == [count for count in expected if count]
