@@ -1,8 +1,10 @@
 """`make bench`: what speed and memory the project promises, each pair measured in one process, as JSON and a table."""
 
+import argparse
 import gc
 import json
 import os
+import platform
 import statistics
 import subprocess
 import sys
@@ -359,40 +361,77 @@ def bound(name: str, value: float, sign: str | None, limit: float | None, detail
     return {"name": name, "value": value, "bound": f"{sign} {limit}" if sign else "", "holds": holds, "detail": detail}
 
 
-def main() -> None:
-    """Measure everything, print the table, write bench.json."""
-    from tests.benchmarks import bench_stores  # which takes its helpers from here
+def parts(folder: Path) -> dict[str, Callable[[], Iterator[list[Result]]]]:
+    """What is measured, by the name of its part."""
+    from tests.benchmarks import bench_commands, bench_scale, bench_stores  # which take their helpers from here
 
-    warnings.filterwarnings("ignore")
-    llm, results = LLM(), []
-    with tempfile.TemporaryDirectory() as name:
-        folder = Path(name)
-        steps: list[Callable[[], list[Result]]] = [
-            lambda: decoding(llm),
-            lambda: whole_prompts(llm),
-            lambda: continuous_batching(llm),
-            lambda: prefilling(llm),
-            lambda: long_prompt(llm),
-            lambda: lengths(llm),
-            lambda: common_beginnings(llm),
-            lambda: ablation(llm),
+    def of_llm(*measures: Callable[[LLM], list[Result]]) -> Callable[[], Iterator[list[Result]]]:
+        return lambda: (measure(llm) for llm in [LLM()] for measure in measures)
+
+    def of(*measures: Callable[[], list[Result]]) -> Callable[[], Iterator[list[Result]]]:
+        return lambda: (measure() for measure in measures)
+
+    return {
+        "commands": of(*bench_commands.measurements(folder)),
+        "decoding": of_llm(decoding, whole_prompts),
+        "prefill": of_llm(prefilling, long_prompt, lengths, common_beginnings),
+        "continuous": of_llm(lambda llm: continuous_batching(llm, count=32)),
+        "ablation": of_llm(ablation),
+        "training": of(
             lambda: training(folder, (1024, 512, 512), "demo's MLP", 1600, 10),
             lambda: training(folder, (8192, 4096, 4096), "paper's MLP", 400, 5),
-            *bench_stores.measurements(folder),
-        ]
-        for step in steps:
-            for result in step():
-                results.append(result)
-                print(f"{result['name']}: {result['value']:.3f} {result['bound']} ({result['detail']})", flush=True)
-    table = Table(title=f"{os.cpu_count()} CPUs, {torch.get_num_threads()} threads, torch {torch.__version__}, float32")
+        ),
+        "stores": of(*bench_stores.measurements(folder)),
+        "scale": of(bench_scale.cost_model),
+    }
+
+
+def machine() -> dict[str, Any]:
+    """What the measurements are of."""
+    names = [line.partition(":")[2].strip() for line in cpu_info() if line.startswith("model name")]
+    gpu = torch.cuda.get_device_name() if torch.cuda.is_available() else None
+    threads, capability = torch.get_num_threads(), torch.backends.cpu.get_cpu_capability()
+    return {
+        **{"cpu": names[0] if names else platform.processor(), "cpus": os.cpu_count(), "threads": threads},
+        **{"capability": capability, "torch": torch.__version__, "gpu": gpu, "load": os.getloadavg()[0]},
+    }
+
+
+def cpu_info() -> list[str]:
+    """Lines about the processor, where Linux has them."""
+    file = Path("/proc/cpuinfo")
+    return file.read_text().splitlines() if file.exists() else []
+
+
+def main() -> None:
+    """Measure all parts, or those that are named, print the table, and write bench.json."""
+    warnings.filterwarnings("ignore")
+    with tempfile.TemporaryDirectory() as name:
+        known = parts(Path(name))
+        parser = argparse.ArgumentParser(description="Speed and memory. A GPU has its own: tests.benchmarks.bench_gpu.")
+        parser.add_argument("parts", nargs="*", choices=[*known, []], help="; ".join(known))
+        chosen = parser.parse_args().parts or list(known)
+        results, here = list[Result](), machine()
+        for part in chosen:
+            for found in known[part]():
+                for result in found:
+                    results.append({"part": part, **result})
+                    print(f"{result['name']}: {result['value']:.3f} {result['bound']} ({result['detail']})", flush=True)
+    show(results, here)
+    Path("bench.json").write_text(json.dumps({"machine": here, "results": results}, indent=2) + "\n")
+    print("written to bench.json")
+
+
+def show(results: list[Result], here: dict[str, Any]) -> None:
+    """Print the table."""
+    cpu = f"{here['cpus']} CPUs ({here['cpu']}, {here['capability']}), {here['threads']} threads"
+    table = Table(title=f"{cpu}, torch {here['torch']}, {here['gpu'] or 'no GPU'}")
     for header in ("figure", "value", "bound", "holds", "detail"):
         table.add_column(header)
     for result in results:
         holds = {None: "", True: "yes", False: "NO"}[result["holds"]]
         table.add_row(result["name"], f"{result['value']:.3f}", result["bound"], holds, result["detail"])
     Console(width=150).print(table)
-    Path("bench.json").write_text(json.dumps(results, indent=2) + "\n")
-    print("written to bench.json")
 
 
 if __name__ == "__main__":

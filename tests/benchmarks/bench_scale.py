@@ -211,6 +211,40 @@ def line(case: Case, found: dict[str, Any], pairs: dict[str, Any]) -> str:
     return f"{name}: {done}; {', '.join(ratios)}"
 
 
+def measure(prompts: int, lengths: tuple[int, int]) -> dict[str, Any]:
+    """Run the cases: shapes of the models, what was measured, and the first run's speeds."""
+    short, long = lengths
+    cases = [Case("whole", short, 1), *(Case("whole", long, n) for n in (1, 2, 4)), Case("half", short, 1)]
+    runs, speeds = list[dict[str, Any]](), (0.0, 0.0)
+    with tempfile.TemporaryDirectory() as temporary:
+        base = Path(temporary)
+        shapes = {"half": half_model(base / "half"), "whole": Shape.of(LLM())}
+        names = {"half": str(base / "half"), "whole": "embedded:smollm2"}
+        for case in cases:
+            found, shape = run(case, prompts, base, names), shapes[case.model]
+            if not speeds[0]:
+                flop = shape.prefill_flop(found["tokens"], found["squares"])
+                speeds = (flop / found["prefill"], shape.decode_bytes(found["steps"], found["keys"]) / found["decode"])
+            pairs = compare(found, shape, prompts, speeds)
+            runs.append({**vars(case), **found, "compared": pairs})
+            say(line(case, found, pairs))
+    return {"shapes": {name: vars(shape) for name, shape in shapes.items()}, "runs": runs, "speeds": speeds}
+
+
+def cost_model() -> list[dict[str, Any]]:
+    """Measured by predicted quantities of every run but the first, for `make bench`."""
+    return [
+        {
+            "name": f"cost model, measured / predicted {what}: {run['model']} model, {run['length']} haystack tokens, "
+            f"{run['processes']} processes",
+            **{"value": value / predicted, "bound": "", "holds": None, "detail": f"{value:.4g}, {predicted:.4g}"},
+        }
+        for run in measure(16, (150, 400))["runs"][1:]
+        for what, (value, predicted) in run["compared"].items()
+        if what in ("prefill", "decode", "row bytes")
+    ]
+
+
 def main() -> None:
     """Run the cases, print a line for each, and write what was measured."""
     parser = argparse.ArgumentParser(description="The cost model against runs of 1, 2 and 4 processes.")
@@ -218,27 +252,13 @@ def main() -> None:
     parser.add_argument("--lengths", type=int, nargs=2, default=(150, 400), help="haystack tokens, short and long")
     parser.add_argument("--output", type=Path, help="JSON file for what was measured")
     options = parser.parse_args()
-    short, long = options.lengths
-    cases = [Case("whole", short, 1), *(Case("whole", long, n) for n in (1, 2, 4)), Case("half", short, 1)]
-    measured = []
-    with tempfile.TemporaryDirectory() as temporary:
-        base = Path(temporary)
-        shapes = {"half": half_model(base / "half"), "whole": Shape.of(LLM())}
-        names = {"half": str(base / "half"), "whole": "embedded:smollm2"}
-        speeds = (0.0, 0.0)
-        for case in cases:
-            found, shape = run(case, options.prompts, base, names), shapes[case.model]
-            if not speeds[0]:
-                flop = shape.prefill_flop(found["tokens"], found["squares"])
-                speeds = (flop / found["prefill"], shape.decode_bytes(found["steps"], found["keys"]) / found["decode"])
-            pairs = compare(found, shape, options.prompts, speeds)
-            measured.append({**vars(case), **found, "compared": pairs})
-            say(line(case, found, pairs))
-    say(f"speeds of the first: {speeds[0] / 1e9:.1f} GFLOP/s in prefill, {speeds[1] / 1e9:.2f} GB/s in decode steps")
-    prints = {one["fingerprint"] for one in measured if (one["model"], one["length"]) == ("whole", long)}
-    say(f"stores of 1, 2 and 4 processes equal: {len(prints) == 1}")
+    measured = measure(options.prompts, tuple(options.lengths))
+    flops, reads = measured["speeds"]
+    say(f"speeds of the first: {flops / 1e9:.1f} GFLOP/s in prefill, {reads / 1e9:.2f} GB/s in decode steps")
+    long = [run for run in measured["runs"] if (run["model"], run["length"]) == ("whole", options.lengths[1])]
+    say(f"stores of 1, 2 and 4 processes equal: {len({run['fingerprint'] for run in long}) == 1}")
     if options.output:
-        options.output.write_text(json.dumps({"shapes": {n: vars(s) for n, s in shapes.items()}, "runs": measured}))
+        options.output.write_text(json.dumps(measured))
 
 
 if __name__ == "__main__":
