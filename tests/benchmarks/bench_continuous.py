@@ -1,7 +1,8 @@
 """Rows a second of extraction by continuous batching against whole batches of 16 prompts, and their idle share.
 
-`python -m tests.benchmarks.bench_continuous` prints one line a kind of prompts and writes bench_continuous.json; `make
-bench` runs it, too. Times are the processor's, of one thread, so that other work on the machine counts little.
+`python -m tests.benchmarks.bench_continuous` prints one line a kind of prompts, one of masked RAG, and writes
+bench_continuous.json; `make bench` runs it, too. Times are the processor's, of one thread, so that other work on the
+machine counts little.
 """
 
 import json
@@ -23,6 +24,16 @@ from extract.llm import LLM
 from extract.tasks import MultiHopQA, Sample
 from extract.tasks.niah import NIAH
 from extract.tasks.sources import SyntheticQA
+from probe.rag import (
+    RIND,
+    Decoding,
+    FixedRandomHeadsStrategy,
+    OracleHeadsStrategy,
+    RagRunner,
+    Strategy,
+    Windows,
+    WithoutRAG,
+)
 
 BATCH, SLOTS = 16, 32
 
@@ -79,21 +90,51 @@ def compare(llm: LLM, name: str, samples: Sequence[Sample], turns: int, limit: f
     return {"name": title, "value": ratio, "bound": f">= {limit}", "holds": ratio >= limit, "detail": detail}
 
 
+def masked_rag(llm: LLM, count: int, turns: int, batch: int = 4) -> dict[str, Any]:
+    """Runs of masked RAG a second: all questions in `batch` slots, against batches of `batch` questions."""
+    strategies: list[Strategy] = [OracleHeadsStrategy(), FixedRandomHeadsStrategy(), WithoutRAG()]
+    task, found = MultiHopQA(SyntheticQA(count, seed=3), budget=48), dict[str, list[str]]()
+
+    def side(decoding: Decoding) -> Callable[[], list[str]]:
+        runner = RagRunner(task, strategies, llm, decoding)
+        runner.prepare(Windows(k=8, width=24), RIND())
+        batches = runner.batches().values()
+        return lambda: [one["text"] for numbers in batches for one in runner.run(numbers, strategies, lambda _: None)]
+
+    sides = {
+        "whole": side(Decoding(draft_length=32, batch_size=batch)),
+        "continuous": side(Decoding(draft_length=32, batch_size=count, slots=batch)),
+    }
+    times = {name: list[float]() for name in sides}
+    for _ in range(turns):
+        for name, run in sides.items():
+            start = time.process_time()
+            found[name] = run()
+            times[name].append(time.process_time() - start)
+    ratio = statistics.median(a / b for a, b in zip(times["whole"], times["continuous"], strict=True))
+    same = sum(a == b for a, b in zip(*found.values(), strict=True))
+    seconds = " against ".join(f"{statistics.median(times[name]):.1f}" for name in ("continuous", "whole"))
+    detail = f"{seconds} s; {same} of {len(found['whole'])} answers the same"
+    title = f"masked RAG, {count} questions in {batch} slots / whole batches of {batch}"
+    return {"name": title, "value": ratio, "bound": "", "holds": None, "detail": detail}
+
+
 def continuous_batching(llm: LLM, count: int = 64, turns: int = 3) -> list[dict[str, Any]]:
-    """Both kinds of prompts, on one thread."""
+    """Both kinds of prompts, and masked RAG, on one thread."""
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     try:
         return [
             compare(llm, "needles of the demo", needles(llm, count), turns, 1.3),
             compare(llm, "questions with answers of 8 to 64 tokens", questions(llm, count), turns, 1.6),
+            masked_rag(llm, count // 2, turns),
         ]
     finally:
         torch.set_num_threads(threads)
 
 
 def main(count: str = "64", turns: str = "3") -> None:
-    """Print both, and write them."""
+    """Print all, and write them."""
     results = continuous_batching(LLM(), int(count), int(turns))
     for result in results:
         print(f"{result['name']}: {result['value']:.2f} {result['bound']} ({result['detail']})", flush=True)
