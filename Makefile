@@ -12,6 +12,9 @@ WORKERS ?= 2
 PYTEST := -m pytest -n $(WORKERS) --dist worksteal
 PIP := -m pip install --disable-pip-version-check -q
 LIGHTNING := $(BIN)/lightning
+# On a CPU two processes of half the threads each run the LLM faster than one. make demo PROCESSES=1: one.
+PROCESSES ?= $(if $(shell command -v nvidia-smi),1,2)
+SHARED := $(if $(filter-out 1,$(PROCESSES)),--trainer.accelerator cpu --trainer.devices $(PROCESSES) --trainer.strategy ddp)
 
 NIAH := -c configs/extract/niah.yaml -c configs/demo/niah.yaml
 CLASSIFIER := -c configs/probe.yaml -c configs/demo/probe.yaml
@@ -37,23 +40,23 @@ $(READY): pyproject.toml constraints.txt
 # Extraction reuses what is complete; a probe is trained again only if its store or config is newer.
 demo: $(READY)
 	@echo '== 1/13 extract: the embedded LLM on needle prompts (4 to 6 minutes on 2 cores)'
-	$(LIGHTNING) predict $(NIAH)
+	$(LIGHTNING) predict $(NIAH) $(SHARED)
 	@$(MAKE) --no-print-directory ckpts/demo-niah/classifier/.trained
 	@echo '== 3/13 test: the classifier on held-out prompts'
 	$(LIGHTNING) test $(CLASSIFIER) --ckpt_path ckpts/demo-niah/classifier/best.ckpt
 	@echo '== 4/13 extract: multi-hop questions (3 to 4 minutes)'
-	$(LIGHTNING) predict $(HOTPOTQA)
+	$(LIGHTNING) predict $(HOTPOTQA) $(SHARED)
 	@$(MAKE) --no-print-directory ckpts/demo-hotpotqa/regressor/.trained
 	@echo '== 6/13 test: the regressor on held-out questions'
 	$(LIGHTNING) test $(REGRESSOR) --ckpt_path ckpts/demo-hotpotqa/regressor/best.ckpt
 	@echo '== 7/13 ablation: ablate heads on 24 needle prompts (1 to 2 minutes)'
-	$(LIGHTNING) test $(ABLATION)
+	$(LIGHTNING) test $(ABLATION) $(SHARED)
 	@echo '== 8/13 ablation: ablate the first k dynamic heads, 16 needle prompts (about 1 minute)'
-	$(LIGHTNING) test $(ABLATION_K)
+	$(LIGHTNING) test $(ABLATION_K) $(SHARED)
 	@echo '== 9/13 ablation: ablate heads on 24 questions (about 1 minute)'
-	$(LIGHTNING) test $(ABLATION_QA)
+	$(LIGHTNING) test $(ABLATION_QA) $(SHARED)
 	@echo '== 10/13 rag: masked dynamic RAG, nine strategies on 16 questions (2 to 3 minutes)'
-	$(LIGHTNING) test $(RAG) --ckpt_path ckpts/demo-hotpotqa/regressor/best.ckpt
+	$(LIGHTNING) test $(RAG) $(SHARED) --ckpt_path ckpts/demo-hotpotqa/regressor/best.ckpt
 	@echo '== 11/13 dynamism: how dynamic heads change from step to step, needle prompts (a few seconds)'
 	$(LIGHTNING) test -c configs/dynamism.yaml --store stores/demo-niah
 	@echo '== 12/13 correlation: of hidden states with the scores of later steps (about 1 minute)'

@@ -18,6 +18,8 @@ from tests.benchmarks.bench import Result, bound, timed
 
 NIAH = ("predict", "-c", "configs/extract/niah.yaml", "-c", "configs/demo/niah.yaml")
 CLASSIFIER = ("-c", "configs/probe.yaml", "-c", "configs/demo/probe.yaml")
+SHARED = ("--trainer.accelerator", "cpu", "--trainer.devices", 2, "--trainer.strategy", "ddp")
+"""As the Makefile's: two processes, where there is no GPU."""
 START = f"""
 from contextlib import suppress
 from probe.cli.main import main
@@ -56,7 +58,7 @@ def first_table(folder: Path) -> list[Result]:
     own = ("--store", store)
     probe = (*CLASSIFIER, *own, "--trainer.default_root_dir", runs, "--trainer.logger.init_args.save_dir", runs)
     steps: list[tuple[str, Callable[[], None]]] = [
-        ("extraction", lambda: stage(*NIAH, *own, "--trainer.default_root_dir", runs)),
+        ("extraction", lambda: stage(*NIAH, *SHARED, *own, "--trainer.default_root_dir", runs)),
         ("fit", lambda: stage("fit", *probe, "--checkpoint.init_args.dirpath", folder / "ckpt")),
         ("test", lambda: stage("test", *probe, "--ckpt_path", folder / "ckpt" / "best.ckpt")),
     ]
