@@ -99,6 +99,7 @@ from extract.llm import LLM
 from probe.cli.main import main
 from tests.helpers.browser import browser  # noqa: F401 (a fixture)
 from tests.helpers.model_shapes import save_tiny_llama
+from tests.helpers.processes import quick_spawn  # noqa: F401 (a fixture)
 
 settings.register_profile("project", deadline=None)  # a busy machine is no failure
 settings.load_profile("project")

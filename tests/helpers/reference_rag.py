@@ -1,12 +1,13 @@
-"""Reference implementation of masked dynamic RAG: no cache, no batch, a full forward with an explicit mask a token.
+"""Reference implementation of masked dynamic RAG: no cache, no batch, full forwards with an explicit mask.
 
-Text is processed character by character. Of the code under test it uses the list of function words alone.
+Text is processed character by character. Of the code under test it uses the list of function words, and guesses of what
+is generated: a guess counts as far as one forward over it gives its tokens. A wrong one costs forwards, never a token.
 """
 
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Literal
 
 import torch
@@ -35,6 +36,7 @@ class Settings:
     retries: int = 2
     marker: str = "So the answer is"
     concat: bool = False  # remove hidden tokens instead of masking them
+    guesses: Iterator[Sequence[int]] = field(default_factory=lambda: iter(()))  # one for each generation, in order
 
 
 @contextmanager
@@ -73,23 +75,26 @@ def greedy(
     hidden: set[int],
     limit: int,
     stop: Callable[[str], bool],
-    concat: bool,
+    s: Settings,
 ) -> tuple[list[int], list[float], bool]:
     """New tokens, the entropies of their next-token distributions, and whether an end token followed."""
-    if concat:
+    if s.concat:
         prompt, hidden = [token for position, token in enumerate(prompt) if position not in hidden], set()
-    new, entropies = list[int](), list[float]()
-    while len(new) < max(1, limit):
-        logits = llm.model(**inputs(llm.model, prompt + answer + new, hidden), logits_to_keep=1).logits[0, -1].float()
-        token = int(logits.argmax())
-        if token in llm.end_tokens:
-            return new, entropies, True
-        p = torch.softmax(logits, dim=-1)
-        entropies.append(float(-(p * torch.log_softmax(logits, dim=-1)).sum()))
-        new.append(token)
-        if stop(text_of(llm, answer + new)):
-            break
-    return new, entropies, False
+    new, entropies, guess = list[int](), list[float](), list(next(s.guesses, ()))
+    while True:
+        ahead = guess[len(new) :] if guess[: len(new)] == new else []
+        forward = inputs(llm.model, prompt + answer + new + ahead, hidden)
+        following = llm.model(**forward, logits_to_keep=1 + len(ahead)).logits[0].float()
+        for logits, guessed in zip(following, [*ahead, None], strict=True):
+            if (token := int(logits.argmax())) in llm.end_tokens:
+                return new, entropies, True
+            p = torch.softmax(logits, dim=-1)
+            entropies.append(float(-(p * torch.log_softmax(logits, dim=-1)).sum()))
+            new.append(token)
+            if stop(text_of(llm, answer + new)) or len(new) >= limit:
+                return new, entropies, False
+            if token != guessed:
+                break
 
 
 def text_of(llm: Any, ids: list[int]) -> str:
@@ -237,7 +242,7 @@ def reference_run(
         while not finished:
             limit = min(s.draft_length, s.length - len(answer))
             draft, entropies, ended = greedy(
-                llm, ids, answer, hidden, limit, lambda text: answer_end(text, s) is not None, s.concat
+                llm, ids, answer, hidden, limit, lambda text: answer_end(text, s) is not None, s
             )
             end = answer_end(text_of(llm, answer + draft), s)
             if end is not None:
@@ -265,7 +270,7 @@ def reference_run(
                 def ends(text: str, kept: str = kept) -> list[int]:
                     return [end for end in (answer_end(text, s), sentence_end(text, kept)) if end is not None]
 
-                new, _, ended = greedy(llm, ids, answer, hidden, limit, lambda text: bool(ends(text)), s.concat)
+                new, _, ended = greedy(llm, ids, answer, hidden, limit, lambda text: bool(ends(text)), s)
                 text = text_of(llm, answer + new)
                 end = answer_end(text, s) if ends(text) and min(ends(text)) == answer_end(text, s) else None
                 if ends(text):
@@ -290,6 +295,4 @@ def reference_forced(
     space = " " if text and not text[-1].isspace() else ""
     opening = llm.tokenizer(f"{space}{s.marker}", add_special_tokens=False)["input_ids"]
     with eager(llm.model):
-        return greedy(
-            llm, ids, answer + opening, hidden, limit, lambda text: answer_end(text, s) is not None, s.concat
-        )[0]
+        return greedy(llm, ids, answer + opening, hidden, limit, lambda text: answer_end(text, s) is not None, s)[0]

@@ -1,6 +1,7 @@
 """The distributions: what they hold, and that the installed wheel works from an empty folder, without a clone."""
 
 import importlib.metadata
+import json
 import os
 import shutil
 import subprocess
@@ -16,6 +17,14 @@ import pytest
 from tests.conftest import ROOT
 
 PACKAGES = ("extract", "datamodules", "probe")
+STAGES = """import json, sys
+from probe.cli.main import main
+for words in json.loads(sys.argv[1]):
+    print(words[0], flush=True)
+    if code := main(words):
+        sys.exit(code)
+"""
+"""Commands one after the other: what they import is imported once."""
 BUILD_SDIST = "import sys; from setuptools.build_meta import build_sdist; build_sdist(sys.argv[1])"
 
 
@@ -44,7 +53,7 @@ def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def installed(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Callable[..., str]:
-    """`lightning …` of the installed wheel, run in an empty folder; its dependencies are those of this environment."""
+    """A program beside the installed wheel, in an empty folder; the dependencies are those of this environment."""
     home, folder = tmp_path_factory.mktemp("home"), tmp_path_factory.mktemp("empty")
     venv.create(home, symlinks=True)
     packages = Path(sysconfig.get_path("purelib", vars={"base": str(home)}))
@@ -63,7 +72,7 @@ def installed(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Callable
     )
     where = shell(home / "bin" / "python", "-c", "import probe; print(probe.__file__)", cwd=folder)
     assert Path(where.strip()).is_relative_to(home)
-    return lambda *words: shell(home / "bin" / "lightning", *words, cwd=folder)
+    return lambda program, *words: shell(home / "bin" / program, *words, cwd=folder)
 
 
 def test_exactly_one_distribution_owns_the_command() -> None:
@@ -102,16 +111,16 @@ def test_the_wheel_holds_every_config(wheel: Path) -> None:
 def test_the_installed_wheel_extracts_trains_tests_and_reports(
     installed: Callable[..., str], tiny_llm_folder: Path, tmp_path: Path
 ) -> None:
-    names = [line.split()[0] for line in installed("configs").splitlines()]
+    names = [line.split()[0] for line in installed("lightning", "configs").splitlines()]
     assert {"probe.yaml", "extract/niah.yaml", "demo/probe.yaml"} <= set(names)
     mine = tmp_path / "mine"
-    installed("configs", mine)
+    installed("lightning", "configs", mine)
     assert sorted(names) == sorted(str(path.relative_to(mine)) for path in mine.rglob("*.*"))
 
     task = "--data.init_args.task.init_args"
     prompts = (f"{task}.lengths", "{low: 20, high: 40}", f"{task}.runs", 20, f"{task}.margin", -30)
     llm = ("--llm.init_args.name", tiny_llm_folder, "--trainer.accelerator", "cpu")
-    installed("predict", "-c", "extract/niah.yaml", "-c", "configs/demo/niah.yaml", *llm, *prompts)
+    predict = ("predict", "-c", "extract/niah.yaml", "-c", "configs/demo/niah.yaml", *llm, *prompts)
     probe = (
         "-c",
         "probe.yaml",
@@ -122,9 +131,11 @@ def test_the_installed_wheel_extracts_trains_tests_and_reports(
         "--trainer.accelerator",
         "cpu",
     )
-    installed("fit", *probe, "--trainer.max_epochs", 2)
-    assert "F1" in installed("test", *probe, "--ckpt_path", "ckpts/demo-niah/classifier/best.ckpt").upper()
-    assert "report.html" in installed("report", "runs", "stores", "ckpts")
+    fit = ("fit", *probe, "--trainer.max_epochs", "2")
+    test = ("test", *probe, "--ckpt_path", "ckpts/demo-niah/classifier/best.ckpt")
+    commands = json.dumps([[str(word) for word in words] for words in (predict, fit, test)])
+    assert "F1" in installed("python", "-c", STAGES, commands).upper().rpartition("TEST\n")[2]
+    assert "report.html" in installed("lightning", "report", "runs", "stores", "ckpts")
 
 
 def test_every_dependency_has_its_reason() -> None:

@@ -1,7 +1,6 @@
 """The score store: what was written is read, damage is found, interrupted runs are resumed."""
 
 import json
-import os
 import random
 import signal
 import subprocess
@@ -18,6 +17,7 @@ from extract.errors import UserError
 from extract.store import ScoreStore, column_matrix, finished_batches, read_shard, vector_column, write_shard
 from extract.utils import write_bytes
 from tests.conftest import ROOT
+from tests.helpers.processes import started
 from tests.helpers.stores import make_store
 
 Extract = Callable[..., tuple[int, str]]
@@ -222,11 +222,16 @@ def test_write_replaces_at_once(tmp_path: Path) -> None:
     assert (tmp_path / "x").read_bytes() == b"new"
 
 
-def command(store: Path, folder: Path, runs: Path, *extra: object) -> list[str]:
-    """`lightning predict` as a process."""
+def arguments(store: Path, folder: Path, runs: Path, *extra: object) -> list[str]:
+    """Those of `lightning predict`."""
     configs = ("-c", "configs/extract/niah.yaml", "-c", "tests/configs/tiny_niah.yaml")
     options = ("--llm.init_args.name", folder, "--store", store, "--trainer.default_root_dir", runs)
-    return [str(x) for x in (sys.executable, "-m", "probe", "predict", *configs, *options, *extra)]
+    return [str(x) for x in ("predict", *configs, *options, *extra)]
+
+
+def command(store: Path, folder: Path, runs: Path, *extra: object) -> list[str]:
+    """`lightning predict` as a process."""
+    return [sys.executable, "-m", "probe", *arguments(store, folder, runs, *extra)]
 
 
 MANY = ("--data.init_args.task.init_args.runs", 120, "--data.init_args.batch_size", 3)
@@ -237,24 +242,20 @@ def test_killed_three_times_it_ends_equal_to_an_unbroken_run(tmp_path: Path, tin
     broken, whole = tmp_path / "broken", tmp_path / "whole"
     rng, killed = random.Random(0), 0
     for _ in range(3):
-        process = subprocess.Popen(
-            command(broken, tiny_llm_folder, tmp_path / "runs", *MANY),
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.DEVNULL,
-            cwd=ROOT,
-        )
+        process = started(*arguments(broken, tiny_llm_folder, tmp_path / "runs", *MANY))
         begun = len(list((broken / "parts").glob("*.json")))
-        while process.poll() is None and len(list((broken / "parts").glob("*.json"))) == begun:
+        while process.is_alive() and len(list((broken / "parts").glob("*.json"))) == begun:
             time.sleep(0.005)
         time.sleep(rng.uniform(0, 0.2))
-        if process.poll() is None:
-            os.kill(process.pid, signal.SIGKILL)
-            killed += 1
-        process.wait()
+        process.kill()
+        process.join()
+        killed += process.exitcode == -signal.SIGKILL
     assert killed == 3
     assert not json.loads((broken / "manifest.json").read_text())["complete"]
     for store in (broken, whole):
-        subprocess.run(command(store, tiny_llm_folder, tmp_path / "runs", *MANY), check=True, cwd=ROOT)
+        process = started(*arguments(store, tiny_llm_folder, tmp_path / "runs", *MANY))
+        process.join()
+        assert process.exitcode == 0
     assert_same(broken, whole)
     assert ScoreStore(broken).fingerprint == ScoreStore(whole).fingerprint
 

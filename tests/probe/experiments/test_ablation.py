@@ -197,6 +197,7 @@ def test_mixed_precision_changes_no_trial(measure: Measure, tmp_path: Path) -> N
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("quick_spawn")
 def test_two_processes_find_what_one_does(measure: Measure) -> None:
     bare = ("--model.init_args.heatmap", "null", "--model.init_args.conditions", MATCHED)
     one = measure(*bare)

@@ -189,6 +189,7 @@ def test_scores_without_any_relation_correlate_by_chance_alone(measure: Measure,
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("quick_spawn")
 def test_two_processes_measure_what_one_does(measure: Measure) -> None:
     args = ("--data.init_args.batch_size", 40, "--model.init_args.offsets", 1)
     one = measure(*args)

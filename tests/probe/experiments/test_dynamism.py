@@ -124,6 +124,7 @@ def test_evaluated_samples_can_be_all_or_another_stores(measure: Measure, tmp_pa
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("quick_spawn")
 def test_two_processes_measure_what_one_does(measure: Measure) -> None:
     one = measure("--data.init_args.batch_size", 7)
     two = measure(

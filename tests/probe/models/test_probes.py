@@ -421,6 +421,7 @@ def test_no_pickled_code_is_executed(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("quick_spawn")
 def test_two_processes_test_to_the_same_metrics(stage: Stage, tmp_path: Path) -> None:
     assert stage("fit")[0] == 0
     checkpoint = tmp_path / "a" / "best.ckpt"

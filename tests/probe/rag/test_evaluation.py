@@ -241,6 +241,7 @@ def test_a_killed_run_continues_and_other_settings_are_refused(
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("quick_spawn")
 def test_two_processes_share_the_questions(evaluate: Evaluate) -> None:
     few = {"strategies": ["DynamicHeadsStrategy", "BM25"], "decoding": {"batch_size": 1}}
     alone = evaluate(trials="alone", **few)
@@ -404,6 +405,7 @@ def logged(folder: Path, tag: str) -> list[float]:
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("quick_spawn")
 def test_within_fit_means_are_over_the_questions_of_all_processes(
     store: Path, tiny_llm_folder: Path, tmp_path: Path
 ) -> None:

@@ -15,6 +15,7 @@ from extract.scores import ExcludedKeys
 from extract.tasks import MultiHopQA
 from extract.tasks.sources.synthetic import SyntheticQA
 from probe.rag import RIND, Decoding, Question, RagRunner, Run, RunSettings, Strategy, Windows, WithoutRAG, run_together
+from probe.rag.requests import Steps
 from probe.rag.strategies import RetrievalState
 from probe.rag.strategies.head_strategies import (
     DynamicRandomHeadsStrategy,
@@ -47,7 +48,22 @@ def questions(llm: LLM, count: int, seed: int, budget: int, force: int = 0) -> t
     return task, [Question.from_task(task, without, number) for number in range(count)]
 
 
-def by_reference(llm: LLM, run: Run) -> tuple[list[int], list[dict[str, Any]], int, list[int] | None]:
+def listened(steps: Steps, generated: list[Sequence[int]]) -> Steps:
+    """The run, which adds the tokens of each of its generations to a list."""
+    reply = None
+    while True:
+        try:
+            request = steps.send(reply)
+        except StopIteration:
+            return
+        reply = yield request
+        if isinstance(reply, GenerationOutput):
+            generated.append(reply.tokens)
+
+
+def by_reference(
+    llm: LLM, run: Run, generated: list[Sequence[int]]
+) -> tuple[list[int], list[dict[str, Any]], int, list[int] | None]:
     """The reference's tokens, rounds, stuck sentences and forced tokens for a run of chosen heads."""
     strategy = run.strategy
     assert isinstance(strategy, Chosen)
@@ -64,6 +80,7 @@ def by_reference(llm: LLM, run: Run) -> tuple[list[int], list[dict[str, Any]], i
         length=done.max_tokens,
         retries=done.decoding.retries,
         concat=done.decoding.mask == "concat",
+        guesses=iter(generated),
     )
 
     def choose(hidden: Tensor, rows: Tensor) -> list[int]:
@@ -78,9 +95,9 @@ def by_reference(llm: LLM, run: Run) -> tuple[list[int], list[dict[str, Any]], i
     return tokens, rounds, stuck, forced
 
 
-def check(llm: LLM, runs: list[Run]) -> None:
-    for run in runs:
-        tokens, rounds, stuck, forced = by_reference(llm, run)
+def check(llm: LLM, runs: list[Run], generated: list[list[Sequence[int]]]) -> None:
+    for run, guesses in zip(runs, generated, strict=True):
+        tokens, rounds, stuck, forced = by_reference(llm, run, guesses)
         assert run.answer == tokens
         assert run.continuation == forced
         assert run.stuck == stuck
@@ -110,10 +127,12 @@ def test_whole_runs_of_a_tiny_llm_equal_the_reference(tiny_llm_folder: Path) -> 
         for mask, listed in runs.items():
             own = RunSettings.of(task, Decoding(mask, draft_length, retries), tokenizer=llm.tokenizer)
             listed.append(Run(asked[number % 2], strategy, own, llm.tokenizer))
-    for listed in runs.values():
-        run_together(ContextMaskedLLM(llm, chunk=50), [[run.steps() for run in listed]])
-    check(llm, runs["packed"])
-    check(llm, runs["concat"])
+    for mask, listed in runs.items():
+        generated: list[list[Sequence[int]]] = [[] for _ in listed]
+        steps = [listened(run.steps(), one) for run, one in zip(listed, generated, strict=True)]
+        run_together(ContextMaskedLLM(llm, chunk=50), [steps])
+        if mask != "in_place":
+            check(llm, listed, generated)
     assert [run.answer for run in runs["in_place"]] == [run.answer for run in runs["packed"]]
     assert [run.continuation for run in runs["in_place"]] == [run.continuation for run in runs["packed"]]
     retrieved = [sum(one.retrieved is not None for one in run.rounds) for run in runs["packed"]]
@@ -175,13 +194,14 @@ def test_slots_do_not_determine_trials() -> None:
 def test_a_whole_run_of_the_embedded_llm_equals_the_reference(llm: LLM) -> None:
     task, asked = questions(llm, 1, 5, budget=16)
     windows, rind = Windows(k=8, width=16), RIND(1.0)
-    runs = []
+    runs, generated = [], list[list[Sequence[int]]]()
     for mask in ("packed", "in_place"):
         strategy = Chosen(mask, [165, 157, 169, 168, 209], windows, rind)
         strategy.prepare(windows, rind)
         runs.append(Run(asked[0], strategy, RunSettings.of(task, Decoding(mask, 8, retries=2)), llm.tokenizer))  # type: ignore[arg-type]
-        run_together(ContextMaskedLLM(llm), [[runs[-1].steps()]])
-    check(llm, runs[:1])
+        generated.append([])
+        run_together(ContextMaskedLLM(llm), [[listened(runs[-1].steps(), generated[-1])]])
+    check(llm, runs[:1], generated[:1])
     assert runs[0].answer == runs[1].answer
     assert any(one.retrieved for one in runs[0].rounds)
 
