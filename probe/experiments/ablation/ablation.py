@@ -11,7 +11,7 @@ from extract.generation import DynamicHeads, check_forcing, generate_ablated
 from extract.llm import LLM
 from extract.pipeline import LLMStage
 from extract.tasks import PromptBatch
-from extract.utils import NonNegativeInt, on_rank_zero, with_store_name
+from extract.utils import NonNegativeInt, PositiveInt, on_rank_zero, with_store_name
 from probe.experiments.ablation.conditions import AblateDynamic, Condition
 from probe.experiments.ablation.heatmap_grid import HeatmapGrid
 from probe.experiments.ablation.outcomes import Outcomes
@@ -43,6 +43,8 @@ class Ablation(LLMStage):
             there. `{store}` in it is the name of the store's folder.
         heatmap: Cells of the heatmaps over context length and depth; null for none.
         bootstrap: For the intervals.
+        slots: Prompts of a batch that are decoded together, each under all conditions; where some have ended the next
+            ones take their places. None: all of a batch. Trials do not depend on it, up to rounding.
 
     """
 
@@ -60,13 +62,14 @@ class Ablation(LLMStage):
         trials: str = "runs/ablation/{store}/trials",
         heatmap: HeatmapGrid | None = None,
         bootstrap: Bootstrap = Bootstrap(),  # noqa: B008 (frozen)
+        slots: PositiveInt | None = None,
     ) -> None:
         super().__init__(llm)
         self.store, self.k, self.listed = store, sorted(set(k or [])), conditions or []
         self.dynamic_heads, self.static, self.intervention = dynamic_heads, static, intervention
         trials = with_store_name(trials, store)
         self.trials, self.matched_trials = Trials(trials), Trials(Path(trials) / "matched")
-        self.heatmap, self.bootstrap = heatmap, bootstrap
+        self.heatmap, self.bootstrap, self.slots = heatmap, bootstrap, slots
         self.results: dict[str, Any] = {}
 
     @property
@@ -170,7 +173,9 @@ class Ablation(LLMStage):
         self.store_heads.refuse_shared([sample.id for sample in batch.samples])
         operator, keep = self.intervention.operator, self.intervention.keep
         opening = batch.task.opening(self.llm.tokenizer)
-        found = generate_ablated(self.llm, batch.samples, conditions, self.dynamic_heads, operator, keep, opening)
+        found = generate_ablated(
+            self.llm, batch.samples, conditions, self.dynamic_heads, operator, keep, opening, self.slots
+        )
         written = [
             ablation_trial(self.llm, batch.task, sample, condition.name, found.of(row, place), self.static_heads)
             for row, sample in enumerate(batch.samples)
