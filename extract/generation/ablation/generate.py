@@ -18,9 +18,6 @@ from extract.prompts import ForcedOpening
 from extract.tasks import Sample
 from extract.utils import frozen_inference
 
-ENDED_SHARE = 0.5
-"""Share of the prompts decoded together that must have ended before others take their places."""
-
 
 @frozen_inference()
 def generate_ablated(
@@ -50,7 +47,7 @@ def generate_ablated(
         opening: Continues generations that ended without an answer. The opening runs as a prompt does, without
             ablation; what follows it is generated as the answer was, under the same condition.
         slots: Most prompts that are decoded together, each under all conditions; None: all. Results do not depend on
-            it, up to rounding. Where prompts have ended under all conditions, the next ones take their places.
+            it, up to rounding. When a prompt has ended under all conditions, the next one takes its place.
 
     Raises:
         UserError: the model's attention cannot be recorded, or its cache cannot be shared by conditions, or openings
@@ -79,8 +76,7 @@ class _ContinuousAblation:
         self.places = PromptPlaces(llm, self.slots, max(len(sample.ids) for sample in samples), rules.operator)
         self.waiting = deque([Answer(one, number) for number in range(len(rules.conditions))] for one in samples)
         self.all, self.going = [answer for answers in self.waiting for answer in answers], list[Answer]()
-        # Answers cannot be moved within a sliding window, which counts columns: there all places are filled together.
-        self.share = 1.0 if is_windowed(llm.model) else ENDED_SHARE
+        self.windowed = is_windowed(llm.model)
 
     def run(self) -> AblatedGenerations:
         """All samples' answers."""
@@ -89,10 +85,19 @@ class _ContinuousAblation:
             self._fill_places()
             with instrumented(self.llm.model):
                 batch = TwoPassDecoding(self.llm, self.rules, self.places, self.going, batch)
-                batch.decode(math.ceil(self.share * len(self.places.samples)))
+                batch.decode(self._enough())
             self._end()
             batch = batch if self.going else None  # without one its keys are not needed
         return collected(self.all, len(self.rules.conditions))
+
+    def _enough(self) -> int:
+        """How many of the prompts must end before the others go on in another batch."""
+        prompts = len(self.places.samples)
+        # Answers cannot be moved within a sliding window, which counts columns: there all places are filled together.
+        if self.windowed:
+            return prompts
+        # A place is filled again at once; the keys of prompts that leave none waiting are let go by halves.
+        return 1 if self.waiting else math.ceil(prompts / 2)
 
     def _fill_places(self) -> None:
         """Let waiting prompts take the free places; without any the batch shrinks."""

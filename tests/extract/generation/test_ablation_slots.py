@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from torch import Tensor
 
 from extract.generation import DynamicHeads, generate_ablated
 from extract.generation import prefill as prefill_module
@@ -130,17 +131,26 @@ def test_no_more_prompts_than_slots_and_fewer_steps_than_in_batches(
     models: dict[str, LLM], slots: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     llm, samples = models["llama-gqa"], prompts(12, most=14)
-    steps, held, step = list[int](), list[int](), TwoPassDecoding._step
+    steps, held, busy, came = list[int](), list[int](), list[int](), list[int]()
+    step, admit = TwoPassDecoding._step, PromptPlaces.admit
 
-    def counted(self: TwoPassDecoding, *arguments: Any) -> Any:
+    def counted(self: TwoPassDecoding, number: int, going: Tensor) -> Any:
         steps.append(len(self.answers))
         held.append(max(keys.shape[0] for keys, _ in self.prompt_keys))
-        return step(self, *arguments)
+        if len(came) < len(samples):
+            busy.append(len(self.place[going].unique()))
+        return step(self, number, going)
+
+    def counted_prompt(self: PromptPlaces, place: int, sample: Sample) -> None:
+        came.append(sample.index)
+        admit(self, place, sample)
 
     monkeypatch.setattr(TwoPassDecoding, "_step", counted)
+    monkeypatch.setattr(PromptPlaces, "admit", counted_prompt)
     found = generated(llm, samples, "copy_paste", slots)
     assert max(steps) <= slots * len(conditions())
     assert max(held) == slots
+    assert set(busy) == {slots}  # no place is idle while prompts wait
     continuous = len(steps)
     steps.clear()
     for first in range(0, len(samples), slots):
