@@ -82,4 +82,5 @@ def collected(answers: Sequence[Answer], conditions: int) -> AblatedGenerations:
     padded = [pad_sequence(list(column), batch_first=True) for column in zip(*columns, strict=True)]
     grouped: list[Any] = [column.unflatten(0, (-1, conditions)) for column in (lengths, *padded)]
     forced = [answer.continuation for answer in answers]
-    return AblatedGenerations(*grouped, [forced[n : n + conditions] for n in range(0, len(forced), conditions)])
+    by_sample = [forced[first : first + conditions] for first in range(0, len(forced), conditions)]
+    return AblatedGenerations(*[*grouped, by_sample])
