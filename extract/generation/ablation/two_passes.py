@@ -64,9 +64,7 @@ class TwoPassDecoding:
         leaders = [] if former is None else former.leader.tolist()
         sources = [-1 - one.place if one.row is None else leaders[one.row] for one in answers]
         first: dict[int, int] = {}
-        self.leader: Int[Tensor, "batch"] = torch.tensor(
-            [first.setdefault(source, row) for row, source in enumerate(sources)]
-        )
+        self.leader: Tensor = torch.tensor([first.setdefault(source, row) for row, source in enumerate(sources)])
         capacity = self.batch.tokens.shape[1] - places.width
         self.cache, self.layers = branched_cache(places.cache, len(answers), capacity)
         self.prompt_keys = [layer.prompt_keys() for layer in self.layers]
