@@ -87,7 +87,8 @@ def kept_keys(real: Bool[Tensor, "batch key"], excluded: ExcludedKeys) -> Bool[T
     """Keys over which Eq. 2 sums attention: neither padding, nor the sink, nor the local window.
 
     Args:
-        real: Whether a key is a token rather than padding; the last key is the query's own.
+        real: Whether a key is a token rather than padding, which may also lie between tokens; the last key is the
+            query's own.
         excluded: Size of sink and local window, in tokens.
 
     >>> real = torch.tensor([[False, True, True, True, True]])
@@ -96,10 +97,7 @@ def kept_keys(real: Bool[Tensor, "batch key"], excluded: ExcludedKeys) -> Bool[T
 
     """
     order = real.cumsum(dim=1)  # 1 at a sample's first token, whatever the padding before it
-    keep = real & (order > excluded.sink)
-    if excluded.local:  # `[-0:]` would be every key
-        keep[:, -excluded.local :] = False
-    return keep
+    return real & (order > excluded.sink) & (order <= order[:, -1:] - excluded.local)
 
 
 def reasoning_score(

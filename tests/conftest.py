@@ -39,7 +39,7 @@ CHECKED = (
     "extract.generation.view_decoding",
     "extract.generation.longrope",
     "extract.attention.received",
-    "extract.generation.head_ablation",
+    "extract.generation.ablation.two_passes",
     "probe.models.losses",
     "probe.models.mlp",
     "probe.metrics.classification",

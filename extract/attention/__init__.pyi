@@ -14,5 +14,5 @@ from .recording_plan import RecordingPlan as RecordingPlan
 from .shared_prefix import Branching as Branching
 from .shared_prefix import KeyValues as KeyValues
 from .shared_prefix import SharedPrefix as SharedPrefix
+from .shared_prefix_cache import BranchedLayer as BranchedLayer
 from .shared_prefix_cache import branched_cache as branched_cache
-from .shared_prefix_cache import realigned_cache as realigned_cache

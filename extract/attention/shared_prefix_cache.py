@@ -89,27 +89,23 @@ class BranchedLayer(DynamicLayer):
             to, of = (numbers.to(own.device, non_blocking=True) for numbers in (rows, rerun_rows))
             own[:, :, self._length - 1][to] = states[of, :, 0]
 
-    def realigned(
-        self, rows: Tensor, held: list[int], starts: list[int], capacity: int, length: int
-    ) -> "BranchedLayer":
-        """A layer for answers that continue some branches, each from a column of its own.
+    def take_over(self, former: "BranchedLayer", rows: Tensor, shifts: Tensor, length: int) -> None:
+        """Begin with the keys of another layer's answers, each moved by some columns; around them there is padding.
 
         Args:
-            rows: The branches whose keys are copied.
-            held: How many keys of each.
-            starts: Columns of their first keys.
-            capacity: Most tokens of an answer, padding before it included.
+            former: The other layer.
+            rows: The branch of it that each branch continues.
+            shifts: Columns by which the keys of each branch are moved.
             length: Columns before the next forward's.
 
         """
-        layer = BranchedLayer(self._prompt, len(rows), capacity)
-        like = self._own[0][:1, :, :1], self._own[1][:1, :, :1]
-        layer.lazy_initialization(*like)
-        for new, own in zip(layer._own, self._own, strict=True):
-            for row, (source, count, start) in enumerate(zip(rows.tolist(), held, starts, strict=True)):
-                new[row, :, start : start + count] = own[source, :, :count]
-        layer._length = length
-        return layer
+        self.lazy_initialization(former._own[0][:1, :, :1], former._own[1][:1, :, :1])
+        rows, shifts = (numbers.to(former._own[0].device, non_blocking=True) for numbers in (rows, shifts))
+        columns = torch.arange(self._capacity, device=shifts.device) - shifts[:, None]
+        columns = columns.clamp(0, former._capacity - 1)
+        for own, states in zip(self._own, former._own, strict=True):
+            own.copy_(states[rows[:, None], :, columns].transpose(1, 2))
+        self._length = length
 
     def prompt_keys(self) -> tuple[Tensor, Tensor]:
         """Keys and values of the prompts."""
@@ -131,18 +127,6 @@ def branched_cache(prompts: DynamicCache, branches: int, capacity: int) -> tuple
     for layer in prompts.layers:
         assert isinstance(layer, PreallocatedLayer)
         layers.append(BranchedLayer(layer, branches, capacity))
-    return _cache_of(layers), layers
-
-
-def realigned_cache(
-    layers: list[BranchedLayer], rows: Tensor, held: list[int], starts: list[int], capacity: int, length: int
-) -> tuple[DynamicCache, list[BranchedLayer]]:
-    """A cache for answers that continue some branches of another one (see `BranchedLayer.realigned`); its layers."""
-    continued = [layer.realigned(rows, held, starts, capacity, length) for layer in layers]
-    return _cache_of(continued), continued
-
-
-def _cache_of(layers: list[BranchedLayer]) -> DynamicCache:
     cache = DynamicCache()
     cache.layers = list(layers)
-    return cache
+    return cache, layers

@@ -1,5 +1,6 @@
 from .ablated_output import AblatedGeneration as AblatedGeneration
 from .ablated_output import AblatedGenerations as AblatedGenerations
+from .ablation.generate import generate_ablated as generate_ablated
 from .batching import Batch as Batch
 from .batching import check_forcing as check_forcing
 from .batching import pad as pad
@@ -11,7 +12,6 @@ from .dynamic_heads import Selection as Selection
 from .dynamic_heads import StepHeads as StepHeads
 from .greedy import Decoded as Decoded
 from .greedy import decode as decode
-from .head_ablation import generate_ablated as generate_ablated
 from .longrope import rotary_factors as rotary_factors
 from .longrope import rotary_groups as rotary_groups
 from .prefill import decode_step as decode_step

@@ -59,10 +59,6 @@ class Batch:
         """Position of each token in its unpadded sequence; 0 for padding."""
         return (self.real.cumsum(dim=1) - 1).clamp(min=0)
 
-    def branches(self, count: int) -> "Batch":
-        """Every prompt `count` times in a row, so that it can have as many answers."""
-        return self.take(torch.arange(len(self.tokens)).repeat_interleave(count))
-
     def take(self, rows: Int[Tensor, "some"]) -> "Batch":
         """A copy of some rows, whose numbers are on the host."""
         there = rows.to(self.tokens.device, non_blocking=True)
@@ -70,34 +66,42 @@ class Batch:
         return replace(self, padded_rows=self.padded_rows[rows], evidence_here=self.evidence_here[rows], **parts)
 
 
-def realigned(batch: Batch, rows: Sequence[int], answers: Sequence[Sequence[int]], budget: int) -> Batch:
-    """Some rows with longer answers to continue: all answers end at the same column.
+def pad_answered(
+    samples: Sequence[Sample],
+    answers: Sequence[Sequence[int]],
+    budgets: Sequence[int],
+    width: int,
+    fill: int,
+    device: torch.device,
+) -> Batch:
+    """Samples with answers to continue: all answers end at the same column.
 
-    The last token of a prompt moves with its answer, so that the columns before it stay those of the cached prompts;
-    between both there may be padding.
+    The last token of a prompt moves with its answer, so that the columns before it are those of left-padded prompts
+    without their last tokens; between both there may be padding. Without answers this is `pad`.
 
     Args:
-        batch: The batch.
-        rows: Its rows.
-        answers: The answer of each of them.
-        budget: Most tokens to come.
+        samples: The samples, none with a forced answer.
+        answers: Of each of them, so far.
+        budgets: Most tokens to come.
+        width: Columns of padding and prompt.
+        fill: Token id of padding and of tokens to come.
+        device: Of the batch's tensors.
 
     """
-    part, prompt = batch.take(torch.tensor(rows)), batch.width - 1
-    width = prompt + 1 + max(len(answer) for answer in answers)
-    shape, device = (len(rows), width + budget), batch.tokens.device
-    tokens, evidence = torch.zeros(shape, dtype=torch.long), torch.zeros(shape, dtype=torch.bool)
-    real = torch.ones(shape, dtype=torch.bool)
-    for name, target in (("tokens", tokens), ("real", real), ("evidence", evidence)):
-        target[:, :prompt] = getattr(part, name)[:, :prompt].cpu()
-    last = zip(part.tokens[:, prompt].tolist(), part.evidence[:, prompt].tolist(), strict=True)
-    for row, (answer, (token, marked)) in enumerate(zip(answers, last, strict=True)):
-        first = width - 1 - len(answer)
-        real[row, prompt:first] = False
-        tokens[row, first:width] = torch.tensor([token, *answer])
-        evidence[row, first] = marked
-    forced, budgets = torch.full((len(rows), budget), -1), torch.full((len(rows),), budget)
-    return _placed(tokens, real, evidence, forced, budgets, width, device)
+    prompt, end = width - 1, width + max(len(answer) for answer in answers)
+    shape = (len(samples), end + max(budgets))
+    tokens, forced = torch.full(shape, fill, dtype=torch.long), torch.full((len(samples), max(budgets)), -1)
+    real, evidence = torch.ones(shape, dtype=torch.bool), torch.zeros(shape, dtype=torch.bool)
+    for row, (sample, answer) in enumerate(zip(samples, answers, strict=True)):
+        first, last = width - len(sample.ids), end - 1 - len(answer)
+        tokens[row, first:prompt] = torch.tensor(sample.ids[:-1], dtype=torch.long)
+        tokens[row, last:end] = torch.tensor([sample.ids[-1], *answer])
+        real[row, :first] = real[row, prompt:last] = False
+        for start, stop in sample.evidence:
+            evidence[row, first + start : first + stop] = True
+        if last > prompt:
+            evidence[row, last], evidence[row, prompt] = evidence[row, prompt].clone(), False
+    return _placed(tokens, real, evidence, forced, torch.tensor(budgets), end, device)
 
 
 def pad(samples: Sequence[Sample], fill: int, device: torch.device, width: int = 0) -> Batch:

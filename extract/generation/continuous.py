@@ -3,7 +3,7 @@
 from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
@@ -13,22 +13,12 @@ from extract.attention import PreallocatedLayer, instrumented, preallocated_cach
 from extract.generation.batching import pad, warn_of_windows
 from extract.generation.greedy import Decoded, contributions_of, scored_step, without_end
 from extract.generation.longrope import RotaryGroup, run_by_group
-from extract.generation.prefill import (
-    SHORTEST_SHARED,
-    DecodingWatch,
-    common_prefix,
-    copy_prefix,
-    layer_pairs,
-    run_prompt,
-)
+from extract.generation.prefill import DecodingWatch, layer_pairs, prefill_beside
 from extract.llm import LLM
 from extract.prompts import ForcedOpening
 from extract.scores import ExcludedKeys
 from extract.tasks import Sample
 from extract.utils import DelayedReads, frozen_inference
-
-if TYPE_CHECKING:
-    from transformers import DynamicCache
 
 
 @frozen_inference()
@@ -195,27 +185,12 @@ class _ContinuousBatch:
         if self.keys > 1:
             # A prompt of one token has no keys, but the first keys make the buffers: its own, in a column of padding.
             ids = row.sample.ids[:-1] or row.sample.ids
-            single, start = self._prefill(ids, None if row.continues else self.watch), self.keys - 1 - len(ids)
+            held = [(other.tokens[:-1], other.first) for other in self.rows]
+            single = prefill_beside(self.llm, ids, self.cache, held, None if row.continues else self.watch)
+            start = self.keys - 1 - len(ids)
             for layer, source in layer_pairs(self.cache, single):
                 layer.write_row(place, start, source, self.slots)
         self.rows[place : place + 1] = [row]
-
-    def _prefill(self, ids: Sequence[int], watch: DecodingWatch | None) -> "DynamicCache":
-        """Keys of a prompt, which takes over those of the longest prefix that it shares with a row of the batch."""
-        model, prompt = self.llm.model, torch.tensor([ids])
-        single, length = preallocated_cache(model, len(ids)), 0
-        # A sliding-window layer no longer holds the keys of a prefix.
-        if self.rows and not any(self.cache.is_sliding):
-            held = (torch.tensor(row.tokens[:-1], dtype=torch.long) for row in self.rows)
-            prefixes = [common_prefix(prompt[0], tokens) for tokens in held]
-            donor = max(range(len(prefixes)), key=prefixes.__getitem__)
-            if prefixes[donor] >= SHORTEST_SHARED:
-                length = prefixes[donor]
-                copy_prefix(single, self.cache, donor, self.rows[donor].first, length)
-                if watch is not None:
-                    watch.prefilled(length)
-        run_prompt(model, prompt.to(model.device, non_blocking=True), length, single, self.llm.prefill_chunk, watch)
-        return single
 
     def _decode(self) -> None:
         """Steps of all rows until one ends, or the cache is full."""

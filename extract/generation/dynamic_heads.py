@@ -123,14 +123,14 @@ class StepHeads:
         dynamic: Dynamic heads of the step, layer-major.
         order: What orders them, higher first.
         sample: Number of each row's sample (`Sample.index`), on the host.
-        step: Number of the step, from 0.
+        step: Number of each row's step, from 0, on the host: answers of one batch may have begun at different times.
 
     """
 
     dynamic: Bool[Tensor, "row head"]
     order: Float[Tensor, "row head"]
     sample: Int[Tensor, "row"]
-    step: int
+    step: Int[Tensor, "row"]
 
 
 @runtime_checkable

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from extract.attention import PreallocatedLayer, preallocated_cache
 from extract.generation.batching import Batch
-from extract.llm import PREFILL_CHUNK
+from extract.llm import LLM, PREFILL_CHUNK
 
 if TYPE_CHECKING:
     from transformers import DynamicCache, PreTrainedModel
@@ -127,6 +127,37 @@ def prefill_continued(
         for layer, source in layer_pairs(cache, single):
             layer.write_row(row, padding, source, len(batch.tokens))
     return cache
+
+
+def prefill_beside(
+    llm: LLM,
+    ids: Sequence[int],
+    cache: "DynamicCache",
+    held: Sequence[tuple[Sequence[int], int]],
+    watch: DecodingWatch | None = None,
+) -> "DynamicCache":
+    """KV cache of one prompt, which takes over the keys of the longest prefix that it shares with a row of a batch.
+
+    Args:
+        llm: The model.
+        ids: The prompt.
+        cache: Of the batch.
+        held: Of each of its rows the tokens whose keys it holds, and the column of the first of them.
+        watch: Receives the progress.
+
+    """
+    prompt, single, length = torch.tensor([ids]), preallocated_cache(llm.model, len(ids)), 0
+    # A sliding-window layer no longer holds the keys of a prefix.
+    if held and not any(cache.is_sliding):
+        prefixes = [common_prefix(prompt[0], torch.tensor(tokens, dtype=torch.long)) for tokens, _ in held]
+        donor = max(range(len(prefixes)), key=prefixes.__getitem__)
+        if prefixes[donor] >= SHORTEST_SHARED:
+            length = prefixes[donor]
+            copy_prefix(single, cache, donor, held[donor][1], length)
+            if watch is not None:
+                watch.prefilled(length)
+    run_prompt(llm.model, prompt.to(llm.model.device, non_blocking=True), length, single, llm.prefill_chunk, watch)
+    return single
 
 
 def run_prompt(

@@ -41,7 +41,7 @@ from probe.heads import HeadCounts, Ranking
 from probe.models.classifier import ProbeClassifier
 from probe.models.losses import asymmetric_loss
 from probe.models.mlp import MLP
-from tests.benchmarks.bench_continuous import continuous_batching
+from tests.benchmarks.bench_continuous import ablation_batching, continuous_batching
 from tests.helpers.stores import make_store
 
 Result = dict[str, Any]
@@ -375,7 +375,7 @@ def parts(folder: Path) -> dict[str, Callable[[], Iterator[list[Result]]]]:
         "commands": of(*bench_commands.measurements(folder)),
         "decoding": of_llm(decoding, whole_prompts),
         "prefill": of_llm(prefilling, long_prompt, lengths, common_beginnings),
-        "continuous": of_llm(lambda llm: continuous_batching(llm, count=32)),
+        "continuous": of_llm(lambda llm: continuous_batching(llm, count=64, turns=2), ablation_batching),
         "ablation": of_llm(ablation),
         "training": of(
             lambda: training(folder, (1024, 512, 512), "demo's MLP", 1600, 10),

@@ -1,4 +1,4 @@
-"""Rows a second of extraction by continuous batching against whole batches of 16 prompts, and their idle share.
+"""Rows a second by continuous batching: extraction against whole batches of 16 prompts, ablation against those of 8.
 
 `python -m tests.benchmarks.bench_continuous` prints one line a kind of prompts, one of masked RAG, and writes
 bench_continuous.json; `make bench` runs it, too. Times are the processor's, of one thread, so that other work on the
@@ -16,14 +16,25 @@ from pathlib import Path
 from typing import Any
 from unittest.mock import patch
 
+import numpy as np
 import torch
 
-from extract.generation import decode, decode_continuously
+from extract.generation import DynamicHeads, decode, decode_continuously, generate_ablated
 from extract.generation import prefill as prefill_module
+from extract.heads import HeadGrid
 from extract.llm import LLM
 from extract.tasks import MultiHopQA, Sample
 from extract.tasks.niah import NIAH
 from extract.tasks.sources import SyntheticQA
+from probe.experiments.ablation import (
+    AblateDynamic,
+    AblateRandom,
+    AblateStatic,
+    Condition,
+    NoAblation,
+    Preparation,
+)
+from probe.heads import HeadCounts, Ranking
 from probe.rag import (
     RIND,
     Decoding,
@@ -36,6 +47,8 @@ from probe.rag import (
 )
 
 BATCH, SLOTS = 16, 32
+ABLATED = 8
+"""Slots of the ablation, and prompts of a whole batch of equal memory."""
 
 
 def needles(llm: LLM, count: int) -> list[Sample]:
@@ -72,11 +85,19 @@ def idle_share(lengths: Sequence[int]) -> float:
 
 
 def compare(llm: LLM, name: str, samples: Sequence[Sample], turns: int, limit: float) -> dict[str, Any]:
-    """Median ratio of processor times, taken in turns."""
+    """Extraction: median ratio of processor times, taken in turns."""
     sides: dict[str, Callable[[], Sequence[int]]] = {
         "whole": lambda: whole_batches(llm, samples),
         "continuous": lambda: decode_continuously(llm, samples, SLOTS).lengths,
     }
+    ratio, rates, lengths = in_turns(sides, turns)
+    detail = f"{rates[0]:.1f} against {rates[1]:.1f} rows/s, idle in whole batches {idle_share(lengths):.0%}"
+    title = f"rows a second, {SLOTS} slots / whole batches of {BATCH}: {len(samples)} {name}"
+    return {"name": title, "value": ratio, "bound": f">= {limit}", "holds": ratio >= limit, "detail": detail}
+
+
+def in_turns(sides: dict[str, Callable[[], Sequence[int]]], turns: int) -> tuple[float, list[float], Sequence[int]]:
+    """Median ratio of processor times, whole to continuous; rows a second, continuous first; rows of each answer."""
     times, lengths = {side: list[float]() for side in sides}, list[int]()
     for _ in range(turns):
         for side, run in sides.items():
@@ -84,9 +105,31 @@ def compare(llm: LLM, name: str, samples: Sequence[Sample], turns: int, limit: f
             lengths = list(run())
             times[side].append(time.process_time() - start)
     ratio = statistics.median(a / b for a, b in zip(times["whole"], times["continuous"], strict=True))
-    rates = [sum(lengths) / statistics.median(times[side]) for side in ("continuous", "whole")]
-    detail = f"{rates[0]:.1f} against {rates[1]:.1f} rows/s, idle in whole batches {idle_share(lengths):.0%}"
-    title = f"rows a second, {SLOTS} slots / whole batches of {BATCH}: {len(samples)} {name}"
+    return ratio, [sum(lengths) / statistics.median(times[side]) for side in ("continuous", "whole")], lengths
+
+
+def compare_ablation(
+    llm: LLM, name: str, samples: Sequence[Sample], heads: DynamicHeads, turns: int, limit: float
+) -> dict[str, Any]:
+    """Ablation under four conditions: median ratio of processor times, taken in turns."""
+    conditions: list[Condition] = [NoAblation(), AblateDynamic(), AblateStatic(n=4), AblateRandom(n=4)]
+    grid = HeadGrid(llm.identity.layers, llm.identity.heads)
+    ranking = Ranking(np.random.default_rng(0).random((grid.layers, grid.heads)), True, "random")
+    for condition in conditions:
+        condition.prepare(Preparation(ranking, HeadCounts((0.0, 1.0)), average=4.0))
+
+    def lengths(part: Sequence[Sample], slots: int | None) -> list[int]:
+        found = generate_ablated(llm, part, conditions, heads, slots=slots).lengths
+        return [int(length) for length in found.flatten()]
+
+    batches = [samples[first : first + ABLATED] for first in range(0, len(samples), ABLATED)]
+    sides: dict[str, Callable[[], Sequence[int]]] = {
+        "whole": lambda: [length for batch in batches for length in lengths(batch, None)],
+        "continuous": lambda: lengths(samples, ABLATED),
+    }
+    ratio, rates, _ = in_turns(sides, turns)
+    title = f"rows a second of ablation, {ABLATED} slots / whole batches of {ABLATED}: {len(samples)} {name}"
+    detail = f"{rates[0]:.1f} against {rates[1]:.1f} rows/s"
     return {"name": title, "value": ratio, "bound": f">= {limit}", "holds": ratio >= limit, "detail": detail}
 
 
@@ -119,6 +162,28 @@ def masked_rag(llm: LLM, count: int, turns: int, batch: int = 4) -> dict[str, An
     return {"name": title, "value": ratio, "bound": "", "holds": None, "detail": detail}
 
 
+def ablation_batching(llm: LLM, count: int = 24, turns: int = 3) -> list[dict[str, Any]]:
+    """The demo's needles and questions, and questions with budgets of 1 to 48 tokens, on one thread."""
+    threads, rng = torch.get_num_threads(), random.Random(0)
+    torch.set_num_threads(1)
+    needles = NIAH(lengths={"low": 50, "high": 300}, runs=count, haystack_start="random")
+    asked = MultiHopQA(SyntheticQA(count, seed=1, decoys=1), budget=48)
+    reasoning = DynamicHeads("reasoning")
+    for task in (needles, asked):
+        task.prepare(llm)
+    questions = [asked.sample(number) for number in asked.order()[:count]]
+    varied = [replace(sample, budget=rng.randint(1, 48)) for sample in questions]
+    try:
+        found = [needles.sample(number) for number in needles.order()[:count]]
+        return [
+            compare_ablation(llm, "needles of the demo", found, DynamicHeads(), turns, 0.9),
+            compare_ablation(llm, "questions of the demo", questions, reasoning, turns, 0.9),
+            compare_ablation(llm, "questions with budgets of 1 to 48 tokens", varied, reasoning, turns, 1),
+        ]
+    finally:
+        torch.set_num_threads(threads)
+
+
 def continuous_batching(llm: LLM, count: int = 64, turns: int = 3) -> list[dict[str, Any]]:
     """Both kinds of prompts, and masked RAG, on one thread."""
     threads = torch.get_num_threads()
@@ -135,7 +200,11 @@ def continuous_batching(llm: LLM, count: int = 64, turns: int = 3) -> list[dict[
 
 def main(count: str = "64", turns: str = "3") -> None:
     """Print all, and write them."""
-    results = continuous_batching(LLM(), int(count), int(turns))
+    llm = LLM()
+    results = [
+        *ablation_batching(llm, min(int(count), 24), int(turns)),
+        *continuous_batching(llm, int(count), int(turns)),
+    ]
     for result in results:
         print(f"{result['name']}: {result['value']:.2f} {result['bound']} ({result['detail']})", flush=True)
     Path("bench_continuous.json").write_text(json.dumps(results, indent=2) + "\n")

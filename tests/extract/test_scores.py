@@ -43,6 +43,16 @@ def test_scores_equal_the_loops_with_padding(case: tuple) -> None:  # type: igno
         assert math.isnan(score) or 0 <= score <= 1
 
 
+@given(st.lists(st.booleans(), max_size=12), st.integers(0, 5), st.integers(0, 5))
+def test_padding_between_tokens_changes_no_kept_key(real: list[bool], sink: int, local: int) -> None:
+    """An answer that is continued beside longer ones has padding after its prompt."""
+    gapped, excluded = torch.tensor([[*real, True]]), ExcludedKeys(sink, local)
+    alone = kept_keys(torch.ones(1, int(gapped.sum()), dtype=torch.bool), excluded)
+    kept = kept_keys(gapped, excluded)
+    assert kept[gapped].equal(alone[0])
+    assert not kept[~gapped].any()
+
+
 @given(st.lists(st.sampled_from([0.0, 0.25, 0.5, 0.75, 1.0, math.nan]), max_size=8), st.sampled_from([0.25, 0.5, 2.0]))
 def test_heads_are_dynamic_from_their_threshold_on(scores: list[float], threshold: float) -> None:
     for target, cut in (("reasoning", threshold), ("copy_paste", 1.0)):

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 from rich.console import Group
 
 from datamodules import Prompts
+from extract.attention import Slots, slots_of
 from extract.errors import UserError
 from extract.generation import DynamicHeads, check_forcing, generate_ablated
 from extract.llm import LLM
@@ -43,6 +44,9 @@ class Ablation(LLMStage):
             there. `{store}` in it is the name of the store's folder.
         heatmap: Cells of the heatmaps over context length and depth; null for none.
         bootstrap: For the intervals.
+        slots: Prompts of a batch that are decoded together, each under all conditions; where some have ended the next
+            ones take their places. `auto`: as many as memory holds; None: all. Trials do not depend on it, up to
+            rounding.
 
     """
 
@@ -60,13 +64,14 @@ class Ablation(LLMStage):
         trials: str = "runs/ablation/{store}/trials",
         heatmap: HeatmapGrid | None = None,
         bootstrap: Bootstrap = Bootstrap(),  # noqa: B008 (frozen)
+        slots: Slots = None,
     ) -> None:
         super().__init__(llm)
         self.store, self.k, self.listed = store, sorted(set(k or [])), conditions or []
         self.dynamic_heads, self.static, self.intervention = dynamic_heads, static, intervention
         trials = with_store_name(trials, store)
         self.trials, self.matched_trials = Trials(trials), Trials(Path(trials) / "matched")
-        self.heatmap, self.bootstrap = heatmap, bootstrap
+        self.heatmap, self.bootstrap, self.slots = heatmap, bootstrap, slots
         self.results: dict[str, Any] = {}
 
     @property
@@ -169,8 +174,13 @@ class Ablation(LLMStage):
     def _run(self, batch: PromptBatch, conditions: list[Condition], trials: Trials) -> None:
         self.store_heads.refuse_shared([sample.id for sample in batch.samples])
         operator, keep = self.intervention.operator, self.intervention.keep
+        # Of each prompt its own keys and, under each condition, those of its last token and its answer.
+        tokens = [len(sample.ids) + len(conditions) * (sample.budget + 1) for sample in batch.samples]
+        slots = slots_of(self.slots, self.llm.model, tokens)
         opening = batch.task.opening(self.llm.tokenizer)
-        found = generate_ablated(self.llm, batch.samples, conditions, self.dynamic_heads, operator, keep, opening)
+        found = generate_ablated(
+            self.llm, batch.samples, conditions, self.dynamic_heads, operator, keep, opening, slots
+        )
         written = [
             ablation_trial(self.llm, batch.task, sample, condition.name, found.of(row, place), self.static_heads)
             for row, sample in enumerate(batch.samples)

@@ -133,8 +133,12 @@ class _FirstHeads(Condition):
 
     def _numbers(self, heads: StepHeads) -> Int[Tensor, "row"]:
         # The samples of a step share one stream, so that a number does not depend on who else is in the batch.
-        samples = heads.sample.numpy()
-        uniform = np.random.default_rng(heads.step).random(int(samples.max()) + 1)[samples]
+        samples, steps = heads.sample.numpy(), heads.step.numpy()
+        uniform = np.empty(len(samples))
+        for step in np.unique(steps):
+            rows = steps == step
+            stream = np.random.default_rng(int(step)).random(int(samples[rows].max()) + 1)
+            uniform[rows] = stream[samples[rows]]
         return self._counts.quantile(torch.from_numpy(uniform)).to(heads.dynamic.device, non_blocking=True)
 
     def describe(self) -> dict[str, Any]:

@@ -56,8 +56,7 @@ def models(llm: LLM, tmp_path_factory: pytest.TempPathFactory) -> dict[str, LLM]
 
 @pytest.fixture(autouse=True)
 def short_prefixes(monkeypatch: pytest.MonkeyPatch) -> None:
-    for module in (prefill_module, continuous_module):
-        monkeypatch.setattr(module, "SHORTEST_SHARED", 5)
+    monkeypatch.setattr(prefill_module, "SHORTEST_SHARED", 5)
 
 
 def prompts(count: int, seed: int = 0, shortest: int = 1) -> list[Sample]:

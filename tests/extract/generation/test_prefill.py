@@ -12,8 +12,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 
-from extract.generation import Decoded, DynamicHeads, decode, generate_ablated, head_ablation
+from extract.generation import Decoded, DynamicHeads, decode, generate_ablated
 from extract.generation import prefill as prefill_module
+from extract.generation.ablation.prompt_places import Means, PromptPlaces
 from extract.generation.batching import pad
 from extract.generation.prefill import prefill_prompts
 from extract.llm import LLM
@@ -106,6 +107,15 @@ def test_each_prefix_runs_once_and_keys_are_those_of_single_prompts(
             torch.testing.assert_close(mine, truth.keys[0], atol=1e-5, rtol=1e-5)
 
 
+def means_of(tiny: LLM, samples: list[Sample]) -> Means:
+    """Mean outputs over prompts that are prefilled together."""
+    places = PromptPlaces(tiny, len(samples), max(len(sample.ids) for sample in samples), "mean")
+    for place, sample in enumerate(samples):
+        places.admit(place, sample)
+    assert places.means is not None
+    return places.means
+
+
 @torch.inference_mode()
 def test_mean_outputs_are_those_of_full_prompts(tiny: LLM) -> None:
     """Prompts of one batch that share a prefix: each mean takes all of its prompt's positions."""
@@ -113,12 +123,9 @@ def test_mean_outputs_are_those_of_full_prompts(tiny: LLM) -> None:
     samples = [Sample(row, str(row), [*ids, *range(9, 12 + row)], [], 1, "", "") for row in range(2)]
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(prefill_module, "SHORTEST_SHARED", 1)
-        _, together = head_ablation._prefill(tiny, pad(samples, 0, torch.device("cpu")), "mean")
-    assert together is not None
+        together = means_of(tiny, samples)
     for row, sample in enumerate(samples):
-        _, single = head_ablation._prefill(tiny, pad([sample], 0, torch.device("cpu")), "mean")
-        assert single is not None
-        for layer, mean in single.items():
+        for layer, mean in means_of(tiny, [sample]).items():
             torch.testing.assert_close(together[layer][row], mean[0], atol=1e-6, rtol=1e-5)
 
 

@@ -125,6 +125,7 @@ ROWS: list[tuple[tuple[str, ...], str, str]] = [
     (ABLATION, f"{M}intervention.operator=noise", "Got value: noise"),
     (ABLATION, f"{M}conditions=[{{class_path: probe.Nope}}]", "Nope"),
     (ABLATION, f"{M}k=[-1]", "k: at least 0"),
+    (ABLATION, f"{M}slots=0", "slots: at least 1"),
     (RAG, f"{D}batch_size=0", "batch_size: at least 1"),
     # Lightning's Trainer
     (FIT, f"{T}max_epochs=-5", "trainer.max_epochs: at least -1, not -5"),

@@ -181,11 +181,12 @@ def test_a_killed_run_goes_on_and_other_settings_are_refused(measure: Measure, m
 
     monkeypatch.setattr(probe.experiments.ablation.ablation, "generate_ablated", broken)
     assert "killed" in measure(*bare)
-    again = measure(*bare)
-    assert len(calls) == 3  # the first batch was not run again
+    again = measure(*bare, "--model.init_args.slots", 1)
+    assert len(calls) == 3  # the first batch was not run again, and slots do not determine trials
     assert again["metrics"] == whole["metrics"]
     assert "keep: clean there, masked here" in measure("--model.init_args.intervention.keep", "masked")
-    assert measure(*bare, "--data.init_args.batch_size", 4, trials="large")["metrics"] == whole["metrics"]
+    large = ("--data.init_args.batch_size", 4, "--model.init_args.slots", 3)
+    assert measure(*bare, *large, trials="large")["metrics"] == whole["metrics"]
 
 
 def test_mixed_precision_changes_no_trial(measure: Measure, tmp_path: Path) -> None:

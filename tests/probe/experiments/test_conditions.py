@@ -31,7 +31,7 @@ def preparation(average: float = 3.0) -> Preparation:
 
 def ablated(condition: Condition, dynamic: Tensor, order: Tensor, step: int = 0) -> Tensor:
     condition.prepare(preparation())
-    return condition.ablated(StepHeads(dynamic, order, torch.arange(len(dynamic)), step))
+    return condition.ablated(StepHeads(dynamic, order, torch.arange(len(dynamic)), torch.full((len(dynamic),), step)))
 
 
 @st.composite
@@ -131,7 +131,7 @@ def test_numbers_per_step_do_not_depend_on_the_batch() -> None:
     nothing = torch.zeros(5, HEADS, dtype=torch.bool), torch.zeros(5, HEADS)
     whole = ablated(condition, *nothing, step=7)
     for sample in range(5):
-        alone = condition.ablated(StepHeads(nothing[0][:1], nothing[1][:1], torch.tensor([sample]), 7))
+        alone = condition.ablated(StepHeads(nothing[0][:1], nothing[1][:1], torch.tensor([sample]), torch.tensor([7])))
         assert torch.equal(alone[0], whole[sample])
 
 
