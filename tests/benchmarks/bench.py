@@ -12,7 +12,7 @@ import tempfile
 import threading
 import time
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -416,10 +416,25 @@ def main() -> None:
             for found in known[part]():
                 for result in found:
                     results.append({"part": part, **result})
-                    print(f"{result['name']}: {result['value']:.3f} {result['bound']} ({result['detail']})", flush=True)
+                    say(result)
     show(results, here)
     Path("bench.json").write_text(json.dumps({"machine": here, "results": results}, indent=2) + "\n")
     print("written to bench.json")
+
+
+def run_alone(measurements: Callable[[Path], Iterable[Callable[[], list[Result]]]]) -> None:
+    """A part by itself: print a line for each result, and the time of all."""
+    begun = time.perf_counter()
+    with tempfile.TemporaryDirectory() as folder:
+        for measure in measurements(Path(folder)):
+            for result in measure():
+                say(result)
+    print(f"{time.perf_counter() - begun:.0f} s, {torch.get_num_threads()} threads")
+
+
+def say(result: Result) -> None:
+    """Print a result as soon as it is there."""
+    print(f"{result['name']}: {result['value']:.3f} {result['bound']} ({result['detail']})", flush=True)
 
 
 def show(results: list[Result], here: dict[str, Any]) -> None:

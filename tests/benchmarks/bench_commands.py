@@ -8,13 +8,11 @@ import resource
 import statistics
 import subprocess
 import sys
-import tempfile
-import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
-from tests.benchmarks.bench import Result, bound, timed
+from tests.benchmarks.bench import Result, bound, run_alone, timed
 
 NIAH = ("predict", "-c", "configs/extract/niah.yaml", "-c", "configs/demo/niah.yaml")
 CLASSIFIER = ("-c", "configs/probe.yaml", "-c", "configs/demo/probe.yaml")
@@ -114,15 +112,5 @@ def measurements(folder: Path) -> Sequence[Callable[[], list[Result]]]:
     return [starts, lambda: beside_other_work(folder / "busy"), lambda: first_table(folder / "first")]
 
 
-def main() -> None:
-    """Measure and print."""
-    begun = time.perf_counter()
-    with tempfile.TemporaryDirectory() as folder:
-        for step in measurements(Path(folder)):
-            for result in step():
-                print(f"{result['name']}: {result['value']:.3f} {result['bound']} ({result['detail']})", flush=True)
-    print(f"{time.perf_counter() - begun:.0f} s")
-
-
 if __name__ == "__main__":
-    main()
+    run_alone(measurements)

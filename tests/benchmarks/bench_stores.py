@@ -1,8 +1,6 @@
 """`python -m tests.benchmarks.bench_stores`: large stores, validation and CCA fits; a part of `make bench`."""
 
 import statistics
-import tempfile
-import time
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -19,7 +17,7 @@ from probe.models.losses import asymmetric_loss
 from probe.models.mlp import MLP
 from probe.models.ridge import ALPHAS, _solutions
 from tests.benchmarks import large_store
-from tests.benchmarks.bench import Result, bound, pair, timed
+from tests.benchmarks.bench import Result, bound, pair, run_alone, timed
 from tests.benchmarks.open_store import measure as open_times
 from tests.helpers.stores import make_store
 
@@ -180,15 +178,5 @@ def measurements(folder: Path) -> list[Callable[[], list[Result]]]:
     ]
 
 
-def main() -> None:
-    """Measure and print."""
-    begun = time.perf_counter()
-    with tempfile.TemporaryDirectory() as folder:
-        for step in measurements(Path(folder)):
-            for result in step():
-                print(f"{result['name']}: {result['value']:.3f} {result['bound']} ({result['detail']})", flush=True)
-    print(f"{time.perf_counter() - begun:.0f} s, {torch.get_num_threads()} threads")
-
-
 if __name__ == "__main__":
-    main()
+    run_alone(measurements)
