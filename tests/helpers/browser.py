@@ -33,6 +33,24 @@ def until(page: Any, condition: str) -> None:
     raise AssertionError(condition)
 
 
+class ThreadClock:
+    """Processor time of a page's main thread, of which other work on the machine takes nothing.
+
+    Args:
+        page: The page.
+
+    """
+
+    def __init__(self, page: Any) -> None:
+        self._session = page.context.new_cdp_session(page)
+        self._session.send("Performance.enable", {"timeDomain": "threadTicks"})
+
+    def seconds(self) -> float:
+        """Seconds so far."""
+        found = self._session.send("Performance.getMetrics")["metrics"]
+        return float({one["name"]: one["value"] for one in found}["TaskDuration"])
+
+
 class Tab:
     """A page with its console messages, errors and requests."""
 

@@ -5,7 +5,6 @@ Needs Debian's chromium (`make browser`); set CHROMIUM to another one.
 
 import json
 import os
-import statistics
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -19,7 +18,7 @@ from probe.models import load
 from probe.models.checkpoint import save_pretrained
 from probe.models.classifier import ProbeClassifier
 from probe.report import write_report
-from tests.helpers.browser import CHROMIUM, PHONE, WIDE, Tab, until
+from tests.helpers.browser import CHROMIUM, PHONE, WIDE, Tab, ThreadClock, until
 from tests.helpers.explorer_store import explorer_store
 from tests.helpers.result_records import RECORDS, traces
 
@@ -72,8 +71,9 @@ def scroll_through(page: Any) -> None:
 @pytest.mark.parametrize(("size", "scheme"), [(WIDE, "light"), (WIDE, "dark"), (PHONE, "light")])
 def test_the_page_opens_and_fits_the_window(browser: Any, report: Path, size: Any, scheme: str) -> None:
     one = Tab(browser.new_page(viewport=size, color_scheme=scheme))
+    clock = ThreadClock(one.page)
     page = one.open(report)
-    opened = page.evaluate("performance.now()")
+    opened = clock.seconds()
     if scheme == "light" or os.environ.get("PICTURES"):
         scroll_through(page)
     assert page.evaluate("document.documentElement.scrollWidth") <= size["width"]  # nothing sticks out
@@ -84,7 +84,7 @@ def test_the_page_opens_and_fits_the_window(browser: Any, report: Path, size: An
     assert one.messages == []
     assert {url.split(":")[0] for url in one.requests} == {"file"}
     assert len([url for url in one.requests if url.startswith("file:")]) == 1
-    assert opened < 2000
+    assert 0 < opened < 2
     assert report.stat().st_size < 10e6
 
 
@@ -177,23 +177,20 @@ def test_a_script_in_a_needle_is_shown_not_run(tab: Tab, report: Path) -> None:
 def test_a_step_of_a_thousand_tokens_and_heads_takes_less_than_a_tenth_of_a_second(tab: Tab, report: Path) -> None:
     page = tab.open(report, "#explorer?store=1&sample=0&step=0")
     assert page.locator("#prompt .t").count() >= 1000
-    times = page.evaluate(
+    clock = ThreadClock(page)
+    before = clock.seconds()
+    page.evaluate(
         """async () => {
-            const slider = document.querySelector("#step"), taken = [];
+            const slider = document.querySelector("#step");
             for (let step = 1; step < 50; step++) {
-                const before = performance.now();
                 slider.value = step;
                 slider.dispatchEvent(new Event("input"));
                 document.body.offsetHeight;  // style and layout are part of it
                 await new Promise((drawn) => requestAnimationFrame(() => setTimeout(drawn)));
-                taken.push(performance.now() - before);
             }
-            return taken;
         }"""
     )
-    quarter = statistics.quantiles(times, n=4)[0]  # of a busy machine the slower steps say little
-    print(f"step change: quartile {quarter:.1f} ms, median {statistics.median(times):.1f} ms")
-    assert quarter < 100
+    assert 0 < (clock.seconds() - before) / 49 < 0.1
 
 
 def test_rag_traces_are_shown_draft_by_draft(tab: Tab, report: Path) -> None:
