@@ -39,17 +39,17 @@ $(READY): pyproject.toml constraints.txt
 
 # Extraction reuses what is complete; a probe is trained again only if its store or config is newer.
 demo: $(READY)
-	@echo '== 1/13 extract: the embedded LLM on needle prompts (4 to 6 minutes on 2 cores)'
+	@echo '== 1/13 extract: the embedded LLM on needle prompts (about 3 minutes on 2 cores)'
 	$(LIGHTNING) predict $(NIAH) $(SHARED)
 	@$(MAKE) --no-print-directory ckpts/demo-niah/classifier/.trained
 	@echo '== 3/13 test: the classifier on held-out prompts'
 	$(LIGHTNING) test $(CLASSIFIER) --ckpt_path ckpts/demo-niah/classifier/best.ckpt
-	@echo '== 4/13 extract: multi-hop questions (3 to 4 minutes)'
+	@echo '== 4/13 extract: multi-hop questions (1 to 2 minutes)'
 	$(LIGHTNING) predict $(HOTPOTQA) $(SHARED)
 	@$(MAKE) --no-print-directory ckpts/demo-hotpotqa/regressor/.trained
 	@echo '== 6/13 test: the regressor on held-out questions'
 	$(LIGHTNING) test $(REGRESSOR) --ckpt_path ckpts/demo-hotpotqa/regressor/best.ckpt
-	@echo '== 7/13 ablation: ablate heads on 24 needle prompts (1 to 2 minutes)'
+	@echo '== 7/13 ablation: ablate heads on 24 needle prompts (about 1 minute)'
 	$(LIGHTNING) test $(ABLATION) $(SHARED)
 	@echo '== 8/13 ablation: ablate the first k dynamic heads, 16 needle prompts (about 1 minute)'
 	$(LIGHTNING) test $(ABLATION_K) $(SHARED)
@@ -70,7 +70,7 @@ ckpts/demo-niah/classifier/.trained: stores/demo-niah/manifest.json configs/prob
 	touch $@
 
 ckpts/demo-hotpotqa/regressor/.trained: stores/demo-hotpotqa/manifest.json configs/regressor.yaml configs/demo/regressor.yaml
-	@echo '== 5/13 fit: the regressor (about 1 minute)'
+	@echo '== 5/13 fit: the regressor (under 1 minute)'
 	$(LIGHTNING) fit $(REGRESSOR)
 	touch $@
 
