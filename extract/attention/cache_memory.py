@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Literal
 
 import psutil
 import torch
+from torch import distributed
 
 from extract.attention.kv_cache import PreallocatedLayer, preallocated_cache
 from extract.utils import PositiveInt, frozen_inference
@@ -59,8 +60,12 @@ def bytes_of_token(model: "PreTrainedModel") -> dict[torch.device, int]:
 
 
 def free_bytes(device: torch.device) -> int:
-    """Free memory of a device, what PyTorch holds unused included; of the host, what can be had without swapping."""
+    """Free memory of a device, what PyTorch holds unused included; of the host, this process's share.
+
+    Of the host it is what can be had without swapping, divided by all processes, as if they were on one node.
+    """
     if device.type != "cuda":
-        return int(psutil.virtual_memory().available)
+        processes = distributed.get_world_size() if distributed.is_available() and distributed.is_initialized() else 1
+        return int(psutil.virtual_memory().available) // processes
     unused = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
     return torch.cuda.mem_get_info(device)[0] + unused

@@ -1,6 +1,6 @@
 """A tiny random model of each family that is supported, with the peculiarities of its attention."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -8,6 +8,8 @@ from typing import Any
 
 import torch
 from torch import Tensor
+
+from extract.llm import LLM
 
 WINDOW = 16
 """Sliding windows of the tiny models: shorter than the tests' prompts."""
@@ -172,3 +174,12 @@ def projected(model: Any, change: Callable[[int, Tensor], Tensor]) -> Iterator[N
     finally:
         for handle in hooks:
             handle.remove()
+
+
+def ending_llms(names: Sequence[str], ends: tuple[int, ...], tokenizer: Any, folder: Path) -> dict[str, LLM]:
+    """Random models of families, or with LongRoPE (`longrope`), whose many end tokens make answers of all lengths."""
+    known, made = {**FAMILIES, "longrope": Family("Phi3", LONGROPE)}, dict[str, LLM]()
+    for name in names:
+        made[name] = LLM(str(save(known[name], tokenizer, folder / name)), prefill_chunk=13)
+        made[name]._ends = ends
+    return made

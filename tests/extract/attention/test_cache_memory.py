@@ -1,6 +1,7 @@
 """Number of prompts that memory holds, against the caches that the models really make."""
 
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -47,5 +48,9 @@ def test_other_settings_ask_for_no_memory() -> None:
     assert [slots_of(setting, None, [5, 6]) for setting in (None, 1, 7)] == [None, 1, 7]  # type: ignore[arg-type]
 
 
-def test_free_memory_of_the_host() -> None:
-    assert 2**20 < module.free_bytes(torch.device("cpu")) < 2**50
+def test_processes_share_the_free_memory_of_the_host(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module.psutil, "virtual_memory", lambda: SimpleNamespace(available=1000))
+    assert module.free_bytes(torch.device("cpu")) == 1000
+    monkeypatch.setattr(module.distributed, "is_initialized", lambda: True)
+    monkeypatch.setattr(module.distributed, "get_world_size", lambda: 4)
+    assert module.free_bytes(torch.device("cpu")) == 250

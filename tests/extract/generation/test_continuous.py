@@ -17,7 +17,7 @@ from extract.prompts import ForcedOpening
 from extract.tasks import Sample
 from tests.extract.attention.test_families import EXCLUDED
 from tests.helpers.emulated_device import emulated_device
-from tests.helpers.families import FAMILIES, LONGROPE, Family, save
+from tests.helpers.families import ending_llms
 
 NAMES = ("llama-gqa", "gemma2", "mistral", "longrope")
 ENDS = tuple(range(2, 500, 11))
@@ -46,12 +46,7 @@ class Opening(ForcedOpening):
 
 @pytest.fixture(scope="module")
 def models(llm: LLM, tmp_path_factory: pytest.TempPathFactory) -> dict[str, LLM]:
-    folder, made = tmp_path_factory.mktemp("families"), {}
-    for name, family in {**FAMILIES, "longrope": Family("Phi3", LONGROPE)}.items():
-        if name in NAMES:
-            made[name] = LLM(str(save(family, llm.tokenizer, folder / name)), prefill_chunk=13)
-            made[name]._ends = ENDS
-    return made
+    return ending_llms(NAMES, ENDS, llm.tokenizer, tmp_path_factory.mktemp("families"))
 
 
 @pytest.fixture(autouse=True)
