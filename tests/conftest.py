@@ -30,7 +30,7 @@ CHECKED = (
     "extract.generation.batching",
     "extract.generation.greedy",
     "extract.generation.continuous",
-    "extract.generation.ablated_output",
+    "extract.generation.ablation.output",
     "extract.generation.dynamic_heads",
     "extract.attention.shared_prefix",
     "extract.attention.softmax",

@@ -1,6 +1,6 @@
-from .ablated_output import AblatedGeneration as AblatedGeneration
-from .ablated_output import AblatedGenerations as AblatedGenerations
 from .ablation.generate import generate_ablated as generate_ablated
+from .ablation.output import AblatedGeneration as AblatedGeneration
+from .ablation.output import AblatedGenerations as AblatedGenerations
 from .batching import Batch as Batch
 from .batching import check_forcing as check_forcing
 from .batching import pad as pad

@@ -1,5 +1,6 @@
 """Passages of a context as a prompt shows them, and the characters of their evidence in it."""
 
+from bisect import bisect_left
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 
@@ -73,9 +74,16 @@ def cut_to_length(record: Record, length: Callable[[Record], int], most: int) ->
     (['Ada sings.'], 4)
 
     """
-    while (tokens := length(record)) > most:
-        spare = [n for n, passage in enumerate(record.passages) if not passage.evidence]
-        if not spare:
-            break
-        record = replace(record, passages=(*record.passages[: spare[-1]], *record.passages[spare[-1] + 1 :]))
-    return record, tokens
+    spare = [number for number, passage in enumerate(record.passages) if not passage.evidence]
+
+    def without(count: int) -> Record:
+        gone = set(spare[len(spare) - count :])
+        kept = tuple(passage for number, passage in enumerate(record.passages) if number not in gone)
+        return replace(record, passages=kept)
+
+    whole = length(record)
+    if whole <= most or not spare:
+        return record, whole
+    # a length tokenizes the prompt, so the fewest passages to leave out are found by bisection
+    cut = without(bisect_left(range(len(spare)), True, lo=1, key=lambda count: length(without(count)) <= most))
+    return cut, length(cut)

@@ -1,1 +1,1 @@
-"""Ablation decoding: the prompts decoded together, both passes of a step, the answers, and the loop over them."""
+"""Ablation decoding: the prompts decoded together, both passes of a step, the loop over them, and what it returns."""

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
-from extract.generation.ablated_output import AblatedGenerations
+from extract.generation.ablation.output import AblatedGenerations
 from extract.generation.greedy import without_end
 from extract.prompts import ForcedOpening
 from extract.tasks import Sample

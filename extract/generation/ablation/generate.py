@@ -6,8 +6,8 @@ from collections.abc import Sequence
 from typing import Literal
 
 from extract.attention import instrumented
-from extract.generation.ablated_output import AblatedGenerations
 from extract.generation.ablation.answers import Answer, collected
+from extract.generation.ablation.output import AblatedGenerations
 from extract.generation.ablation.prompt_places import PromptPlaces
 from extract.generation.ablation.two_passes import AblationRules, TwoPassDecoding
 from extract.generation.batching import check_forcing, warn_of_windows

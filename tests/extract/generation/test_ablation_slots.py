@@ -12,7 +12,7 @@ from torch import Tensor
 
 from extract.generation import DynamicHeads, generate_ablated
 from extract.generation import prefill as prefill_module
-from extract.generation.ablated_output import AblatedGenerations
+from extract.generation.ablation.output import AblatedGenerations
 from extract.generation.ablation.prompt_places import PromptPlaces
 from extract.generation.ablation.two_passes import TwoPassDecoding
 from extract.llm import LLM

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from extract.generation import DynamicHeads, decode, generate_ablated
-from extract.generation.ablated_output import AblatedGenerations
+from extract.generation.ablation.output import AblatedGenerations
 from extract.llm import LLM
 from extract.prompts import find_token_span, tokenize_with_offsets
 from extract.tasks import Sample

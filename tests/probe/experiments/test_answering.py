@@ -8,7 +8,7 @@ import torch
 import probe
 from extract import UserError
 from extract.generation import DynamicHeads, generate_ablated
-from extract.generation.ablated_output import AblatedGenerations
+from extract.generation.ablation.output import AblatedGenerations
 from extract.llm import LLM
 from extract.prompts import render_chat_prompt
 from extract.tasks import MultiHopQA, QuestionTexts, Sample
