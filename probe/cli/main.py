@@ -65,6 +65,14 @@ useful keys:
 `lightning STAGE --help` lists every key. RETRIEVAL_HEADS_DEBUG=1 shows the traceback of an error.
 """
 LOGGERS = ("lightning.pytorch.utilities.rank_zero", "lightning.fabric.utilities.rank_zero")
+ENVIRONMENT = {
+    # Threads that spin at each barrier stop one another where another process needs a core.
+    "OMP_WAIT_POLICY": "PASSIVE",
+    # In bfloat16 on a CPU, PyTorch and oneDNN each keep half a megabyte for every shape of a product, 1,024 by default.
+    "LRU_CACHE_CAPACITY": "128",
+    "ONEDNN_PRIMITIVE_CACHE_CAPACITY": "128",
+}
+"""Defaults of environment variables that libraries read."""
 COMMANDS = ("attribute", "configs", "diagnose", "merge", "overlap", "ranking", "report", "trace")
 
 
@@ -74,8 +82,8 @@ def main(args: Sequence[str] | None = None) -> int:
     Bad input prints one line to stderr and gives exit code 2, a bug its line and 70: see `probe.cli.errors`. SIGTERM
     and Ctrl-C stop it after its current batch, with exit code 143 or 130: see `probe.cli.stopping`.
     """
-    # Read when torch is loaded. Threads that spin at each barrier stop one another where another process needs a core.
-    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    for name, value in ENVIRONMENT.items():  # read when torch is loaded
+        os.environ.setdefault(name, value)
     argv = [_as_unicode(arg) for arg in (sys.argv[1:] if args is None else args)]
     return stoppable(argv, lambda: _main(argv))
 

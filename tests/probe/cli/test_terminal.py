@@ -3,7 +3,6 @@
 import ast
 import json
 import logging
-import os
 import warnings
 from collections.abc import Callable
 from pathlib import Path
@@ -147,14 +146,3 @@ def test_nothing_else_prints() -> None:
                 if called in ("print", "Console", "rich.print", "sys.stdout.write", "sys.stderr.write", "tqdm.write"):
                     found[module] = found.get(module, 0) + 1
     assert found == own
-
-
-@pytest.mark.parametrize(("stated", "holds"), [(None, "PASSIVE"), ("ACTIVE", "ACTIVE")])
-def test_threads_sleep_while_they_wait_unless_the_environment_says_otherwise(
-    stated: str | None, holds: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv("OMP_WAIT_POLICY", stated or "")
-    if stated is None:
-        monkeypatch.delenv("OMP_WAIT_POLICY")
-    assert main([]) == 0
-    assert os.environ["OMP_WAIT_POLICY"] == holds
