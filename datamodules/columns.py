@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from datamodules.paging import random_access, will_need
 from extract.store import ScoreStore
 
 
@@ -14,7 +15,7 @@ class ShardedColumn:
     """A column of vectors that lies in several memory-mapped arrays.
 
     Args:
-        arrays: One [rows, width] array for each shard.
+        arrays: One contiguous [rows, width] array for each shard.
 
     >>> column = ShardedColumn([np.array([[0], [1]]), np.array([[2], [3], [4]])])
     >>> column.take(np.array([1, 2, 4])).ravel().tolist()
@@ -25,9 +26,11 @@ class ShardedColumn:
     def __init__(self, arrays: Sequence[NDArray[Any]]) -> None:
         self.arrays = list(arrays)
         self.starts = np.cumsum([0, *(len(array) for array in arrays)])
+        self._addresses = np.array([array.ctypes.data for array in arrays])
 
     def take(self, rows: NDArray[np.int64]) -> NDArray[Any]:
         """Copy of the given rows, which must ascend: one gather for each shard that holds any."""
+        self._read_ahead(rows)
         out = np.empty((len(rows), self.arrays[0].shape[1]), dtype=self.arrays[0].dtype)
         cuts = np.searchsorted(rows, self.starts)
         for shard in np.flatnonzero(np.diff(cuts)):
@@ -36,6 +39,12 @@ class ShardedColumn:
             # mode="clip" writes straight into `out`; numpy buffers the result in its checking mode.
             np.take(self.arrays[shard], within, axis=0, out=out[first:last], mode="clip")
         return out
+
+    def _read_ahead(self, rows: NDArray[np.int64]) -> None:
+        """Begin to read all of some rows, so that none is waited for alone."""
+        shard = np.searchsorted(self.starts, rows, side="right") - 1
+        size = self.arrays[0].shape[1] * self.arrays[0].itemsize
+        will_need(self._addresses[shard] + (rows - self.starts[shard]) * size, size)
 
 
 @dataclass(frozen=True)
@@ -59,6 +68,8 @@ class Columns:
     def of(cls, store: ScoreStore, target: str) -> "Columns":
         """The columns of a store, memory-mapped; `target` names the scores."""
         hidden, scores = (ShardedColumn(store.vectors(name)) for name in ("hidden", target))
+        for array in (*hidden.arrays, *scores.arrays):
+            random_access(array)  # `take` says what it reads
         return cls(hidden, scores, store.scalars("sample"), store.scalars("step").astype(np.int64))
 
     def with_future(self, rows: NDArray[np.int64], offset: int) -> NDArray[np.int64]:

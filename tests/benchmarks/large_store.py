@@ -1,10 +1,9 @@
 """`python -m tests.benchmarks.large_store [ROWS] [FOLDER]`: shuffled training from a store that no page cache keeps.
 
-Before an epoch all pages of the store are given back to the kernel, and after each batch those of its rows, so that
-each row comes from the disk. Such epochs take turns with epochs whose pages stay in memory.
+Before each batch all pages of the store are given back to the kernel, off the clock, so that each row comes from the
+disk. Such epochs take turns with epochs whose pages stay in memory.
 """
 
-import bisect
 import ctypes
 import json
 import mmap
@@ -62,44 +61,23 @@ def write_store(path: Path, rows: int) -> Path:
 
 
 class Evictor:
-    """Gives pages of a store's memory maps back to the kernel, which drops them from its cache."""
+    """Gives the pages of a store's memory maps back to the kernel, which drops them from its cache."""
 
     def __init__(self, data: ScoreRows) -> None:
-        self.batches = data.batches("train")
-        columns = self.batches.columns
-        self.arrays = [array for column in (columns.hidden, columns.scores) for array in column.arrays]
-        self.maps = self._maps(data.store.path / "steps")
+        columns = data.batches("train").columns
+        arrays = [array for column in (columns.hidden, columns.scores) for array in column.arrays]
+        self.ranges = [(array.ctypes.data, array.nbytes) for array in arrays]
+        self.files = [os.open(file, os.O_RDONLY) for file in sorted((data.store.path / "steps").glob("*.arrow"))]
         self.libc = ctypes.CDLL(None)
 
-    def _maps(self, folder: Path) -> list[tuple[int, int, int, int]]:
-        """Begin, end, place in the file and open file of each memory map of the store, by address."""
-        lines = (line.split() for line in Path("/proc/self/maps").read_text().splitlines())
-        mapped = [line for line in lines if len(line) == 6 and Path(line[5]).parent == folder.resolve()]
-        bounds = [tuple(int(part, 16) for part in line[0].split("-")) for line in mapped]
-        files = [os.open(line[5], os.O_RDONLY) for line in mapped]
-        return sorted((*at, int(line[2], 16), file) for at, line, file in zip(bounds, mapped, files, strict=True))
-
-    def _drop(self, address: int, size: int) -> None:
-        """Unmap whole pages around a range (they are read again when they are touched), then drop them."""
-        begin, _, place, file = self.maps[bisect.bisect_right(self.maps, (address, sys.maxsize)) - 1]
-        first = address // mmap.PAGESIZE * mmap.PAGESIZE
-        length = -(-(address + size - first) // mmap.PAGESIZE) * mmap.PAGESIZE
-        self.libc.madvise(ctypes.c_void_p(first), ctypes.c_size_t(length), mmap.MADV_DONTNEED)
-        os.posix_fadvise(file, place + first - begin, length, os.POSIX_FADV_DONTNEED)
-
     def everything(self) -> None:
-        """Drop all pages."""
-        for array in self.arrays:
-            self._drop(array.ctypes.data, array.nbytes)
-
-    def used(self, number: int, epoch: int) -> None:
-        """Drop the pages of a batch that was used, as a cache without room for them would."""
-        rows = self.batches.epoch_rows(epoch)[number * self.batches.batch_size :][: self.batches.batch_size]
-        for column in (self.batches.columns.hidden, self.batches.columns.scores):
-            shards = np.searchsorted(column.starts, rows, side="right") - 1
-            for shard, row in zip(shards.tolist(), (rows - column.starts[shards]).tolist(), strict=True):
-                array = column.arrays[shard]
-                self._drop(array.ctypes.data + row * array.strides[0], array.strides[0])
+        """Unmap all pages (they are read again when they are touched), then drop them."""
+        for address, size in self.ranges:
+            first = address // mmap.PAGESIZE * mmap.PAGESIZE
+            length = -(-(address + size - first) // mmap.PAGESIZE) * mmap.PAGESIZE
+            self.libc.madvise(ctypes.c_void_p(first), ctypes.c_size_t(length), mmap.MADV_DONTNEED)
+        for file in self.files:
+            os.posix_fadvise(file, 0, 0, os.POSIX_FADV_DONTNEED)
 
 
 class Training:
@@ -119,17 +97,19 @@ class Training:
         self.optimizer.step()
 
 
-def epoch(loader: Any, training: Training, limit: float, number: int, evictor: Evictor | None) -> float:
+def epoch(loader: Any, training: Training, limit: float, evictor: Evictor | None) -> float:
     """Rows a second of an epoch, or of as much of it as fits into the limit of seconds."""
-    rows, begun = 0, time.perf_counter()
-    for place, batch in enumerate(loader):
-        training.step(batch)
-        rows += len(batch.hidden)
+    rows, seconds, batches = 0, 0.0, iter(loader)
+    while seconds < limit:
         if evictor is not None:
-            evictor.used(place, number)
-        if time.perf_counter() - begun > limit:
+            evictor.everything()
+        begun = time.perf_counter()
+        if (batch := next(batches, None)) is None:
             break
-    return rows / (time.perf_counter() - begun)
+        training.step(batch)
+        seconds += time.perf_counter() - begun
+        rows += len(batch.hidden)
+    return rows / seconds
 
 
 def measure(store: Path, turns: int, limit: float) -> dict[str, Any]:
@@ -143,10 +123,10 @@ def measure(store: Path, turns: int, limit: float) -> dict[str, Any]:
         training, rates = Training(steps), {kind: list[float]() for kind in kinds}
         for turn in range(turns):
             for kind, cold in kinds.items():
-                evictor.everything() if cold else warm(data.batches("train"))
+                warm(data.batches("train"))
                 loader = data.train_dataloader()
                 loader.sampler.set_epoch(turn)  # type: ignore[attr-defined]
-                rates[kind].append(epoch(loader, training, limit, turn, evictor if cold else None))
+                rates[kind].append(epoch(loader, training, limit, evictor if cold else None))
         found[name] = {kind: round(statistics.median(rate), 1) for kind, rate in rates.items()}
         pairs = zip(rates["disk"], rates["memory"], strict=True)
         found[name]["disk / memory"] = round(statistics.median(cold / hot for cold, hot in pairs), 3)
