@@ -53,4 +53,4 @@ def _madvise() -> Callable[[int, int, int], int]:
     """The C library's function: Python's is a method of `mmap` objects, which Arrow's maps are not."""
     function = ctypes.CDLL(None).madvise
     function.argtypes = (ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int)
-    return function  # type: ignore[no-any-return]
+    return function
