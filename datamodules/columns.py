@@ -41,7 +41,7 @@ class ShardedColumn:
         return out
 
     def _read_ahead(self, rows: NDArray[np.int64]) -> None:
-        """Begin to read all of some rows, so that none is waited for alone."""
+        """Begin to read all of the rows before the first of them is waited for."""
         shard = np.searchsorted(self.starts, rows, side="right") - 1
         size = self.arrays[0].shape[1] * self.arrays[0].itemsize
         will_need(self._addresses[shard] + (rows - self.starts[shard]) * size, size)

@@ -68,7 +68,7 @@ LOGGERS = ("lightning.pytorch.utilities.rank_zero", "lightning.fabric.utilities.
 ENVIRONMENT = {
     # Threads that spin at each barrier stop one another where another process needs a core.
     "OMP_WAIT_POLICY": "PASSIVE",
-    # In bfloat16 on a CPU, PyTorch and oneDNN each keep half a megabyte for every shape of a product, 1,024 by default.
+    # In bfloat16 on a CPU, PyTorch and oneDNN keep 0.7 MB for every shape of a product, of 1,024 by default.
     "LRU_CACHE_CAPACITY": "128",
     "ONEDNN_PRIMITIVE_CACHE_CAPACITY": "128",
 }
