@@ -45,8 +45,8 @@ class ConfigFile(ActionConfigFile):
     def __call__(self, parser: Any, cfg: Any, values: Any, option_string: str | None = None) -> None:
         """Merge the file over what earlier arguments gave."""
         check_config(values)
-        file = find_config(values)
-        check_config(file)
+        if (file := find_config(values)) != values:
+            check_config(file)
         with reading(file):
             super().__call__(parser, cfg, file, option_string)  # type: ignore[no-untyped-call]
 
@@ -58,6 +58,10 @@ class StageParser(Parser, LightningArgumentParser):
         """Parse a command line on which a setting within a setting may be `null`, too."""
         argv = sys.argv[1:] if args is None else args
         return super().parse_args(with_nulls(argv), *more, **options)
+
+    def dump(self, *config: Any, **options: Any) -> Any:
+        """Write a config as text, without checking a second time what has been parsed: half of the cost."""
+        return super().dump(*config, **{"skip_validation": True, **options})
 
 
 def _keeps_predictions(callback: Callback) -> bool:

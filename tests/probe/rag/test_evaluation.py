@@ -108,32 +108,46 @@ def settings(**changes: Any) -> dict[str, Any]:
     }
 
 
+def rag_command(folder: Path, store: Path, ckpt: Path, llm: Path, *args: object, **changes: Any) -> list[str]:
+    """`lightning test -c configs/rag.yaml` made small, with everything that it writes in a folder."""
+    callbacks = [{"class_path": "probe.rag.RagEvaluation", "init_args": evaluation(folder, **changes)}]
+    command = (
+        *("test", "-c", "configs/rag.yaml", "--store", store, "--ckpt_path", ckpt),
+        *("--llm.init_args.name", llm, "--trainer.accelerator", "cpu"),
+        *("--trainer.default_root_dir", folder, "--trainer.logger.init_args.save_dir", folder),
+        *("--trainer.enable_progress_bar", "false", "--trainer.callbacks", json.dumps(callbacks), *args),
+    )
+    return [str(arg) for arg in command]
+
+
 @pytest.fixture
 def evaluate(run: Run, store: Path, checkpoint: Path, tiny_llm_folder: Path, tmp_path: Path) -> Evaluate:
-    """`lightning test -c configs/rag.yaml` made small: its results, or its refusal."""
+    """A small run: its results, or its refusal."""
 
     def call(*args: object, ckpt: Path = checkpoint, **changes: Any) -> Any:
-        callbacks = [{"class_path": "probe.rag.RagEvaluation", "init_args": evaluation(tmp_path, **changes)}]
-        code, error = run(
-            *("test", "-c", "configs/rag.yaml", "--store", store, "--ckpt_path", ckpt),
-            *("--llm.init_args.name", tiny_llm_folder, "--trainer.accelerator", "cpu"),
-            *("--trainer.default_root_dir", tmp_path, "--trainer.logger.init_args.save_dir", tmp_path),
-            *("--trainer.enable_progress_bar", "false", "--trainer.callbacks", json.dumps(callbacks), *args),
-        )
+        code, error = run(*rag_command(tmp_path, store, ckpt, tiny_llm_folder, *args, **changes))
         return error if code else json.loads((tmp_path / "out" / "results.json").read_text())
 
     return call
+
+
+@pytest.fixture(scope="module")
+def whole(store: Path, checkpoint: Path, tiny_llm_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of a run with every strategy and nothing changed."""
+    folder = tmp_path_factory.mktemp("whole")
+    assert main(rag_command(folder, store, checkpoint, tiny_llm_folder)) == 0
+    return folder
 
 
 def traces(tmp_path: Path) -> list[dict[str, Any]]:
     return [json.loads(line) for line in (tmp_path / "out" / "traces.jsonl").read_text().splitlines()]
 
 
-def test_a_run_writes_metrics_plots_and_every_trace(evaluate: Evaluate, run: Run, tmp_path: Path) -> None:
-    found = evaluate()
+def test_a_run_writes_metrics_plots_and_every_trace(whole: Path, run: Run) -> None:
+    found = json.loads((whole / "out" / "results.json").read_text())
     assert list(found["strategies"]) == NAMES
     assert found["questions"] == 3
-    written = traces(tmp_path)
+    written = traces(whole)
     assert [(one["sample"], one["strategy"]) for one in written] == [(n, name) for n in range(3) for name in NAMES]
     grades = {"em", "f1", "answered", "em_last", "f1_last", "contains", "em_forced", "f1_forced"}
     assert grades <= set(found["strategies"]["dynamic"])
@@ -150,21 +164,20 @@ def test_a_run_writes_metrics_plots_and_every_trace(evaluate: Evaluate, run: Run
         assert (cells["retrievals"]["value"] > 0) == (name in RETRIEVING)
     assert found["strategies"]["gold"]["recall"]["value"] == found["strategies"]["gold"]["precision"]["value"] == 1
     assert found["strategies"]["full"]["recall"]["value"] == 1
-    with (tmp_path / "out" / "results.csv").open() as file:
+    with (whole / "out" / "results.csv").open() as file:
         assert len(list(csv.DictReader(file))) == len(written)
-    files = {path.name for path in (tmp_path / "out").iterdir()}
+    files = {path.name for path in (whole / "out").iterdir()}
     assert files == {"results.json", "results.csv", "traces.jsonl", "strategies.png", "strategies.pdf"}
-    code, _ = run("trace", tmp_path / "out" / "traces.jsonl", "--strategy", "oracle", "--count", "2")
+    code, _ = run("trace", whole / "out" / "traces.jsonl", "--strategy", "oracle", "--count", "2")
     assert code == 0
-    code, error = run("trace", tmp_path / "out" / "traces.jsonl", "--strategy", "none such")
+    code, error = run("trace", whole / "out" / "traces.jsonl", "--strategy", "none such")
     assert code == 2
     assert "holds no run" in error
 
 
-def test_rounds_of_a_trace_are_consistent(evaluate: Evaluate, tmp_path: Path) -> None:
-    evaluate()
+def test_rounds_of_a_trace_are_consistent(whole: Path) -> None:
     rounds = 0
-    for one in traces(tmp_path):
+    for one in traces(whole):
         first, end = one["context"]
         text = ""
         for turn in one["rounds"]:
@@ -182,9 +195,8 @@ def test_rounds_of_a_trace_are_consistent(evaluate: Evaluate, tmp_path: Path) ->
     assert rounds > len(RETRIEVING)
 
 
-def test_batches_masks_and_order_of_questions_change_no_answer(evaluate: Evaluate, tmp_path: Path) -> None:
-    evaluate()
-    expected = traces(tmp_path)
+def test_batches_masks_and_order_of_questions_change_no_answer(evaluate: Evaluate, whole: Path, tmp_path: Path) -> None:
+    expected = traces(whole)
     for number, changes in enumerate(({"batch_size": 1}, {"batch_size": 3, "mask": "in_place"})):
         evaluate(trials=f"other-{number}", decoding=changes)
         for one, other in zip(expected, traces(tmp_path), strict=True):
@@ -201,10 +213,10 @@ def test_with_everything_visible_concat_is_packed(evaluate: Evaluate, tmp_path: 
     assert texts[0] == texts[1]
 
 
-def test_control_sequences_in_a_trace_have_no_effect(evaluate: Evaluate, tmp_path: Path) -> None:
-    evaluate(strategies=["OracleHeadsStrategy"])
+def test_control_sequences_in_a_trace_have_no_effect(whole: Path) -> None:
     evil = "a\x1b]0;owned\x07b\x1b[2J\tc"
-    one = traces(tmp_path)[0] | {"question": evil, "gold": evil, "text": evil, "id": evil}
+    oracle = next(one for one in traces(whole) if one["strategy"] == "oracle")
+    one = oracle | {"question": evil, "gold": evil, "text": evil, "id": evil}
     one["rounds"][0]["words"][0]["text"] = one["rounds"][0]["kept"] = evil
     for turn in one["rounds"]:
         for window in turn["windows"] or ():
@@ -368,10 +380,10 @@ def test_within_fit_metrics_are_logged_and_strategies_without_the_probe_run_once
         assert len(logged(tmp_path / "fit", tag)) == 2
 
 
-def test_mixed_precision_changes_no_answer(evaluate: Evaluate, tmp_path: Path) -> None:
-    found = evaluate(trials="full")
+def test_mixed_precision_changes_no_answer(evaluate: Evaluate, whole: Path, tmp_path: Path) -> None:
+    found = json.loads((whole / "out" / "results.json").read_text())
     assert evaluate("--trainer.precision", "bf16-mixed", trials="mixed")["strategies"] == found["strategies"]
-    for file in sorted((tmp_path / "full").iterdir()):
+    for file in sorted((whole / "trials").iterdir()):
         assert (tmp_path / "mixed" / file.name).read_bytes() == file.read_bytes()
     assert (found["llm"]["dtype"], found["probe_dtype"]) == ("float32", "float32")
     assert "trainer.precision bf16-true" in evaluate("--trainer.precision", "bf16-true", trials="true")
