@@ -135,16 +135,12 @@ def recording(
     """
     recorder = Recorder(model, plan)
 
-    def before(_: torch.nn.Module, __: tuple[Any, ...], inputs: dict[str, Any]) -> None:
-        cache = inputs.get("past_key_values")
-        recorder.begin_forward(0 if cache is None else cache.get_seq_length())
-
-    def before_head(_: torch.nn.Module, inputs: tuple[Tensor, ...]) -> None:
-        recorder.record_hidden(inputs[0])
-
     # What the head reads is the hidden state after the final norm, whatever a family calls that norm.
     head = model.get_output_embeddings()
-    hooks = [model.register_forward_pre_hook(before, with_kwargs=True), head.register_forward_pre_hook(before_head)]
+    hooks = [
+        model.register_forward_pre_hook(recorder.before_forward, with_kwargs=True),
+        head.register_forward_pre_hook(recorder.before_head),
+    ]
     token = _active.set(recorder)
     try:
         yield recorder

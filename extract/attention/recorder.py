@@ -2,7 +2,7 @@
 
 import functools
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 from jaxtyping import Float, Int
@@ -110,15 +110,18 @@ class Recorder:
         self._sums, self._summed = {}, {}
         return means
 
-    def begin_forward(self, past: int) -> None:
-        """Forget the previous forward; `past` is the number of tokens that the cache has processed."""
+    def before_forward(self, model: torch.nn.Module, args: tuple[Any, ...], inputs: dict[str, Any]) -> None:
+        """Hook of the model: forget the previous forward, and note how many tokens the cache has processed."""
+        del model, args
         for results in (self._argmax, self._mass, self._rows, self.kept, self._biases):
             results.clear()
-        self._past = past
+        cache = inputs.get("past_key_values")
+        self._past = 0 if cache is None else cache.get_seq_length()
 
-    def record_hidden(self, states: Float[Tensor, "batch query hidden"]) -> None:
-        """Keep the last position of what the LM head reads."""
-        self.hidden = states[:, -1].to(self._device)
+    def before_head(self, head: torch.nn.Module, args: tuple[Tensor, ...]) -> None:
+        """Hook of the LM head: keep the last position of what it reads."""
+        del head
+        self.hidden = args[0][:, -1].to(self._device)
 
     def attend(
         self,

@@ -67,18 +67,18 @@ class LogitContributions:
     @contextmanager
     def recording(self, plan: RecordingPlan) -> Iterator[Recorder]:
         """Record a decode step as `extract.attention.recording` does, with what contributions need besides."""
-
-        def keep(module: torch.nn.Module, inputs: tuple[Any, ...]) -> None:
-            self._norm_inputs[module] = inputs[0][:, -1]
-
         self._norm_inputs = {}
-        hooks = [module.register_forward_pre_hook(keep) for module in self._norms if module is not None]
+        hooks = [module.register_forward_pre_hook(self._before_norm) for module in self._norms if module is not None]
         try:
             with recording(self._model, replace(plan, keep_values=True)) as recorder:
                 yield recorder
         finally:
             for hook in hooks:
                 hook.remove()
+
+    def _before_norm(self, norm: torch.nn.Module, args: tuple[Any, ...]) -> None:
+        """Hook of a norm: keep the last position of what it reads."""
+        self._norm_inputs[norm] = args[0][:, -1]
 
     def add(self, recorder: Recorder, generated: Int[Tensor, "batch"]) -> None:
         """Take over the step that was just recorded, whose query chose the token `generated`."""

@@ -1,5 +1,6 @@
 """A frozen LLM with partly masked contexts: greedy generation of many views together, and reads of the full context."""
 
+import functools
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -93,11 +94,7 @@ class ContextMaskedLLM:
 
     def _run(self, view: PromptView, start: int, end: int, cache: "DynamicCache") -> None:
         """Run the tokens of a view from `start` to `end` after the cached ones."""
-        device = self.llm.model.device
-
-        def row(values: Sequence[Any]) -> Tensor:
-            return torch.tensor([values]).to(device, non_blocking=True)
-
+        row = functools.partial(_row, device=self.llm.model.device)
         self.llm.model(
             input_ids=row(view.tokens[start:end]),
             position_ids=row(view.positions[start:end]),
@@ -128,6 +125,11 @@ class ContextMaskedLLM:
     def forget(self, question: int) -> None:
         """Free the keys that are kept for a question, when no request of it is to come."""
         self._prefixes.forget(question)
+
+
+def _row(values: Sequence[Any], device: torch.device) -> Tensor:
+    """A batch of one, without waiting for the device."""
+    return torch.tensor([values]).to(device, non_blocking=True)
 
 
 def _by_length(requests: list[GenerationRequest]) -> list[list[GenerationRequest]]:

@@ -1,5 +1,6 @@
 """Identity of a language model: hashes of all that determines its tokens and hidden states."""
 
+import functools
 import hashlib
 import json
 import re
@@ -148,13 +149,28 @@ def tokenizer_hash(tokenizer: "PreTrainedTokenizerBase") -> str:
     It is taken of the tokenizer in memory, so that a file which its class overrides, or a conversion by another
     version, counts as what it is. Padding and truncation are settings of a call and are left out.
     """
-    backend = json.loads(tokenizer.backend_tokenizer.to_str())
+    return _content_hash(
+        tokenizer.backend_tokenizer.to_str(),
+        tuple((key, str(value)) for key, value in tokenizer.special_tokens_map.items()),
+        json.dumps(tokenizer.chat_template),
+        bool(getattr(tokenizer, "clean_up_tokenization_spaces", False)),
+        bool(getattr(tokenizer, "split_special_tokens", False)),
+    )
+
+
+@functools.lru_cache(
+    maxsize=4
+)  # a process often makes several LLMs of one tokenizer; its hash takes a tenth of a second
+def _content_hash(
+    backend: str, special: tuple[tuple[str, str], ...], chat_template: str, clean_up: bool, split_special: bool
+) -> str:
+    kept = {key: value for key, value in json.loads(backend).items() if key not in ("padding", "truncation")}
     content = {
-        "backend": {key: value for key, value in backend.items() if key not in ("padding", "truncation")},
-        "special": {key: str(value) for key, value in tokenizer.special_tokens_map.items()},
-        "chat_template": tokenizer.chat_template,
-        "clean_up": bool(getattr(tokenizer, "clean_up_tokenization_spaces", False)),
-        "split_special": bool(getattr(tokenizer, "split_special_tokens", False)),
+        "backend": kept,
+        "special": dict(special),
+        "chat_template": json.loads(chat_template),
+        "clean_up": clean_up,
+        "split_special": split_special,
     }
     return f"sha256:{digest(_stated(content))}"
 

@@ -1,5 +1,7 @@
 """Metrics of predicted reasoning scores: errors, R² and the ranking within a step (Table 3), with intervals."""
 
+import functools
+
 import numpy as np
 import torch
 from jaxtyping import Float, Int
@@ -12,6 +14,12 @@ from probe.metrics.intervals import Weights
 
 REGRESSION_METRICS = ("mse", "mae", "r2_variance_weighted", "r2_flattened", *RANKING_METRICS)
 """Names of the metrics of `RegressionSums.metrics`."""
+
+
+def _sums(values: Tensor, index: Int[Tensor, "row"], samples: int) -> Float[np.ndarray, "sample *head"]:
+    """Sums of rows by sample."""
+    out = torch.zeros(samples, *values.shape[1:], dtype=torch.float64)
+    return out.index_add_(0, index, values.double()).numpy()
 
 
 class RegressionSums:
@@ -50,11 +58,7 @@ class RegressionSums:
         self.centre: NDArray[np.float64] = centre.numpy()
         deviation = torch.where(known, scores - centre, 0.0).double()
         error = torch.where(known, predicted - scores.double(), 0.0)
-
-        def per_sample(values: Tensor) -> Float[np.ndarray, "sample *head"]:
-            out = torch.zeros(self.samples, *values.shape[1:], dtype=torch.float64)
-            return out.index_add_(0, index, values.double()).numpy()
-
+        per_sample = functools.partial(_sums, index=index, samples=self.samples)
         self.count, self.deviation = per_sample(known), per_sample(deviation)
         self.squared_deviation = per_sample(deviation.square())
         self.squared_error, self.absolute_error = per_sample(error.square().sum(1)), per_sample(error.abs().sum(1))
