@@ -98,6 +98,7 @@ from hypothesis import settings
 from extract.llm import LLM
 from probe.cli.main import main
 from tests.helpers.browser import browser  # noqa: F401 (a fixture)
+from tests.helpers.loaded_tokenizers import loaded_tokenizers  # noqa: F401 (a fixture)
 from tests.helpers.model_shapes import save_tiny_llama
 from tests.helpers.processes import quick_spawn  # noqa: F401 (a fixture)
 
