@@ -94,8 +94,8 @@ def test_answers_are_those_of_one_batch_and_of_single_prompts(models: dict[str, 
     together = generated(models[name], samples, setting, None, forced)
     for slots in (2, 3):
         assert_same(together, generated(models[name], samples, setting, slots, forced))
-    for row, sample in enumerate(samples):
-        assert_same(together, generated(models[name], [sample], setting, None, forced), [row])
+    for row in range(0, len(samples), 3):
+        assert_same(together, generated(models[name], [samples[row]], setting, None, forced), [row])
     assert len(set(together.lengths.flatten().tolist())) > 4
     assert together.ablated.any()
     continued = {str(tokens) for row in together.continuations for tokens in row}
@@ -125,7 +125,7 @@ def test_slots_change_nothing(
 def test_no_more_prompts_than_slots_and_fewer_steps_than_in_batches(
     models: dict[str, LLM], slots: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    llm, samples = models["llama-gqa"], prompts(12, most=14)
+    llm, samples = models["llama-gqa"], prompts(12, most=9)
     steps, held, busy, came = list[int](), list[int](), list[int](), list[int]()
     step, admit = TwoPassDecoding._step, PromptPlaces.admit
 
@@ -180,6 +180,6 @@ def test_steps_wait_twice_and_nothing_lies_in_two_places(models: dict[str, LLM],
             generated(llm, [replace(sample, budget=budget) for sample in prompts(6)], setting, 3, forced=False)
             waits.append(len(device.waits))
         llm._ends = ENDS
-        found = generated(llm, prompts(6), setting, 2)
+        found = generated(llm, prompts(6, most=8), setting, 2)
     assert waits[2] - waits[1] == 2 * 3 * 2  # two values of three further steps, of two batches
-    assert_same(found, generated(models["llama-gqa"], prompts(6), setting, None))
+    assert_same(found, generated(models["llama-gqa"], prompts(6, most=8), setting, None))
