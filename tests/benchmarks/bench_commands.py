@@ -61,8 +61,8 @@ def first_table(folder: Path) -> list[Result]:
         ("test", lambda: stage("test", *probe, "--ckpt_path", folder / "ckpt" / "best.ckpt")),
     ]
     minutes = {name: timed(step) / 60 for name, step in steps}
-    found = json.loads(next(runs.rglob("results.json")).read_text())["metrics"]
-    metrics = ", ".join(f"{name} {found[name]['value']:.3f}" for name in ("f1", "auprc"))
+    found = json.loads(next(runs.rglob("results.json")).read_text())["probe"]
+    metrics = ", ".join(f"{name} {found[name]:.3f}" for name in ("f1", "auprc"))
     detail = ", ".join(f"{name} {value:.1f}" for name, value in minutes.items())
     return [bound("demo, first table, minutes", sum(minutes.values()), "<=", 5.0, f"{detail}; {metrics}")]
 
