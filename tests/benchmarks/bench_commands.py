@@ -53,11 +53,11 @@ def starts() -> list[Result]:
 def first_table(folder: Path) -> list[Result]:
     """Minutes to the first table of `make demo`, and its metrics."""
     store, runs = folder / "demo", folder / "runs"
-    own = ("--store", store)
-    probe = (*CLASSIFIER, *own, "--trainer.default_root_dir", runs, "--trainer.logger.init_args.save_dir", runs)
+    own, kept = ("--store", store), ("--checkpoint.init_args.dirpath", folder / "ckpt")
+    probe = (*CLASSIFIER, *own, *kept, "--trainer.default_root_dir", runs, "--trainer.logger.init_args.save_dir", runs)
     steps: list[tuple[str, Callable[[], None]]] = [
         ("extraction", lambda: stage(*NIAH, *SHARED, *own, "--trainer.default_root_dir", runs)),
-        ("fit", lambda: stage("fit", *probe, "--checkpoint.init_args.dirpath", folder / "ckpt")),
+        ("fit", lambda: stage("fit", *probe)),
         ("test", lambda: stage("test", *probe, "--ckpt_path", folder / "ckpt" / "best.ckpt")),
     ]
     minutes = {name: timed(step) / 60 for name, step in steps}

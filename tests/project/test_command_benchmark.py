@@ -11,7 +11,7 @@ from tests.helpers.stores import make_store
 
 
 def test_the_first_table_is_timed_and_its_metrics_are_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    ran = list[str]()
+    ran, short = list[str](), ("--trainer.max_epochs", 1, "--trainer.log_every_n_steps", 1)
 
     def stage(*words: object) -> None:
         ran.append(str(words[0]))
@@ -20,7 +20,7 @@ def test_the_first_table_is_timed_and_its_metrics_are_read(tmp_path: Path, monke
         else:
             assert main([str(word) for word in words]) == 0
 
-    monkeypatch.setattr(bench_commands, "CLASSIFIER", (*bench_commands.CLASSIFIER, "--trainer.max_epochs", 1))
+    monkeypatch.setattr(bench_commands, "CLASSIFIER", (*bench_commands.CLASSIFIER, *short))
     monkeypatch.setattr(bench_commands, "stage", stage)
     (found,) = bench_commands.first_table(tmp_path)
     assert ran == ["predict", "fit", "test"]
