@@ -21,6 +21,8 @@ class PreallocatedLayer(DynamicLayer):
             last keys, in a buffer of up to three windows.
 
     Attributes:
+        peers: Layers whose buffers are allocated with this one's, as far as they are of the same shape. One by one
+            they would lie between what layers have freed, which a C library then cannot give back.
         first: Position in the sequence of the first key in the buffer.
         keys, values: The filled part of the buffers. [batch, kvhead, key, size].
 
@@ -30,13 +32,22 @@ class PreallocatedLayer(DynamicLayer):
         super().__init__()  # type: ignore[no-untyped-call]
         self.capacity, self.window, self.first = capacity, window, 0
         self.is_sliding = window is not None
+        self.peers: Sequence[PreallocatedLayer] = ()
+        self._reserved: tuple[Tensor, Tensor] | None = None
 
     def lazy_initialization(self, key_states: Tensor, value_states: Tensor) -> None:
         """Allocate the buffers, with the batch, heads and sizes of the first keys and values."""
         length = self._buffer_length(0, key_states.shape[2])
         super().lazy_initialization(key_states, value_states)
-        self._keys, self._values = empty_buffer(key_states, length), empty_buffer(value_states, length)
+        reserved, self._reserved = self._reserved or (None, None), None
+        self._keys, self._values = (
+            buffer if buffer is not None and _fits(buffer, like, length) else empty_buffer(like, length)
+            for buffer, like in zip(reserved, (key_states, value_states), strict=True)
+        )
         self.keys, self.values = self._keys[:, :, :0], self._values[:, :, :0]
+        for peer in self.peers:
+            peer._reserved = self._keys.new_zeros(self._keys.shape), self._values.new_zeros(self._values.shape)
+        self.peers = ()
 
     def _buffer_length(self, held: int, new: int) -> int:
         """Length of a buffer for the keys held, the new ones, and those to come."""
@@ -163,6 +174,13 @@ class PreallocatedLayer(DynamicLayer):
         self._set_filled(length)
 
 
+def _fits(buffer: Tensor, like: Tensor, length: int) -> bool:
+    """Whether a buffer is one for `length` keys as these."""
+    batch, heads, _, size = like.shape
+    same = buffer.dtype == like.dtype and buffer.device == like.device
+    return same and buffer.shape == (batch, heads, length, size)
+
+
 def empty_buffer(like: Tensor, length: int) -> Tensor:
     """Zeros for keys or values of `length` tokens, otherwise shaped as `like`."""
     batch, heads, _, size = like.shape
@@ -190,4 +208,8 @@ def preallocated_cache(model: "PreTrainedModel", capacity: int) -> DynamicCache:
         window = getattr(layer, "sliding_window", None)
         layers.append(PreallocatedLayer(capacity, None if window is None or window >= capacity else window))
     cache.layers = list(layers)
+    whole = [layer for layer in layers if layer.window is None]
+    # Over several devices a layer's buffer belongs to the device of the layer, which is known with its first keys.
+    if whole and len(set(getattr(model, "hf_device_map", {}).values())) < 2:
+        whole[0].peers = whole[1:]
     return cache
