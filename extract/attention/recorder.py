@@ -118,7 +118,7 @@ class Recorder:
         cache = inputs.get("past_key_values")
         self._past = 0 if cache is None else cache.get_seq_length()
 
-    def before_head(self, head: torch.nn.Module, args: tuple[Tensor, ...]) -> None:
+    def before_head(self, head: torch.nn.Module, args: tuple[Float[Tensor, "batch query hidden"], ...]) -> None:
         """Hook of the LM head: keep the last position of what it reads."""
         del head
         self.hidden = args[0][:, -1].to(self._device)

@@ -158,9 +158,8 @@ def tokenizer_hash(tokenizer: "PreTrainedTokenizerBase") -> str:
     )
 
 
-@functools.lru_cache(
-    maxsize=4
-)  # a process often makes several LLMs of one tokenizer; its hash takes a tenth of a second
+# A process often makes several LLMs of one tokenizer, whose hash takes a tenth of a second.
+@functools.lru_cache(maxsize=4)
 def _content_hash(
     backend: str, special: tuple[tuple[str, str], ...], chat_template: str, clean_up: bool, split_special: bool
 ) -> str:
