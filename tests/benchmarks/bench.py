@@ -361,21 +361,23 @@ def bound(name: str, value: float, sign: str | None, limit: float | None, detail
     return {"name": name, "value": value, "bound": f"{sign} {limit}" if sign else "", "holds": holds, "detail": detail}
 
 
-def parts(folder: Path) -> dict[str, Callable[[], Iterator[list[Result]]]]:
+def parts(folder: Path) -> dict[str, Callable[[], Iterator[Result]]]:
     """What is measured, by the name of its part."""
     from tests.benchmarks import bench_commands, bench_scale, bench_stores  # which take their helpers from here
 
-    def of_llm(*measures: Callable[[LLM], list[Result]]) -> Callable[[], Iterator[list[Result]]]:
-        return lambda: (measure(llm) for llm in [LLM()] for measure in measures)
+    def of_llm(*measures: Callable[[LLM], Iterable[Result]]) -> Callable[[], Iterator[Result]]:
+        return lambda: (result for llm in [LLM()] for measure in measures for result in measure(llm))
 
-    def of(*measures: Callable[[], list[Result]]) -> Callable[[], Iterator[list[Result]]]:
-        return lambda: (measure() for measure in measures)
+    def of(*measures: Callable[[], Iterable[Result]]) -> Callable[[], Iterator[Result]]:
+        return lambda: (result for measure in measures for result in measure())
 
     return {
         "commands": of(*bench_commands.measurements(folder)),
         "decoding": of_llm(decoding, whole_prompts),
         "prefill": of_llm(prefilling, long_prompt, lengths, common_beginnings),
-        "continuous": of_llm(lambda llm: continuous_batching(llm, count=64, turns=2), ablation_batching),
+        "continuous": of_llm(
+            lambda llm: continuous_batching(llm, turns=2), lambda llm: ablation_batching(llm, turns=2)
+        ),
         "ablation": of_llm(ablation),
         "training": of(
             lambda: training(folder, (1024, 512, 512), "demo's MLP", 1600, 10),
@@ -404,7 +406,7 @@ def cpu_info() -> list[str]:
 
 
 def main() -> None:
-    """Measure all parts, or those that are named, print the table, and write bench.json."""
+    """Measure all parts, or those that are named, print each result and the table, and write bench.json as it grows."""
     warnings.filterwarnings("ignore")
     with tempfile.TemporaryDirectory() as name:
         known = parts(Path(name))
@@ -413,12 +415,12 @@ def main() -> None:
         chosen = parser.parse_args().parts or list(known)
         results, here = list[Result](), machine()
         for part in chosen:
-            for found in known[part]():
-                for result in found:
-                    results.append({"part": part, **result})
-                    say(result)
+            for result in known[part]():
+                results.append({"part": part, **result})
+                say(result)
+                # After each result: a run of an hour that is stopped keeps what it has measured.
+                Path("bench.json").write_text(json.dumps({"machine": here, "results": results}, indent=2) + "\n")
     show(results, here)
-    Path("bench.json").write_text(json.dumps({"machine": here, "results": results}, indent=2) + "\n")
     print("written to bench.json")
 
 

@@ -10,8 +10,10 @@ import random
 import statistics
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
+from itertools import chain
 from pathlib import Path
 from typing import Any
 from unittest.mock import patch
@@ -162,52 +164,50 @@ def masked_rag(llm: LLM, count: int, turns: int, batch: int = 4) -> dict[str, An
     return {"name": title, "value": ratio, "bound": "", "holds": None, "detail": detail}
 
 
-def ablation_batching(llm: LLM, count: int = 24, turns: int = 3) -> list[dict[str, Any]]:
-    """The demo's needles and questions, and questions with budgets of 1 to 48 tokens, on one thread."""
-    threads, rng = torch.get_num_threads(), random.Random(0)
+@contextmanager
+def one_thread() -> Iterator[None]:
+    """PyTorch on one thread, and on as many as before at the end."""
+    threads = torch.get_num_threads()
     torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)
+
+
+def ablation_batching(llm: LLM, count: int = 24, turns: int = 3) -> Iterator[dict[str, Any]]:
+    """The demo's needles and questions, and questions with budgets of 1 to 48 tokens, on one thread."""
+    rng = random.Random(0)
     needles = NIAH(lengths={"low": 50, "high": 300}, runs=count, haystack_start="random")
     asked = MultiHopQA(SyntheticQA(count, seed=1, decoys=1), budget=48)
     reasoning = DynamicHeads("reasoning")
     for task in (needles, asked):
         task.prepare(llm)
+    found = [needles.sample(number) for number in needles.order()[:count]]
     questions = [asked.sample(number) for number in asked.order()[:count]]
     varied = [replace(sample, budget=rng.randint(1, 48)) for sample in questions]
-    try:
-        found = [needles.sample(number) for number in needles.order()[:count]]
-        return [
-            compare_ablation(llm, "needles of the demo", found, DynamicHeads(), turns, 0.9),
-            compare_ablation(llm, "questions of the demo", questions, reasoning, turns, 0.9),
-            compare_ablation(llm, "questions with budgets of 1 to 48 tokens", varied, reasoning, turns, 1),
-        ]
-    finally:
-        torch.set_num_threads(threads)
+    with one_thread():
+        yield compare_ablation(llm, "needles of the demo", found, DynamicHeads(), turns, 0.9)
+        yield compare_ablation(llm, "questions of the demo", questions, reasoning, turns, 0.9)
+        yield compare_ablation(llm, "questions with budgets of 1 to 48 tokens", varied, reasoning, turns, 1)
 
 
-def continuous_batching(llm: LLM, count: int = 64, turns: int = 3) -> list[dict[str, Any]]:
+def continuous_batching(llm: LLM, count: int = 64, turns: int = 3) -> Iterator[dict[str, Any]]:
     """Both kinds of prompts, and masked RAG, on one thread."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        return [
-            compare(llm, "needles of the demo", needles(llm, count), turns, 1.3),
-            compare(llm, "questions with answers of 8 to 64 tokens", questions(llm, count), turns, 1.6),
-            masked_rag(llm, count // 2, turns),
-        ]
-    finally:
-        torch.set_num_threads(threads)
+    with one_thread():
+        yield compare(llm, "needles of the demo", needles(llm, count), turns, 1.3)
+        yield compare(llm, "questions with answers of 8 to 64 tokens", questions(llm, count), turns, 1.6)
+        yield masked_rag(llm, count // 4, turns)
 
 
 def main(count: str = "64", turns: str = "3") -> None:
     """Print all, and write them."""
-    llm = LLM()
-    results = [
-        *ablation_batching(llm, min(int(count), 24), int(turns)),
-        *continuous_batching(llm, int(count), int(turns)),
-    ]
-    for result in results:
+    llm, results = LLM(), list[dict[str, Any]]()
+    ablated = ablation_batching(llm, min(int(count), 24), int(turns))
+    for result in chain(ablated, continuous_batching(llm, int(count), int(turns))):
+        results.append(result)
         print(f"{result['name']}: {result['value']:.2f} {result['bound']} ({result['detail']})", flush=True)
-    Path("bench_continuous.json").write_text(json.dumps(results, indent=2) + "\n")
+        Path("bench_continuous.json").write_text(json.dumps(results, indent=2) + "\n")
 
 
 if __name__ == "__main__":
