@@ -14,7 +14,7 @@ gc.disable()  # until all modules are imported: its passes over them take a quar
 
 from jaxtyping import install_import_hook
 
-# Shapes and dtypes in signatures are checked at every call; it must come before the first import of a module.
+# Shapes and dtypes in signatures are checked (`tests.helpers.shape_checks`); it must come before a module's import.
 CHECKED = (
     "extract.heads",
     "extract.intervals",
@@ -101,6 +101,7 @@ from tests.helpers.browser import browser  # noqa: F401 (a fixture)
 from tests.helpers.loaded_tokenizers import loaded_tokenizers  # noqa: F401 (a fixture)
 from tests.helpers.model_shapes import save_tiny_llama
 from tests.helpers.processes import quick_spawn  # noqa: F401 (a fixture)
+from tests.helpers.shape_checks import spared_checks  # noqa: F401 (a fixture)
 
 settings.register_profile("project", deadline=None)  # a busy machine is no failure
 settings.load_profile("project")
