@@ -15,7 +15,7 @@ import sys
 import tempfile
 import time
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -183,11 +183,13 @@ def stages(inputs: Path) -> dict[str, Stage]:
     }
 
 
-def prepare(inputs: Path) -> None:
-    """The inputs: a tiny LLM, stores, a classifier, a regressor."""
+def prepare(inputs: Path, chosen: Iterable[str]) -> None:
+    """The inputs of some stages: a store for training, and for others a tiny LLM, its stores, two probes."""
+    make_store(inputs / "toy", samples=100)
+    if all(name.startswith("fit") for name in chosen):
+        return
     llm = LLM()
     save_tiny_llama(llm, inputs / "llm")
-    make_store(inputs / "toy", samples=100)
     make_store(inputs / "questions", samples=60, identity=LLM(str(inputs / "llm")).identity)
     needles = predict(inputs, "niah", "-c", "tests/configs/tiny_niah.yaml", *TASK_RUNS).command(inputs)
     finished(needles, inputs)
@@ -278,8 +280,8 @@ def run(number: int, interruptions: int, seed: int, base: Path, only: str = "") 
     """All series over the stages in turn; whether all ended equal and as promised."""
     rng, inputs = random.Random(seed), base / "inputs"
     inputs.mkdir()
-    prepare(inputs)
     chosen = {name: stage for name, stage in stages(inputs).items() if only in name}
+    prepare(inputs, chosen)
     unbroken: dict[str, tuple[float, Any]] = {}
     counts, equal = Counter[str](), 0
     for index in range(number):

@@ -5,6 +5,7 @@ Nothing else of this process reaches them, as in a fresh one: neither its state 
 
 import multiprocessing
 import os
+import signal
 import sys
 from collections.abc import Callable
 from multiprocessing.context import ForkServerProcess
@@ -37,35 +38,40 @@ def begin(environment: dict[str, str], function: Callable[..., Any], *args: Any)
     function(*args)
 
 
-def started(*words: object) -> ForkServerProcess:
-    """`lightning …` as a process of its own, without output."""
-    process = server().Process(target=begin, args=(dict(os.environ), silent_main, [str(word) for word in words]))
+def started(*words: object, output: Path = Path(os.devnull)) -> ForkServerProcess:
+    """`lightning …` as a process of its own, with a file for what it writes."""
+    arguments = (dict(os.environ), main_into, output, [str(word) for word in words])
+    process = server().Process(target=begin, args=arguments)
     process.start()
     return process
 
 
-def silent_main(words: list[str]) -> None:
-    """The command line, with its code as the process's."""
+def main_into(output: Path, words: list[str]) -> None:
+    """The command line, with its code as the process's; it may begin processes by `ddp_spawn`."""
     from probe.cli.main import main
 
-    with Path(os.devnull).open("w") as nowhere:
-        os.dup2(nowhere.fileno(), 1)
-        os.dup2(nowhere.fileno(), 2)
+    with output.open("w") as file:
+        os.dup2(file.fileno(), 1)
+        os.dup2(file.fileno(), 2)
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # of a fresh process, which a server need not have
+    torch.multiprocessing.start_processes = start_quickly
     sys.exit(main(words))
+
+
+START = torch.multiprocessing.start_processes
+
+
+def start_quickly(function: Any, args: Any, start_method: str, **options: Any) -> Any:
+    """In place of PyTorch's function: processes of the server."""
+    assert start_method == "spawn"
+    server()
+    return START(begin_ranked, args=(dict(os.environ), function, *args), start_method="forkserver", **options)
 
 
 @pytest.fixture
 def quick_spawn(monkeypatch: pytest.MonkeyPatch) -> None:
     """`ddp_spawn` takes its processes from the server; all else of its launch is unchanged."""
-    start = torch.multiprocessing.start_processes
-
-    def start_processes(function: Any, args: Any, start_method: str, **options: Any) -> Any:
-        assert start_method == "spawn"
-        server()
-        args = (dict(os.environ), function, *args)
-        return start(begin_ranked, args=args, start_method="forkserver", **options)
-
-    monkeypatch.setattr(torch.multiprocessing, "start_processes", start_processes)
+    monkeypatch.setattr(torch.multiprocessing, "start_processes", start_quickly)
 
 
 def begin_ranked(number: int, environment: dict[str, str], function: Callable[..., Any], *args: Any) -> None:

@@ -8,9 +8,12 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from contextlib import suppress
+from multiprocessing.context import ForkServerProcess
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 
 import extract.pipeline.extraction
@@ -19,6 +22,7 @@ from extract.stopping import STOP, Stopped
 from extract.store import ScoreStore
 from probe.cli import main as command_line
 from tests.conftest import ROOT, Run
+from tests.helpers.processes import started
 from tests.helpers.signals import signal_at
 from tests.helpers.stores import make_store
 
@@ -244,23 +248,58 @@ def test_rag_keeps_finished_questions(monkeypatch: pytest.MonkeyPatch) -> None:
     assert written == [0, 1]
 
 
+class TwoProcesses:
+    """Extraction by two processes: as a user's command, or as a fork, where a strategy needs no command to begin more.
+
+    Attributes:
+        said: File for what both write.
+
+    """
+
+    def __init__(self, strategy: str, store: Path, folder: Path, *more: object) -> None:
+        self.said = folder / "said.txt"
+        words: list[object] = [
+            *("predict", "-c", "configs/extract/niah.yaml", "-c", "tests/configs/tiny_niah.yaml"),
+            *("--trainer.devices", 2, "--trainer.strategy", strategy, "--trainer.default_root_dir", folder),
+            *("--store", store, *more),
+        ]
+        self.process: ForkServerProcess | subprocess.Popen[bytes]
+        if strategy == "ddp_spawn":
+            self.process = started(*words, output=self.said)
+        else:
+            with self.said.open("w") as file:
+                command = [sys.executable, "-m", "probe", *map(str, words)]
+                self.process = subprocess.Popen(command, cwd=ROOT, stdout=file, stderr=file, start_new_session=True)
+
+    def code(self) -> int | None:
+        """Exit code of the first process, once it has ended."""
+        return self.process.poll() if isinstance(self.process, subprocess.Popen) else self.process.exitcode
+
+    def end(self, seconds: float = 120) -> tuple[int | None, str]:
+        """Wait for the first process and all that it began: its exit code, and what they wrote."""
+        first, family, begun = psutil.Process(self.process.pid), set[psutil.Process](), time.monotonic()
+        while self.code() is None:
+            assert time.monotonic() - begun < seconds
+            with suppress(psutil.NoSuchProcess):
+                family.update(first.children(recursive=True))
+            time.sleep(0.05)
+        assert family
+        assert not psutil.wait_procs(family, timeout=60)[1]
+        return self.code(), self.said.read_text()
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("strategy", ["ddp", "ddp_spawn"])
 def test_several_processes_stop_together(strategy: str, tiny_llm_folder: Path, tmp_path: Path) -> None:
     """The signal reaches the first process only; each batch that was begun is kept, and no process stays behind."""
-    store = tmp_path / "store"
-    words: list[object] = [
-        *("-m", "probe", "predict", "-c", "configs/extract/niah.yaml", "-c", "tests/configs/tiny_niah.yaml"),
-        *("--llm.init_args.name", tiny_llm_folder, "--data.init_args.task.init_args.runs", 400, "--store", store),
-        *("--trainer.devices", 2, "--trainer.strategy", strategy, "--trainer.default_root_dir", tmp_path),
-    ]
-    process = start(*map(str, words), OMP_NUM_THREADS="1")
+    store, many = tmp_path / "store", ("--data.init_args.task.init_args.runs", 400)
+    both = TwoProcesses(strategy, store, tmp_path, "--llm.init_args.name", tiny_llm_folder, *many)
     while len(list(store.glob("parts/*.json"))) < 4:
-        assert process.poll() is None
+        assert both.code() is None
         time.sleep(0.05)
-    process.send_signal(signal.SIGTERM)
-    _, said = process.communicate(timeout=60)  # the pipes close with the last process
-    assert process.returncode == 143
+    os.kill(both.process.pid, signal.SIGTERM)
+    code, said = both.end()
+    assert code == 143
     assert f"--store {store}" in stopped(said)
 
 
@@ -268,13 +307,8 @@ def test_several_processes_stop_together(strategy: str, tiny_llm_folder: Path, t
 @pytest.mark.parametrize("strategy", ["ddp", "ddp_spawn"])
 def test_bad_input_of_several_processes_is_one_line(strategy: str, tiny_llm_folder: Path, tmp_path: Path) -> None:
     (tmp_path / "file").touch()
-    words: list[object] = [
-        *("-m", "probe", "predict", "-c", "configs/extract/niah.yaml", "-c", "tests/configs/tiny_niah.yaml"),
-        *("--llm.init_args.name", tiny_llm_folder, "--store", tmp_path / "file" / "store"),
-        *("--trainer.devices", 2, "--trainer.strategy", strategy, "--trainer.default_root_dir", tmp_path),
-    ]
-    process = start(*map(str, words), OMP_NUM_THREADS="1")
-    _, said = process.communicate(timeout=120)
-    assert process.returncode == 2
+    store = tmp_path / "file" / "store"
+    code, said = TwoProcesses(strategy, store, tmp_path, "--llm.init_args.name", tiny_llm_folder).end()
+    assert code == 2
     assert "Traceback" not in said
     assert said.count("cannot write the store") == said.count("error: ") == 1
