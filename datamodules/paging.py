@@ -32,10 +32,12 @@ def will_need(addresses: NDArray[np.int64], size: int) -> None:
 
     """
     if len(addresses):
-        # rows that follow one another are one range
-        breaks = np.flatnonzero(np.diff(addresses) != size)
-        first, last = addresses[np.append(0, breaks + 1)], addresses[np.append(breaks, len(addresses) - 1)]
-        _advise("MADV_WILLNEED", first, last + size - first)
+        begin = addresses - addresses % mmap.PAGESIZE
+        end = addresses + size + (-(addresses + size)) % mmap.PAGESIZE
+        # Rows on the same pages, or on pages that follow one another, are one range; addresses of shards may go back.
+        breaks = np.flatnonzero((begin[1:] > end[:-1]) | (begin[1:] < begin[:-1]))
+        first, last = begin[np.append(0, breaks + 1)], end[np.append(breaks, len(end) - 1)]
+        _advise("MADV_WILLNEED", first, last - first)
 
 
 def _advise(name: str, addresses: NDArray[np.int64], sizes: NDArray[np.int64]) -> None:
