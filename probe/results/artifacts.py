@@ -7,8 +7,10 @@ import math
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
+import numpy as np
 from lightning import Callback, LightningModule, Trainer
 from lightning.pytorch.utilities import rank_zero_info
+from numpy.typing import NDArray
 from rich.console import RenderableType
 
 from extract.errors import UserError
@@ -30,6 +32,8 @@ if TYPE_CHECKING:
 
 SCHEMA = 2
 """Version of the layout of results.json."""
+DOTS = 150
+"""Pixels an inch of plots."""
 
 
 @runtime_checkable
@@ -135,22 +139,37 @@ def holds_results(folder: Path) -> bool:
 
 
 def _save_plots(plots: "dict[str, Figure]", folder: Path, owned: bool, writer: Any) -> None:
-    """Each plot as PNG and PDF, and in TensorBoard where that is the logger; laid out once.
+    """Each plot as PNG and PDF, and its pixels in TensorBoard where that is the logger.
 
     Files of these names in a folder that held no results (`owned`) are the user's: they are left.
     """
     for name, plot in plots.items():
-        for suffix in ("png", "pdf"):
+        pixels, images = _drawn(plot)
+        for suffix, image in images.items():
             file = folder / f"{name}.{suffix}"
             if file.exists() and not owned:
                 rank_zero_info(f"{file} was not written by this software: it is left, and this plot is not saved")
-                continue
-            image = io.BytesIO()
-            plot.savefig(image, format=suffix, dpi=150)
-            plot.set_layout_engine("none")  # the next form has the places of this one
-            write_bytes(file, image.getvalue())
-        if hasattr(writer, "add_figure"):
-            writer.add_figure(name, plot)
+            else:
+                write_bytes(file, image)
+        if hasattr(writer, "add_image"):
+            writer.add_image(name, pixels, dataformats="HWC")
+
+
+def _drawn(plot: "Figure") -> tuple[NDArray[np.uint8], dict[str, bytes]]:
+    """Pixels of a plot, and it as a file of each form: laid out once, where `savefig` would draw each form twice."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.backends.backend_pdf import FigureCanvasPdf
+    from matplotlib.image import imsave
+
+    png, pdf = io.BytesIO(), io.BytesIO()
+    plot.set_dpi(DOTS)
+    canvas = FigureCanvasAgg(plot)
+    canvas.draw()  # type: ignore[no-untyped-call]
+    plot.set_layout_engine("none")  # the PDF has the places of the PNG
+    pixels = np.asarray(canvas.buffer_rgba())  # type: ignore[no-untyped-call]
+    imsave(png, pixels, format="png", dpi=DOTS)
+    FigureCanvasPdf(plot).print_pdf(pdf)  # type: ignore[no-untyped-call]
+    return pixels, {"png": png.getvalue(), "pdf": pdf.getvalue()}
 
 
 def _csv(records: list[dict[str, Any]]) -> str:
