@@ -7,7 +7,8 @@ import multiprocessing
 import os
 import signal
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from multiprocessing.context import ForkServerProcess
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,7 @@ from typing import Any
 import pytest
 import torch.multiprocessing
 
+ROOT = Path(__file__).parent.parent.parent
 PRELOADED = [
     "lightning.pytorch",
     "transformers.models.llama.modeling_llama",
@@ -42,8 +44,17 @@ def started(*words: object, output: Path = Path(os.devnull)) -> ForkServerProces
     """`lightning …` as a process of its own, with a file for what it writes."""
     arguments = (dict(os.environ), main_into, output, [str(word) for word in words])
     process = server().Process(target=begin, args=arguments)
-    process.start()
+    with importing_tests():
+        process.start()
     return process
+
+
+@contextmanager
+def importing_tests() -> Iterator[None]:
+    """The project's root on the import path, which a process hands on: a stage of this process may have left it out."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(sys, "path", [str(ROOT), *sys.path])
+        yield
 
 
 def main_into(output: Path, words: list[str]) -> None:
@@ -65,7 +76,8 @@ def start_quickly(function: Any, args: Any, start_method: str, **options: Any) -
     """In place of PyTorch's function: processes of the server."""
     assert start_method == "spawn"
     server()
-    return START(begin_ranked, args=(dict(os.environ), function, *args), start_method="forkserver", **options)
+    with importing_tests():
+        return START(begin_ranked, args=(dict(os.environ), function, *args), start_method="forkserver", **options)
 
 
 @pytest.fixture
