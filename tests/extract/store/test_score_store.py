@@ -234,7 +234,7 @@ def command(store: Path, folder: Path, runs: Path, *extra: object) -> list[str]:
     return [sys.executable, "-m", "probe", *arguments(store, folder, runs, *extra)]
 
 
-MANY = ("--data.init_args.task.init_args.runs", 120, "--data.init_args.batch_size", 3)
+MANY = ("--data.init_args.task.init_args.runs", 75, "--data.init_args.batch_size", 3)
 
 
 @pytest.mark.slow
