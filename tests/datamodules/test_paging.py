@@ -29,12 +29,16 @@ def test_a_take_asks_for_the_pages_of_its_rows_and_returns_them(
     rng = np.random.default_rng(0)
     arrays = [rng.random((length, width)) for length in lengths]
     rows = np.array(sorted(row for row in chosen if row < sum(lengths)), dtype=np.int64)
-    asked = set[int]()
+    asked, former = set[int](), range(0)
 
     def madvise(address: int, size: int, advice: int) -> int:
+        nonlocal former
         assert address % mmap.PAGESIZE == 0
         assert advice == mmap.MADV_WILLNEED
-        asked.update(range(address // mmap.PAGESIZE, -(-(address + size) // mmap.PAGESIZE)))
+        pages = range(address // mmap.PAGESIZE, -(-(address + size) // mmap.PAGESIZE))
+        assert not former or not former.start <= pages.start <= former.stop  # else they are one range
+        asked.update(pages)
+        former = pages
         return 0
 
     with pytest.MonkeyPatch.context() as patch:
