@@ -14,8 +14,9 @@ from tests.extract.store.test_score_store import assert_same
 @pytest.mark.slow
 def test_extract_fit_test_on_the_embedded_llm(run: Run, tmp_path: Path) -> None:
     store, out = tmp_path / "store", tmp_path / "out"
-    lengths = ("--data.init_args.task.init_args.lengths", "{low: 20, high: 60}")
-    runs = ("--data.init_args.task.init_args.runs", 20, *lengths)
+    task = "--data.init_args.task.init_args"
+    short = (f"{task}.lengths", "{low: 20, high: 60}", f"{task}.margin", 4)
+    runs = (f"{task}.runs", 20, *short)
     where = ("--trainer.default_root_dir", out, "--store", store)
     assert run("predict", "-c", "configs/extract/niah.yaml", "-c", "configs/demo/niah.yaml", *runs, *where)[0] == 0
     opened = ScoreStore(store)
@@ -25,7 +26,7 @@ def test_extract_fit_test_on_the_embedded_llm(run: Run, tmp_path: Path) -> None:
     assert 1 < active < 10  # a few of the 270 heads copy at a step (3.9 measured with another haystack)
 
     # The same samples one by one, through the writer: equal rows, and not all of them zeros.
-    alone = ("--data.init_args.task.init_args.runs", 2, *lengths, "--data.init_args.batch_size", 1)
+    alone = (f"{task}.runs", 2, *short, "--data.init_args.batch_size", 1)
     elsewhere = ("--trainer.default_root_dir", out, "--store", tmp_path / "alone")
     assert run("predict", "-c", "configs/extract/niah.yaml", "-c", "configs/demo/niah.yaml", *alone, *elsewhere)[0] == 0
     assert_same(tmp_path / "alone", store, subset=True)

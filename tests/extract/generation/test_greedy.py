@@ -18,8 +18,8 @@ EXCLUDED = ExcludedKeys(SINK, LOCAL)
 
 @pytest.fixture(scope="module")
 def samples(llm: LLM) -> list[Sample]:
-    """Ten as the demo's, from haystacks of 20 to 120 tokens."""
-    task = NIAH(lengths={"low": 20, "high": 120}, runs=320)
+    """Ten as the demo's, from haystacks of 20 to 60 tokens."""
+    task = NIAH(lengths={"low": 20, "high": 60}, runs=320, margin=4)
     task.prepare(llm)
     return [task.sample(index) for index in range(10)]
 

@@ -222,11 +222,11 @@ def test_a_task_that_forces_nothing_describes_itself_as_earlier_versions_did(tin
 
 @pytest.mark.slow
 def test_synthetic_questions_need_their_context(llm: LLM) -> None:
-    """The embedded LLM answers some of 8 questions with the context (0.43 of 40 measured) and none of 16 without."""
+    """The embedded LLM answers some of 8 questions with the context (0.43 of 40 measured) and none of them without."""
 
-    def right(context: Any, count: int) -> float:
+    def right(context: Any) -> float:
         task = prepared(llm, SyntheticQA(16), context=context, budget=48)
-        samples = [task.sample(index) for index in task.order()[:count]]
+        samples = [task.sample(number) for number in range(8)]
         decoded = decode(llm, samples)
         answers = (llm.tokenizer.decode(row[:n]) for row, n in zip(decoded.tokens, decoded.lengths, strict=True))
         graded = [
@@ -235,8 +235,8 @@ def test_synthetic_questions_need_their_context(llm: LLM) -> None:
         ]
         return sum(metrics["em"] for metrics in graded) / len(graded)
 
-    assert right("full", 8) >= 0.12
-    assert right("none", 16) <= 0.05
+    assert right("full") >= 0.12
+    assert right("none") == 0
 
 
 @pytest.mark.parametrize(
