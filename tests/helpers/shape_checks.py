@@ -1,27 +1,30 @@
 """Shapes and dtypes in signatures, checked at every call of short tests and at a part of the calls of long ones.
 
-A check takes longer than many a call. A loop of thousands of steps repeats the same calls: after `FIRST` checks of a
-test, every `EVERY`th call is checked. The number is prime, so that it falls on another function each time around.
+A check takes longer than many a call, and a loop of thousands of steps repeats the same calls: of each function's calls
+in a test the first `FIRST` are checked, then every `EVERY`th.
 """
 
+import sys
+from collections import Counter
 from collections.abc import Iterator
 from typing import Any
 
 import jaxtyping
 import pytest
 
-FIRST, EVERY = 500, 13
+FIRST, EVERY = 50, 13
 
 
 class CallCount:
     """In place of jaxtyping's switch, which it reads at each call: whether this call is left unchecked."""
 
     def __init__(self) -> None:
-        self.calls = 0
+        self.calls = Counter[Any]()
 
     def __get__(self, config: Any, kind: type) -> bool:
-        self.calls += 1
-        return self.calls > FIRST and self.calls % EVERY != 0
+        function = sys._getframe(1).f_locals.get("fn")  # what jaxtyping is about to call; None counts all together
+        self.calls[function] += 1
+        return self.calls[function] > FIRST and self.calls[function] % EVERY != 0
 
 
 @pytest.fixture(autouse=True)

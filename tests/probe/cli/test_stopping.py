@@ -269,7 +269,8 @@ class TwoProcesses:
         else:
             with self.said.open("w") as file:
                 command = [sys.executable, "-m", "probe", *map(str, words)]
-                self.process = subprocess.Popen(command, cwd=ROOT, stdout=file, stderr=file, start_new_session=True)
+                options: dict[str, Any] = {"cwd": ROOT, "env": {**os.environ, "OMP_NUM_THREADS": "1"}}
+                self.process = subprocess.Popen(command, stdout=file, stderr=file, start_new_session=True, **options)
 
     def code(self) -> int | None:
         """Exit code of the first process, once it has ended."""
